@@ -1,0 +1,93 @@
+// Numbers to the names that proto.md gives them, for messages; and errno names to and from their wire numbers.
+
+import * as c from './constants.js';
+
+const prefixed = (prefix: string, skip?: string): ReadonlyMap<number, string> =>
+  new Map(
+    Object.entries(c).flatMap(([name, value]) =>
+      name.startsWith(prefix) && !(skip !== undefined && name.startsWith(skip)) && typeof value === 'number'
+        ? [[value, name] as const]
+        : [],
+    ),
+  );
+
+const OPTIONS = prefixed('NBD_OPT_');
+const REPLIES = prefixed('NBD_REP_', 'NBD_REP_MAGIC');
+const INFOS = prefixed('NBD_INFO_');
+const COMMANDS = prefixed('NBD_CMD_', 'NBD_CMD_FLAG_');
+const COMMAND_FLAGS = prefixed('NBD_CMD_FLAG_');
+const CHUNKS = prefixed('NBD_REPLY_TYPE_', 'NBD_REPLY_TYPE_FLAG_');
+
+const hex = (n: number): string => `0x${n.toString(16)}`;
+
+export const optionName = (n: number): string => OPTIONS.get(n) ?? `option ${n}`;
+export const replyName = (n: number): string => REPLIES.get(n) ?? `reply type ${hex(n)}`;
+export const infoName = (n: number): string => INFOS.get(n) ?? `information type ${n}`;
+export const commandName = (n: number): string => COMMANDS.get(n) ?? `command ${n}`;
+export const chunkName = (n: number): string => CHUNKS.get(n) ?? `chunk type ${hex(n)}`;
+
+/** The flags in `flags`, such as `'FUA|NO_HOLE'`; bits without a name in hexadecimal. */
+export function commandFlagNames(flags: number): string {
+  const parts: string[] = [];
+  let rest = flags;
+  for (const [bit, name] of COMMAND_FLAGS) {
+    if ((rest & bit) !== 0) {
+      parts.push(name.slice('NBD_CMD_FLAG_'.length));
+      rest &= ~bit;
+    }
+  }
+  if (rest !== 0) parts.push(hex(rest >>> 0));
+  return parts.join('|');
+}
+
+const WIRE_ERRORS: ReadonlyMap<number, string> = new Map([
+  [c.NBD_EPERM, 'EPERM'],
+  [c.NBD_EIO, 'EIO'],
+  [c.NBD_ENOMEM, 'ENOMEM'],
+  [c.NBD_EINVAL, 'EINVAL'],
+  [c.NBD_ENOSPC, 'ENOSPC'],
+  [c.NBD_EOVERFLOW, 'EOVERFLOW'],
+  [c.NBD_ENOTSUP, 'ENOTSUP'],
+  [c.NBD_ESHUTDOWN, 'ESHUTDOWN'],
+]);
+const WIRE_NUMBERS: ReadonlyMap<string, number> = new Map([...WIRE_ERRORS].map(([number, name]) => [name, number]));
+
+/** The errno name of a wire error; the protocol asks for EINVAL where the number is not in its list. */
+export const errorName = (wire: number): string => WIRE_ERRORS.get(wire) ?? 'EINVAL';
+
+/** The wire number of an errno name, as a server sends it; EIO where the protocol has no number for it. */
+export const wireError = (code: string): number => WIRE_NUMBERS.get(code) ?? c.NBD_EIO;
+
+/** What a user reads beside the errno name. */
+const DESCRIPTIONS: Readonly<Record<string, string>> = {
+  EPERM: 'Operation not permitted',
+  EIO: 'Input/output error',
+  ENOMEM: 'Cannot allocate memory',
+  EINVAL: 'Invalid argument',
+  ENOSPC: 'No space left on device',
+  EOVERFLOW: 'Value too large for defined data type',
+  ENOTSUP: 'Operation not supported',
+  ESHUTDOWN: 'Server is shutting down',
+};
+
+export const describeError = (code: string): string => DESCRIPTIONS[code] ?? code;
+
+/**
+ * A peer's text made fit for a message or a terminal: control characters, bytes that are not UTF-8 and Unicode's
+ * direction and line controls become \xNN, and it is cut at `limit` bytes.
+ */
+export function printable(bytes: Uint8Array, limit = 512): string {
+  const cut = bytes.length > limit ? bytes.subarray(0, limit) : bytes;
+  const text = Buffer.from(cut.buffer, cut.byteOffset, cut.byteLength).toString('utf8');
+  let out = '';
+  if (text.includes('\uFFFD')) {
+    for (const byte of cut) out += byte >= 0x20 && byte < 0x7f ? String.fromCharCode(byte) : escapeByte(byte);
+  } else {
+    for (const char of text) out += UNPRINTABLE.test(char) ? [...Buffer.from(char)].map(escapeByte).join('') : char;
+  }
+  return bytes.length > limit ? `${out}…` : out;
+}
+
+// eslint-disable-next-line no-control-regex -- the control characters are what is looked for
+const UNPRINTABLE = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/;
+const escapeByte = (byte: number): string => `\\x${byte.toString(16).padStart(2, '0')}`;
