@@ -24,6 +24,8 @@ export interface CommandSpec {
   /** The errno of a range that leaves the export. */
   readonly boundsError: 'EINVAL' | 'ENOSPC';
   readonly payload: PayloadDirection;
+  /** True where extents are reported with 64-bit lengths and flags. */
+  readonly wideExtents: boolean;
 }
 
 const define = (spec: CommandSpec): CommandSpec => Object.freeze(spec);
@@ -38,6 +40,7 @@ export const PREAD = define({
   hasRange: true,
   boundsError: 'EINVAL',
   payload: 'from-server',
+  wideExtents: false,
 });
 
 export const PREAD_STRUCTURED = define({
@@ -56,6 +59,7 @@ export const PWRITE = define({
   hasRange: true,
   boundsError: 'ENOSPC',
   payload: 'to-server',
+  wideExtents: false,
 });
 
 export const FLUSH = define({
@@ -68,6 +72,7 @@ export const FLUSH = define({
   hasRange: false,
   boundsError: 'EINVAL',
   payload: 'none',
+  wideExtents: false,
 });
 
 export const TRIM = define({
@@ -80,6 +85,7 @@ export const TRIM = define({
   hasRange: true,
   boundsError: 'ENOSPC',
   payload: 'none',
+  wideExtents: false,
 });
 
 export const CACHE = define({
@@ -92,6 +98,7 @@ export const CACHE = define({
   hasRange: true,
   boundsError: 'EINVAL',
   payload: 'none',
+  wideExtents: false,
 });
 
 export const ZERO = define({
@@ -104,6 +111,7 @@ export const ZERO = define({
   hasRange: true,
   boundsError: 'ENOSPC',
   payload: 'none',
+  wideExtents: false,
 });
 
 export const BLOCK_STATUS = define({
@@ -116,15 +124,17 @@ export const BLOCK_STATUS = define({
   hasRange: true,
   boundsError: 'EINVAL',
   payload: 'none',
+  wideExtents: false,
 });
 
-export const BLOCK_STATUS_64 = define({ ...BLOCK_STATUS, method: 'blockStatus64' });
+export const BLOCK_STATUS_64 = define({ ...BLOCK_STATUS, method: 'blockStatus64', wideExtents: true });
 
 export const BLOCK_STATUS_FILTER = define({
   ...BLOCK_STATUS,
   method: 'blockStatusFilter',
   allowedFlags: c.NBD_CMD_FLAG_REQ_ONE | c.NBD_CMD_FLAG_PAYLOAD_LEN,
   payload: 'to-server',
+  wideExtents: true,
 });
 
 export const DISCONNECT = define({
@@ -137,6 +147,7 @@ export const DISCONNECT = define({
   hasRange: false,
   boundsError: 'EINVAL',
   payload: 'none',
+  wideExtents: false,
 });
 
 /** Every command that a user can issue, by method name. */

@@ -1,0 +1,162 @@
+// What may be on the wire at once, in commands and in bytes of payload. A command that finds a free credit and
+// nobody waiting goes straight out; everything else waits, first come first served, in a p-queue.
+// Invariant: a credit comes back only through release(), which the reply or the end of the connection calls.
+
+import PQueue from 'p-queue';
+import { NbdQueueFullError } from '../errors.js';
+import { callDetails, type Command, describeCall, STAGE_FINISHED } from '../protocol/command.js';
+
+export interface WindowLimits {
+  readonly maxInFlight: number;
+  readonly maxInFlightBytes: number;
+  readonly maxQueued: number;
+}
+
+/**
+ * The commands that began to wait in the same tick. Adding to a p-queue costs 2 µs and most of a kilobyte, a whole
+ * command 4 µs; so its tasks are lots, each run until its last command has its credit.
+ */
+class Lot {
+  readonly commands: (Command | undefined)[] = [];
+  next = 0;
+  /** No more may join: its tick is over. */
+  sealed = false;
+  finish: (() => void) | null = null;
+}
+
+const STARTED = Promise.resolve();
+
+export class InFlightWindow {
+  readonly #limits: WindowLimits;
+  readonly #issue: (command: Command) => void;
+  readonly #onDrain: () => void;
+  readonly #line = new PQueue({ concurrency: 1 });
+  readonly #lots = new Set<Lot>();
+  /** The lot whose head waits for a credit, and the one that commands of this tick join. */
+  #current: Lot | null = null;
+  #open: Lot | null = null;
+  #inFlight = 0;
+  #inFlightBytes = 0;
+  #waiting = 0;
+
+  constructor(limits: WindowLimits, issue: (command: Command) => void, onDrain: () => void) {
+    this.#limits = limits;
+    this.#issue = issue;
+    this.#onDrain = onDrain;
+  }
+
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
+  get waiting(): number {
+    return this.#waiting;
+  }
+
+  /** Throws NbdQueueFullError when the command would have to wait and `maxQueued` others do. */
+  checkRoom(command: Command): void {
+    if (this.#waiting < this.#limits.maxQueued || (this.#lots.size === 0 && this.#hasCredit(command))) return;
+    const { spec, count, offset } = command;
+    throw new NbdQueueFullError(
+      `${describeCall(spec, count, offset)}: ${this.#waiting} commands are waiting already (maxQueued); wait for 'drain'`,
+      { code: 'EAGAIN', ...callDetails(spec, count, offset) },
+    );
+  }
+
+  /** Issues the command now or as soon as those before it have gone and a credit is free. */
+  admit(command: Command): void {
+    if (this.#lots.size === 0 && this.#hasCredit(command)) {
+      this.#take(command);
+      return;
+    }
+    this.#waiting++;
+    this.#lotOfThisTick().commands.push(command);
+  }
+
+  /** A credit comes back. */
+  release(command: Command): void {
+    this.#inFlight--;
+    this.#inFlightBytes -= command.weight;
+    if (this.#current === null) return;
+    this.#run(this.#current);
+    if (this.#waiting === 0) this.#onDrain();
+  }
+
+  /** A command that waits will not be issued; its place in the line is passed over. */
+  cancel(): void {
+    this.#waiting--;
+    if (this.#waiting === 0) this.#onDrain();
+  }
+
+  /** Takes every waiting command out of the line, in order. */
+  takeWaiting(): Command[] {
+    const waiting: Command[] = [];
+    for (const lot of this.#lots) {
+      for (; lot.next < lot.commands.length; lot.next++) {
+        const command = lot.commands[lot.next];
+        if (command !== undefined && command.stage !== STAGE_FINISHED) waiting.push(command);
+      }
+    }
+    // p-queue's own promises of these lots stay pending for ever, which nobody waits for.
+    this.#line.clear();
+    this.#lots.clear();
+    this.#current?.finish?.();
+    this.#current = null;
+    this.#open = null;
+    this.#waiting = 0;
+    return waiting;
+  }
+
+  #hasCredit(command: Command): boolean {
+    const { maxInFlight, maxInFlightBytes } = this.#limits;
+    if (this.#inFlight >= maxInFlight) return false;
+    // A command larger than the whole budget goes when it is alone.
+    return this.#inFlightBytes + command.weight <= maxInFlightBytes || this.#inFlightBytes === 0;
+  }
+
+  #take(command: Command): void {
+    this.#inFlight++;
+    this.#inFlightBytes += command.weight;
+    this.#issue(command);
+  }
+
+  #lotOfThisTick(): Lot {
+    if (this.#open !== null && !this.#open.sealed) return this.#open;
+    const lot = new Lot();
+    this.#open = lot;
+    this.#lots.add(lot);
+    queueMicrotask(() => {
+      // Sealed one microtask on, so that the continuations of one batch of replies share a lot.
+      lot.sealed = true;
+      if (this.#lots.has(lot)) void this.#line.add(() => this.#start(lot) ?? STARTED);
+    });
+    return lot;
+  }
+
+  #start(lot: Lot): Promise<void> | undefined {
+    if (!this.#lots.has(lot)) return undefined;
+    this.#current = lot;
+    if (this.#run(lot)) return undefined;
+    return new Promise((resolve) => {
+      lot.finish = resolve;
+    });
+  }
+
+  /** Issues the lot's commands while there are credits; true when none is left. */
+  #run(lot: Lot): boolean {
+    while (lot.next < lot.commands.length) {
+      const command = lot.commands[lot.next];
+      if (command !== undefined && command.stage !== STAGE_FINISHED) {
+        if (!this.#hasCredit(command)) return false;
+        this.#waiting--;
+        this.#take(command);
+      }
+      // The lot may be long and its end far away: what has gone is not held.
+      lot.commands[lot.next++] = undefined;
+    }
+    this.#lots.delete(lot);
+    this.#current = null;
+    lot.finish?.();
+    return true;
+  }
+}

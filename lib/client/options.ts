@@ -1,0 +1,171 @@
+// The options of a connection: their types, their defaults (libnbd's, lib/handle.c), and their validation, which
+// the constructor and the setters share.
+
+import { NbdStrictError } from '../errors.js';
+import * as s from '../protocol/client-constants.js';
+import { MAX_STRING } from '../protocol/constants.js';
+
+/** What `new NbdConnection(options)` and the `connect` functions take. Each libnbd option has a setter as well. */
+export interface NbdConnectionOptions {
+  /** The export to open. Default `''`, the server's default export. At most 4096 bytes of UTF-8. */
+  exportName?: string;
+  /** STRICT_* bits: what is checked before a command is sent. Default: everything. */
+  strictMode?: number;
+  /** Stop after the first options of the handshake, so that `opt*` calls can be made. Default false. */
+  optMode?: boolean;
+  /** Metadata contexts to ask for, such as `CONTEXT_BASE_ALLOCATION`. Default none. */
+  metaContexts?: readonly string[];
+  /** Whether to ask for the contexts at all. Default true. */
+  requestMetaContext?: boolean;
+  /** Whether to ask for structured replies. Default true. */
+  requestStructuredReplies?: boolean;
+  /** Whether to ask for 64-bit extended headers. Default true. */
+  requestExtendedHeaders?: boolean;
+  /** Whether to ask for the server's block sizes. Default true. */
+  requestBlockSize?: boolean;
+  /** Whether to ask for the export's canonical name and description. Default false. */
+  fullInfo?: boolean;
+  /** HANDSHAKE_FLAG_* bits that may be used. Default: all. */
+  handshakeFlags?: number;
+  /** Clear the caller's buffers before a read, so that a failed one leaves no old bytes. Default true. */
+  preadInitialize?: boolean;
+  /** A name for messages and debugging. Default `nbd1`, `nbd2` … */
+  handleName?: string;
+
+  /** Commands on the wire at once. Default 64. */
+  maxInFlight?: number;
+  /** Bytes of payload on the wire at once; one larger command goes alone. Default 64 MiB. */
+  maxInFlightBytes?: number;
+  /** Commands that may wait beyond those on the wire; more fail with `EAGAIN`. Default Infinity. */
+  maxQueued?: number;
+  /** Milliseconds for name look-up, connect, TLS and handshake together. 0 or Infinity: no limit. Default 10,000. */
+  connectTimeout?: number;
+  /** Milliseconds without a reply after which a command's connection is given up. Default 0: no limit. */
+  requestTimeout?: number;
+  /** Milliseconds that `shutdown()` gives the server before it closes. Default 5,000. */
+  closeTimeout?: number;
+}
+
+/** The same, complete. */
+export type Settings = {
+  -readonly [K in keyof Required<NbdConnectionOptions>]-?: Required<NbdConnectionOptions>[K];
+} & { tls: number };
+
+let handles = 0;
+
+/** Longest delay that Node's timers take; above, they fire at once. */
+const MAX_DELAY = 2 ** 31 - 1;
+
+const refuse = (method: string, why: string, code = 'EINVAL'): NbdStrictError =>
+  new NbdStrictError(`${method}: ${why}`, { code, syscall: method });
+
+const shown = (value: unknown): string =>
+  typeof value === 'string' ? JSON.stringify(value.slice(0, 40)) : value === null ? 'null' : typeof value === 'object' ? 'an object' : String(value);
+
+export function checkBoolean(method: string, value: unknown): boolean {
+  if (typeof value === 'boolean') return value;
+  throw refuse(method, `must be true or false, not ${shown(value)}`);
+}
+
+/** A set of flags within `mask`. */
+export function checkBits(method: string, value: unknown, mask: number): number {
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > 0xffff_ffff) {
+    throw refuse(method, `must be a number of flags, not ${shown(value)}`);
+  }
+  if ((value & ~mask) !== 0) throw refuse(method, `unknown flags 0x${((value & ~mask) >>> 0).toString(16)}`);
+  return value;
+}
+
+/** An export or context name: at most 4096 bytes, no NUL. */
+export function checkName(method: string, value: unknown): string {
+  if (typeof value !== 'string') throw refuse(method, `must be a string, not ${shown(value)}`);
+  if (value.includes('\0')) throw refuse(method, 'a name cannot hold a NUL');
+  const length = Buffer.byteLength(value);
+  if (length > MAX_STRING) throw refuse(method, `a name has at most ${MAX_STRING} bytes, this one ${length}`, 'ENAMETOOLONG');
+  return value;
+}
+
+function checkCount(method: string, value: unknown): number {
+  if (value === Infinity) return Infinity;
+  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 1) return value;
+  throw refuse(method, `must be a whole number from 1, or Infinity, not ${shown(value)}`);
+}
+
+function checkQueued(method: string, value: unknown): number {
+  return value === 0 ? 0 : checkCount(method, value);
+}
+
+/** Milliseconds; 0 stands for no limit. */
+export function checkTimeout(method: string, value: unknown): number {
+  if (value === Infinity || value === 0) return 0;
+  if (typeof value === 'number' && value > 0 && value <= MAX_DELAY) return value;
+  throw refuse(method, `must be from 0 to ${MAX_DELAY} milliseconds, or Infinity, not ${shown(value)}`);
+}
+
+const CHECKS: { readonly [K in keyof Required<NbdConnectionOptions>]: (method: string, value: unknown) => Settings[K] } = {
+  exportName: checkName,
+  strictMode: (method, value) => checkBits(method, value, s.STRICT_MASK),
+  optMode: checkBoolean,
+  metaContexts: (method, value) => {
+    if (!Array.isArray(value)) throw refuse(method, `must be an array of strings, not ${shown(value)}`);
+    return value.map((name) => checkName(method, name));
+  },
+  requestMetaContext: checkBoolean,
+  requestStructuredReplies: checkBoolean,
+  requestExtendedHeaders: checkBoolean,
+  requestBlockSize: checkBoolean,
+  fullInfo: checkBoolean,
+  handshakeFlags: (method, value) => checkBits(method, value, s.HANDSHAKE_FLAG_MASK),
+  preadInitialize: checkBoolean,
+  handleName: checkName,
+  maxInFlight: checkCount,
+  maxInFlightBytes: checkCount,
+  maxQueued: checkQueued,
+  connectTimeout: checkTimeout,
+  requestTimeout: checkTimeout,
+  closeTimeout: checkTimeout,
+};
+
+function defaults(): Settings {
+  return {
+    exportName: '',
+    strictMode: s.STRICT_MASK,
+    optMode: false,
+    metaContexts: [],
+    requestMetaContext: true,
+    requestStructuredReplies: true,
+    requestExtendedHeaders: true,
+    requestBlockSize: true,
+    fullInfo: false,
+    handshakeFlags: s.HANDSHAKE_FLAG_MASK,
+    preadInitialize: true,
+    handleName: `nbd${++handles}`,
+    maxInFlight: 64,
+    maxInFlightBytes: 64 * 1024 * 1024,
+    maxQueued: Infinity,
+    connectTimeout: 10_000,
+    requestTimeout: 0,
+    closeTimeout: 5_000,
+    tls: s.TLS_DISABLE,
+  };
+}
+
+/** The options over the defaults; an unknown or ill-typed one throws. Only own properties count. */
+export function makeSettings(options: NbdConnectionOptions | undefined): Settings {
+  const settings = defaults();
+  if (options === undefined) return settings;
+  if (typeof options !== 'object' || options === null) {
+    throw refuse('NbdConnection', `options must be an object, not ${shown(options)}`);
+  }
+  for (const key of Object.keys(options)) {
+    if (!Object.hasOwn(CHECKS, key)) throw refuse('NbdConnection', `unknown option ${shown(key)}`);
+    const name = key as keyof NbdConnectionOptions;
+    if (options[name] !== undefined) assign(settings, name, options[name]);
+  }
+  return settings;
+}
+
+/** Sets one option; throws and leaves the old value when the new one is not of its kind. */
+export function assign<K extends keyof NbdConnectionOptions>(settings: Settings, name: K, value: unknown, method?: string): void {
+  settings[name] = CHECKS[name](method ?? `NbdConnection: ${name}`, value) as Settings[K];
+}

@@ -1,0 +1,51 @@
+// The states of a connection, and which calls are permitted in which (libnbd's permitted_states).
+
+import { NbdStateError } from '../errors.js';
+
+/**
+ * Where a connection is. `ready` and `processing` are one state to every rule: connected, without and with commands
+ * in flight.
+ */
+export type ConnectionState = 'created' | 'connecting' | 'negotiating' | 'ready' | 'processing' | 'closed' | 'dead';
+
+/** A state as the rules see it. */
+export type Phase = 'created' | 'connecting' | 'negotiating' | 'connected' | 'closed' | 'dead';
+
+/** A set of phases, with the words for what the connection must be. */
+export interface Permission {
+  readonly phases: ReadonlySet<Phase>;
+  readonly must: string;
+}
+
+const permission = (must: string, ...phases: Phase[]): Permission => Object.freeze({ phases: new Set(phases), must });
+
+export const WHEN_CREATED = permission('created and not yet connecting', 'created');
+export const WHEN_CREATED_OR_NEGOTIATING = permission('created or negotiating', 'created', 'negotiating');
+export const WHEN_NEGOTIATING = permission('negotiating (see setOptMode)', 'negotiating');
+export const WHEN_CONNECTED = permission('connected', 'connected');
+export const WHEN_INFORMED = permission(
+  'negotiating, connected or closed',
+  'negotiating',
+  'connected',
+  'closed',
+);
+export const WHEN_STARTED = permission('connected, closed or dead', 'connected', 'closed', 'dead');
+export const WHEN_NOT_CREATED = permission(
+  'connecting or further',
+  'connecting',
+  'negotiating',
+  'connected',
+  'closed',
+  'dead',
+);
+
+/** Throws unless the call is permitted: ENOTCONN on a fresh connection, else EINVAL; `cause` says why it ended. */
+export function checkState(method: string, phase: Phase, permitted: Permission, cause?: Error | null): void {
+  if (permitted.phases.has(phase)) return;
+  const ended = cause == null ? '' : ` (it ended: ${cause.message})`;
+  throw new NbdStateError(`${method}: invalid state: ${phase}: the connection must be ${permitted.must}${ended}`, {
+    code: phase === 'created' ? 'ENOTCONN' : 'EINVAL',
+    syscall: method,
+    ...(cause == null ? {} : { cause }),
+  });
+}

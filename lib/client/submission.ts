@@ -1,0 +1,274 @@
+// From a method's arguments to an accepted command: signal, state, types, flags and strict mode, in that order.
+// A throw here means that nothing was queued, no cookie was used and no byte was sent. Promise calls reject instead.
+
+import {
+  type ChunkCallback,
+  Command,
+  type CompletionCallback,
+  type ExtentCallback,
+} from '../protocol/command.js';
+import { type CommandSpec, PREAD, PREAD_STRUCTURED, PWRITE } from '../protocol/commands.js';
+import { checkStrict, toBytes, toCallback, toFlags, toU64 } from '../protocol/strict.js';
+import { Extents } from '../util/extents.js';
+import { type U64 } from '../util/u64.js';
+import { type Lifecycle } from './lifecycle.js';
+import { checkState, WHEN_CONNECTED } from './state.js';
+import { type Transmission } from './transmission.js';
+
+const ZERO_BYTES = new Uint8Array(0);
+
+/** Unpooled: a small result that is kept must not hold somebody else's 8 KiB. Every byte of it is written. */
+const allocate = (length: number): Buffer => Buffer.allocUnsafeSlow(length);
+const allocateZeroed = (length: number): Buffer => Buffer.alloc(length);
+
+// One executor for every promise: a closure each would be a quarter of the cost of the call.
+let takenResolve: ((value: unknown) => void) | null = null;
+let takenReject: ((reason: unknown) => void) | null = null;
+const executor = (resolve: (value: unknown) => void, reject: (reason: unknown) => void): void => {
+  takenResolve = resolve;
+  takenReject = reject;
+};
+
+export class Submission {
+  readonly #lifecycle: Lifecycle;
+
+  constructor(lifecycle: Lifecycle) {
+    this.#lifecycle = lifecycle;
+  }
+
+  /** Commands without payload, as a promise. */
+  submit(spec: CommandSpec, count: unknown, offset: unknown, flags: unknown, signal?: AbortSignal): Promise<void> {
+    try {
+      checkSignal(signal);
+      return this.#promise(this.#prepare(spec, count, offset, flags), signal);
+    } catch (error) {
+      return Promise.reject(error as Error);
+    }
+  }
+
+  /** Commands without payload, raw. */
+  submitRaw(
+    spec: CommandSpec,
+    count: unknown,
+    offset: unknown,
+    completion: CompletionCallback | null | undefined,
+    flags: unknown,
+  ): bigint {
+    return this.#raw(this.#prepare(spec, count, offset, flags), completion);
+  }
+
+  read(count: unknown, offset: unknown, flags: unknown, signal?: AbortSignal): Promise<Buffer> {
+    try {
+      checkSignal(signal);
+      const command = this.#prepare(PREAD, count, offset, flags);
+      command.weight = Number(command.count);
+      command.allocate = allocate;
+      if (command.count === 0) command.result = Buffer.alloc(0);
+      return this.#promise(command, signal);
+    } catch (error) {
+      return Promise.reject(error as Error);
+    }
+  }
+
+  readStructured(
+    count: unknown,
+    offset: unknown,
+    chunk: ChunkCallback,
+    flags: unknown,
+    signal?: AbortSignal,
+  ): Promise<Buffer> {
+    try {
+      checkSignal(signal);
+      const command = this.#prepare(PREAD_STRUCTURED, count, offset, flags);
+      command.onChunk = toCallback(chunk, PREAD_STRUCTURED.method, 'chunk');
+      command.weight = Number(command.count);
+      // The callback can look around in the buffer before all of it is there.
+      command.allocate = this.#lifecycle.settings.preadInitialize ? allocateZeroed : allocate;
+      if (command.count === 0) command.result = Buffer.alloc(0);
+      return this.#promise(command, signal);
+    } catch (error) {
+      return Promise.reject(error as Error);
+    }
+  }
+
+  readInto(buffer: Uint8Array, offset: unknown, flags: unknown, signal?: AbortSignal): Promise<void> {
+    try {
+      this.#initialize(buffer);
+      checkSignal(signal);
+      return this.#promise(this.#prepareRead(PREAD, 'preadInto', buffer, offset, flags), signal);
+    } catch (error) {
+      return Promise.reject(error as Error);
+    }
+  }
+
+  readRaw(
+    buffer: Uint8Array,
+    offset: unknown,
+    completion: CompletionCallback | null | undefined,
+    flags: unknown,
+  ): bigint {
+    this.#initialize(buffer);
+    return this.#raw(this.#prepareRead(PREAD, 'pread', buffer, offset, flags), completion);
+  }
+
+  readStructuredRaw(
+    buffer: Uint8Array,
+    offset: unknown,
+    chunk: ChunkCallback,
+    completion: CompletionCallback | null | undefined,
+    flags: unknown,
+  ): bigint {
+    this.#initialize(buffer);
+    const command = this.#prepareRead(PREAD_STRUCTURED, 'preadStructured', buffer, offset, flags);
+    command.onChunk = toCallback(chunk, PREAD_STRUCTURED.method, 'chunk');
+    return this.#raw(command, completion);
+  }
+
+  write(buffer: Uint8Array, offset: unknown, flags: unknown, signal?: AbortSignal): Promise<void> {
+    try {
+      checkSignal(signal);
+      return this.#promise(this.#prepareWrite(buffer, offset, flags), signal);
+    } catch (error) {
+      return Promise.reject(error as Error);
+    }
+  }
+
+  writeRaw(
+    buffer: Uint8Array,
+    offset: unknown,
+    completion: CompletionCallback | null | undefined,
+    flags: unknown,
+  ): bigint {
+    return this.#raw(this.#prepareWrite(buffer, offset, flags), completion);
+  }
+
+  /** Block status with a callback per context. */
+  status(
+    spec: CommandSpec,
+    count: unknown,
+    offset: unknown,
+    extent: ExtentCallback,
+    flags: unknown,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    try {
+      checkSignal(signal);
+      return this.#promise(this.#prepareStatus(spec, count, offset, extent, flags), signal);
+    } catch (error) {
+      return Promise.reject(error as Error);
+    }
+  }
+
+  /** Block status that resolves with the extents of each context. */
+  statusMap(
+    spec: CommandSpec,
+    count: unknown,
+    offset: unknown,
+    flags: unknown,
+    signal?: AbortSignal,
+  ): Promise<Map<string, Extents<never>>> {
+    try {
+      checkSignal(signal);
+      const found = new Map<string, Extents<never>>();
+      const collect: ExtentCallback = (context, start, entries) => {
+        found.set(context, new Extents<never>(start, entries as never));
+      };
+      const command = this.#prepareStatus(spec, count, offset, collect, flags);
+      command.result = found;
+      return this.#promise(command, signal);
+    } catch (error) {
+      return Promise.reject(error as Error);
+    }
+  }
+
+  statusRaw(
+    spec: CommandSpec,
+    count: unknown,
+    offset: unknown,
+    extent: ExtentCallback,
+    completion: CompletionCallback | null | undefined,
+    flags: unknown,
+  ): bigint {
+    return this.#raw(this.#prepareStatus(spec, count, offset, extent, flags), completion);
+  }
+
+  #connected(method: string): Transmission {
+    const lifecycle = this.#lifecycle;
+    const { transmission } = lifecycle;
+    if (lifecycle.phase !== 'connected' || transmission === null) {
+      checkState(method, lifecycle.phase, WHEN_CONNECTED, lifecycle.error);
+    }
+    return transmission as Transmission;
+  }
+
+  #prepare(spec: CommandSpec, count: unknown, offset: unknown, flags: unknown): Command {
+    this.#connected(spec.method);
+    return this.#checked(spec, toU64(count, spec.method, 'count'), toU64(offset, spec.method, 'offset'), flags);
+  }
+
+  #checked(spec: CommandSpec, count: U64, offset: U64, flags: unknown): Command {
+    const context = this.#lifecycle.strict;
+    const asked = toFlags(flags, spec.method);
+    // There is a context wherever there is a transmission.
+    const wireFlags = context === null ? asked : checkStrict(spec, count, offset, asked, context);
+    return new Command(spec, count, offset, wireFlags);
+  }
+
+  #prepareRead(spec: CommandSpec, method: string, buffer: unknown, offset: unknown, flags: unknown): Command {
+    this.#connected(method);
+    const bytes = toBytes(buffer, method);
+    const command = this.#checked(spec, bytes.length, toU64(offset, method, 'offset'), flags);
+    command.buffer = bytes;
+    command.weight = bytes.length;
+    return command;
+  }
+
+  #prepareWrite(buffer: unknown, offset: unknown, flags: unknown): Command {
+    const { method } = PWRITE;
+    this.#connected(method);
+    const bytes = toBytes(buffer, method);
+    const command = this.#checked(PWRITE, bytes.length, toU64(offset, method, 'offset'), flags);
+    command.payload = bytes.length === 0 ? ZERO_BYTES : bytes;
+    command.weight = bytes.length;
+    return command;
+  }
+
+  #prepareStatus(
+    spec: CommandSpec,
+    count: unknown,
+    offset: unknown,
+    extent: ExtentCallback,
+    flags: unknown,
+  ): Command {
+    const command = this.#prepare(spec, count, offset, flags);
+    command.onExtent = toCallback(extent, spec.method, 'extent');
+    return command;
+  }
+
+  /** As libnbd does before any check, so that even a refused read leaves no old bytes. */
+  #initialize(buffer: unknown): void {
+    if (this.#lifecycle.settings.preadInitialize && buffer instanceof Uint8Array) buffer.fill(0);
+  }
+
+  #promise<Result>(command: Command, signal: AbortSignal | undefined): Promise<Result> {
+    const promise = new Promise<unknown>(executor) as Promise<Result>;
+    command.resolve = takenResolve;
+    command.reject = takenReject;
+    this.#lifecycle.transmission?.accept(command, signal);
+    return promise;
+  }
+
+  #raw(command: Command, completion: CompletionCallback | null | undefined): bigint {
+    command.completion = toCallback(completion, command.spec.method, 'completion');
+    this.#lifecycle.transmission?.accept(command);
+    return BigInt(command.cookie);
+  }
+}
+
+function checkSignal(signal: AbortSignal | undefined): void {
+  if (signal === undefined) return;
+  if (!(signal instanceof AbortSignal)) {
+    throw new TypeError('signal must be an AbortSignal');
+  }
+  signal.throwIfAborted();
+}

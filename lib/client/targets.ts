@@ -1,0 +1,78 @@
+// What can be connected to, as a way to open it: TCP, Unix socket, a stream that is open already, a URI.
+
+import { Duplex } from 'node:stream';
+import { NbdStrictError } from '../errors.js';
+import { DEFAULT_PORT } from '../protocol/constants.js';
+import { type NbdUri } from '../protocol/uri.js';
+import { dialTcp, dialUnix } from '../transport/dial.js';
+import { StreamTransport } from '../transport/stream.js';
+import { type Target } from './lifecycle.js';
+
+const refuse = (method: string, why: string, code = 'EINVAL'): NbdStrictError =>
+  new NbdStrictError(`${method}: ${why}`, { code, syscall: method });
+
+/** A host and a port from 1 to 65535, as a number or in decimal digits. */
+export function tcpTarget(method: string, host: unknown, port: unknown): Target {
+  if (typeof host !== 'string' || host === '' || host.includes('\0')) {
+    throw refuse(method, 'host must be a name or an address');
+  }
+  const number = typeof port === 'string' && /^\d{1,5}$/.test(port) ? Number(port) : port;
+  if (typeof number !== 'number' || !Number.isInteger(number) || number < 1 || number > 65535) {
+    throw refuse(method, `port must be from 1 to 65535, not ${String(port).slice(0, 20)}`);
+  }
+  const description = host.includes(':') ? `[${host}]:${number}` : `${host}:${number}`;
+  return { description, mayRetry: true, open: (signal) => dialTcp(host, number, signal) };
+}
+
+/** A path in the file system, or `\0name` for an abstract socket. */
+export function unixTarget(method: string, path: unknown): Target {
+  if (typeof path !== 'string' || path === '') throw refuse(method, 'path must be the path of a Unix socket');
+  if (path.indexOf('\0', 1) !== -1) throw refuse(method, 'path cannot hold a NUL');
+  return { description: path.replace('\0', '@'), mayRetry: false, open: (signal) => dialUnix(path, signal) };
+}
+
+/** Any connected Duplex; it becomes the connection's own and is destroyed with it. */
+export function streamTarget(method: string, stream: unknown): Target {
+  if (!isDuplex(stream)) throw refuse(method, 'must be a Duplex stream, such as a net.Socket');
+  if (stream.destroyed) throw refuse(method, 'the stream is destroyed');
+  if (stream.readableObjectMode || stream.writableObjectMode) throw refuse(method, 'the stream is in object mode');
+  const transport = new StreamTransport(stream, 'a given stream');
+  return { description: transport.description, mayRetry: false, open: () => Promise.resolve(transport) };
+}
+
+function isDuplex(value: unknown): value is Duplex {
+  if (value instanceof Duplex) return true;
+  const stream = value as Partial<Duplex> | null;
+  return typeof stream === 'object' && stream !== null && typeof stream.pipe === 'function' && typeof stream.write === 'function';
+}
+
+/** The target of a URI; what else it says is the caller's to apply. */
+export function uriTarget(method: string, uri: NbdUri): Target {
+  switch (uri.transport) {
+    case 'tcp':
+      return tcpTarget(method, uri.host, uri.port);
+    case 'unix':
+      return unixTarget(method, uri.socketPath);
+    default:
+      throw refuse(method, `${uri.scheme} URIs are not supported`, 'ENOTSUP');
+  }
+}
+
+/** What `NbdConnection.connect` takes. */
+export type NbdTarget =
+  | string
+  | URL
+  | Duplex
+  | { readonly host?: string; readonly port?: number | string }
+  | { readonly path: string };
+
+/** A target that is not a URI. */
+export function namedTarget(method: string, target: unknown): Target {
+  if (isDuplex(target)) return streamTarget(method, target);
+  if (typeof target === 'object' && target !== null) {
+    const { host, port, path } = target as { host?: unknown; port?: unknown; path?: unknown };
+    if (path !== undefined) return unixTarget(method, path);
+    if (host !== undefined || port !== undefined) return tcpTarget(method, host ?? 'localhost', port ?? DEFAULT_PORT);
+  }
+  throw refuse(method, 'the target must be an NBD URI, { host, port }, { path } or a Duplex stream');
+}

@@ -1,0 +1,54 @@
+// Tracing through node:diagnostics_channel: nbd:command:start, :end and :error, nbd:connection:open and :close.
+// Free while nobody listens: one property read per command.
+
+import { channel } from 'node:diagnostics_channel';
+import { type Command } from '../protocol/command.js';
+
+const commandStart = channel('nbd:command:start');
+const commandEnd = channel('nbd:command:end');
+const commandError = channel('nbd:command:error');
+const connectionOpen = channel('nbd:connection:open');
+const connectionClose = channel('nbd:connection:close');
+
+/** What subscribers of the nbd:command channels get. */
+export interface CommandTrace {
+  readonly connection: object;
+  readonly method: string;
+  readonly cookie: bigint;
+  readonly count: bigint;
+  readonly offset: bigint;
+  /** With nbd:command:error. */
+  readonly error?: unknown;
+}
+
+// The start's object is the end's, so that a subscriber can keep its own state on it by identity.
+const traces = new WeakMap<Command, CommandTrace>();
+
+export function startTrace(command: Command, connection: object): void {
+  if (!commandStart.hasSubscribers && !commandEnd.hasSubscribers && !commandError.hasSubscribers) return;
+  const trace: CommandTrace = {
+    connection,
+    method: command.spec.method,
+    cookie: BigInt(command.cookie),
+    count: BigInt(command.count),
+    offset: BigInt(command.offset),
+  };
+  traces.set(command, trace);
+  commandStart.publish(trace);
+}
+
+export function endTrace(command: Command, failure: unknown): void {
+  if (!commandEnd.hasSubscribers && !commandError.hasSubscribers) return;
+  const trace = traces.get(command);
+  if (trace === undefined) return;
+  if (failure === null || failure === undefined) commandEnd.publish(trace);
+  else commandError.publish(Object.assign(trace, { error: failure }));
+}
+
+export function traceOpen(connection: object): void {
+  if (connectionOpen.hasSubscribers) connectionOpen.publish({ connection });
+}
+
+export function traceClose(connection: object, error: unknown): void {
+  if (connectionClose.hasSubscribers) connectionClose.publish({ connection, error });
+}

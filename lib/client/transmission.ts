@@ -1,0 +1,363 @@
+// The transmission phase: from an accepted command to its settlement. It joins the strict checks, the window, the
+// writer and the decoder. Invariant: every accepted command settles exactly once, whatever the peer does.
+
+import { NbdConnectionError, NbdError, NbdStateError } from '../errors.js';
+import {
+  callDetails,
+  Command,
+  describeCall,
+  STAGE_FINISHED,
+  STAGE_GRANTED,
+  STAGE_ISSUED,
+} from '../protocol/command.js';
+import { DISCONNECT } from '../protocol/commands.js';
+import { NBD_CMD_DISC } from '../protocol/constants.js';
+import { type ReplyContext } from '../protocol/chunk.js';
+import { ReplyDecoder, type ReplySink } from '../protocol/reply-decoder.js';
+import { type Transport } from '../transport/transport.js';
+import { AbortRegistry } from './abort-registry.js';
+import { type Completions } from './completions.js';
+import { InFlightWindow, type WindowLimits } from './in-flight-window.js';
+import { type Phase } from './link.js';
+import { RequestWriter } from './request-writer.js';
+import { endTrace, startTrace } from './tracing.js';
+
+/** What a transmission tells its connection. */
+export interface TransmissionOwner {
+  /** The transmission cannot go on. */
+  failed(error: NbdError): void;
+  /** The last waiting command has gone out. */
+  drained(): void;
+  /** The number of unfinished commands became 0, or 1. */
+  busyChanged(busy: boolean): void;
+  /** The server announced its end (ESHUTDOWN): a soft disconnect is due. */
+  shutdownAnnounced(): void;
+  /** Cookies of this connection, shared by all of its phases. */
+  nextCookie(): number;
+}
+
+/** How many sweeps a requestTimeout has: a command times out at most an eighth late. */
+const SWEEPS = 8;
+
+export class Transmission implements Phase, ReplySink {
+  readonly #handle: object;
+  readonly #owner: TransmissionOwner;
+  readonly #decoder: ReplyDecoder;
+  readonly #writer: RequestWriter;
+  readonly #window: InFlightWindow;
+  readonly #aborts: AbortRegistry;
+  readonly #completions: Completions;
+  readonly #inFlight = new Map<number, Command>();
+  /** Commands accepted and not finished, wherever they are: libnbd's nbd_aio_in_flight. */
+  #unfinished = 0;
+  #onFinished: (() => void) | null = null;
+  #disconnecting = false;
+  #disconnectLeft: () => void = () => undefined;
+  /** A read that was aborted while the transport may be reading into its buffer. */
+  #abortedRead: Command | null = null;
+  #ended = false;
+  readonly #requestTimeout: number;
+  #sweepTimer: NodeJS.Timeout | null = null;
+  #sweep = 0;
+
+  constructor(
+    handle: object,
+    owner: TransmissionOwner,
+    transport: Transport,
+    context: ReplyContext,
+    limits: WindowLimits & { readonly requestTimeout: number },
+    completions: Completions,
+  ) {
+    this.#handle = handle;
+    this.#owner = owner;
+    this.#completions = completions;
+    this.#requestTimeout = limits.requestTimeout;
+    this.#decoder = new ReplyDecoder(this, context);
+    this.#writer = new RequestWriter(
+      transport,
+      context.extendedHeaders,
+      (command) => {
+        command.sweep = this.#sweep;
+        this.#inFlight.set(command.cookie, command);
+        if (command.spec === DISCONNECT) this.#writer.whenIdle(this.#disconnectLeft);
+      },
+      (command) => {
+        this.#payloadLeft(command);
+      },
+    );
+    this.#window = new InFlightWindow(
+      limits,
+      (command) => {
+        this.#writer.push(command);
+      },
+      () => {
+        this.#owner.drained();
+      },
+    );
+    this.#aborts = new AbortRegistry((command, reason) => {
+      this.#abort(command, reason);
+    });
+  }
+
+  get unfinished(): number {
+    return this.#unfinished;
+  }
+
+  get bytesSent(): number {
+    return this.#writer.bytes;
+  }
+
+  get chunksSent(): number {
+    return this.#writer.chunks;
+  }
+
+  get chunksReceived(): number {
+    return this.#decoder.chunks;
+  }
+
+  get isAtBoundary(): boolean {
+    return this.#decoder.isAtBoundary;
+  }
+
+  get position(): string {
+    return this.#decoder.position;
+  }
+
+  /** Takes a command that has passed all checks. Throws when the line is full or a disconnect has been asked for. */
+  accept(command: Command, signal?: AbortSignal): void {
+    if (this.#disconnecting) throw afterDisconnect(command);
+    this.#window.checkRoom(command);
+    this.#enter(command);
+    startTrace(command, this.#handle);
+    if (signal !== undefined) this.#aborts.watch(command, signal);
+    this.#window.admit(command);
+  }
+
+  #enter(command: Command): void {
+    command.cookie = this.#owner.nextCookie();
+    if (++this.#unfinished === 1) this.#owner.busyChanged(true);
+    if (this.#requestTimeout > 0) this.#startSweep();
+  }
+
+  // Bytes from the server.
+
+  target(): Uint8Array {
+    return this.#decoder.target();
+  }
+
+  advance(length: number): void {
+    this.#decoder.advance(length);
+    const read = this.#abortedRead;
+    if (read === null) return;
+    this.#abortedRead = null;
+    if (!read.settled && read.aborted !== null) this.#settleIssued(read, read.aborted.reason);
+  }
+
+  push(chunk: Uint8Array): void {
+    this.#decoder.push(chunk);
+  }
+
+  find(cookie: number): Command | undefined {
+    const command = this.#inFlight.get(cookie);
+    if (command !== undefined) command.sweep = this.#sweep;
+    return command;
+  }
+
+  finished(command: Command): void {
+    // False when a callback of the user's closed the connection half-way through this very reply.
+    if (!this.#inFlight.delete(command.cookie)) return;
+    command.stage = STAGE_FINISHED;
+    this.#window.release(command);
+    // Until its bytes have left, the caller may not have its buffer back.
+    if (command.flushed) this.#finish(command);
+    if (command.error?.code === 'ESHUTDOWN') this.#owner.shutdownAnnounced();
+  }
+
+  #payloadLeft(command: Command): void {
+    if (command.stage === STAGE_FINISHED) this.#finish(command);
+    else if (command.aborted !== null) this.#settle(command, command.aborted.reason);
+  }
+
+  #finish(command: Command): void {
+    const failure = command.thrown !== null ? command.thrown.value : command.error;
+    if (!command.settled) {
+      if (command.aborted !== null) this.#settle(command, command.aborted.reason);
+      else this.#settle(command, failure);
+    }
+    this.#leave();
+  }
+
+  #leave(): void {
+    if (--this.#unfinished > 0) return;
+    this.#stopSweep();
+    this.#owner.busyChanged(false);
+    const callback = this.#onFinished;
+    this.#onFinished = null;
+    callback?.();
+  }
+
+  /** `failure` null or undefined: success. */
+  #settle(command: Command, failure: unknown): void {
+    command.settled = true;
+    if (command.signal !== null) this.#aborts.forget(command);
+    const { resolve, reject } = command;
+    command.buffer = null;
+    command.payload = null;
+    endTrace(command, failure);
+    if (reject !== null && resolve !== null) {
+      command.resolve = null;
+      command.reject = null;
+      if (failure === null || failure === undefined) resolve(command.result);
+      else reject(failure);
+    } else {
+      this.#complete(command, failure);
+    }
+  }
+
+  #complete(command: Command, failure: unknown): void {
+    let kept: unknown = failure ?? null;
+    const { completion } = command;
+    command.completion = null;
+    if (completion !== null) {
+      try {
+        const error = kept === null || kept instanceof NbdError ? kept : wrapThrown(command, kept);
+        if (completion(error, BigInt(command.cookie)) === true) return;
+      } catch (thrown) {
+        // As in libnbd's Python binding: what the callback throws is how the command went.
+        kept = thrown;
+      }
+    }
+    if (command.spec !== DISCONNECT) this.#completions.add(command.cookie, kept);
+  }
+
+  // Aborts.
+
+  #abort(command: Command, reason: unknown): void {
+    if (command.settled) return;
+    if (command.stage === STAGE_FINISHED) {
+      // Replied to; its payload is still leaving.
+      command.aborted = { reason };
+    } else if (command.stage === STAGE_ISSUED) {
+      const reading = this.#decoder.isReadingInto(command);
+      if (reading) this.#abortedRead = command;
+      if (reading || !command.flushed) command.aborted = { reason };
+      else this.#settleIssued(command, reason);
+    } else {
+      const granted = command.stage === STAGE_GRANTED;
+      command.stage = STAGE_FINISHED;
+      if (granted) this.#window.release(command);
+      else this.#window.cancel();
+      this.#settle(command, reason);
+      this.#leave();
+    }
+  }
+
+  /** The promise rejects; the cookie and the credit stay taken until the reply, whose bytes are dropped. */
+  #settleIssued(command: Command, reason: unknown): void {
+    command.allocate = null;
+    command.onChunk = null;
+    command.onExtent = null;
+    this.#settle(command, reason);
+  }
+
+  // The end.
+
+  /** Calls back when no command is unfinished. */
+  whenFinished(callback: () => void): void {
+    if (this.#unfinished === 0) callback();
+    else this.#onFinished = callback;
+  }
+
+  get isRefusing(): boolean {
+    return this.#disconnecting;
+  }
+
+  /** No new commands; those accepted go on. */
+  refuseNew(): void {
+    this.#disconnecting = true;
+  }
+
+  /** Sends NBD_CMD_DISC after everything that was accepted; `gone` when it has left. */
+  disconnect(gone: () => void): void {
+    this.#disconnecting = true;
+    const command = new Command(DISCONNECT, 0, 0, 0);
+    this.#disconnectLeft = gone;
+    this.#enter(command);
+    command.completion = () => true;
+    this.#window.admit(command);
+  }
+
+  /** The connection is over: every command that is still here gets `cause`, waiting ones first. */
+  end(makeError: (command: Command) => unknown): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#disconnecting = true;
+    this.#decoder.stop();
+    this.#stopSweep();
+    const waiting = this.#window.takeWaiting();
+    const granted = this.#writer.stop();
+    const issued = [...this.#inFlight.values()];
+    this.#inFlight.clear();
+    for (const command of [...waiting, ...granted, ...issued]) {
+      command.stage = STAGE_FINISHED;
+      this.#unfinished--;
+      if (command.settled) continue;
+      const failure = command.aborted !== null ? command.aborted.reason : (command.error ?? makeError(command));
+      this.#settle(command, command.spec.type === NBD_CMD_DISC ? null : failure);
+    }
+    this.#unfinished = 0;
+    this.#owner.busyChanged(false);
+    const callback = this.#onFinished;
+    this.#onFinished = null;
+    callback?.();
+  }
+
+  // requestTimeout: one coarse timer for all commands.
+
+  #startSweep(): void {
+    if (this.#sweepTimer !== null) return;
+    const period = Math.max(1, Math.ceil(this.#requestTimeout / SWEEPS));
+    this.#sweepTimer = setInterval(() => {
+      this.#checkSweep();
+    }, period);
+    this.#sweepTimer.unref();
+  }
+
+  #stopSweep(): void {
+    if (this.#sweepTimer === null) return;
+    clearInterval(this.#sweepTimer);
+    this.#sweepTimer = null;
+  }
+
+  #checkSweep(): void {
+    this.#sweep++;
+    for (const command of this.#inFlight.values()) {
+      if (command.spec.type === NBD_CMD_DISC || this.#sweep - command.sweep <= SWEEPS) continue;
+      const { spec, count, offset } = command;
+      this.#owner.failed(
+        new NbdConnectionError(
+          `${describeCall(spec, count, offset)}: no reply within ${this.#requestTimeout} ms (requestTimeout); ` +
+            'NBD cannot cancel a command, so the connection is given up',
+          { code: 'ETIMEDOUT', cookie: BigInt(command.cookie), ...callDetails(spec, count, offset) },
+        ),
+      );
+      return;
+    }
+  }
+}
+
+function afterDisconnect({ spec, count, offset }: Command): NbdStateError {
+  return new NbdStateError(
+    `${describeCall(spec, count, offset)}: no command can be issued after a disconnect was requested`,
+    { code: 'EINVAL', ...callDetails(spec, count, offset) },
+  );
+}
+
+function wrapThrown({ spec, count, offset, cookie }: Command, thrown: unknown): NbdError {
+  return new NbdError(`${describeCall(spec, count, offset)}: a callback threw: ${String(thrown)}`, {
+    code: 'EPROTO',
+    cookie: BigInt(cookie),
+    ...callDetails(spec, count, offset),
+    cause: thrown,
+  });
+}

@@ -1,0 +1,28 @@
+// The public face of the client: exports only.
+
+export { NbdConnection, type ByteCount, type NbdConnectionEvents } from './client/connection.js';
+export { type NbdConnectionOptions } from './client/options.js';
+export { type ConnectionState } from './client/state.js';
+export { type NbdTarget } from './client/targets.js';
+export { type CommandTrace } from './client/tracing.js';
+export {
+  NbdError,
+  NbdStrictError,
+  NbdCommandError,
+  NbdOptionError,
+  NbdProtocolError,
+  NbdConnectionError,
+  NbdStateError,
+  NbdQueueFullError,
+  type NbdErrorDetails,
+} from './errors.js';
+export {
+  type ChunkCallback,
+  type ChunkStatus,
+  type CompletionCallback,
+  type ExtentCallback,
+} from './protocol/command.js';
+export { type BlockStatusEntries } from './protocol/block-status.js';
+export { type ProtocolName } from './protocol/export-info.js';
+export { type Extent, Extents } from './util/extents.js';
+export * from './protocol/client-constants.js';

@@ -1,0 +1,61 @@
+// The client's half of the handshake, in libnbd's order: TLS, extended headers, structured replies, contexts, GO.
+
+import { NbdOptionError } from '../../errors.js';
+import { TLS_DISABLE, TLS_REQUIRE } from '../client-constants.js';
+import * as c from '../constants.js';
+import { type Handshake } from './effects.js';
+import { greet } from './greeting.js';
+import { exportName, infoOrGo } from './opt-info.js';
+import { setMetaContext } from './opt-meta-context.js';
+import { extendedHeaders, startTls, structuredReply } from './opt-simple.js';
+import { refusalType } from './option-reply.js';
+import { type HandshakeSession } from './session.js';
+
+/** Where a handshake has come to: options may be sent, or the export is open. */
+export type HandshakeStage = 'negotiating' | 'transmission';
+
+/**
+ * From the greeting to an open export; with opt mode, to the point where options may be sent. Throws NbdOptionError
+ * when the server refused (a soft disconnect is due), other errors when the connection cannot be used any more.
+ */
+export function* negotiate(session: HandshakeSession): Handshake<HandshakeStage> {
+  const { request } = session;
+  yield* greet(session);
+  if (session.protocol === 'oldstyle') return 'transmission';
+  if (session.isFixedNewstyle) {
+    yield* prepare(session);
+  }
+  if (request.optMode) return 'negotiating';
+  if (session.isFixedNewstyle && request.metaContext && session.negotiated.structuredReplies) {
+    if (request.metaContexts.length > 0) {
+      const selected = yield* setMetaContext(session, request.metaContexts);
+      if (selected instanceof NbdOptionError && refusalType(selected) === c.NBD_REP_ERR_SHUTDOWN) throw selected;
+    }
+  }
+  const refusal = yield* open(session);
+  if (refusal !== null) throw refusal;
+  return 'transmission';
+}
+
+function* prepare(session: HandshakeSession): Handshake<void> {
+  const { request, negotiated } = session;
+  if (request.tls !== TLS_DISABLE) {
+    const refusal = yield* startTls(session);
+    if (refusal !== null && request.tls === TLS_REQUIRE) throw refusal;
+  }
+  if (request.extendedHeaders && request.structuredReplies) yield* extendedHeaders(session);
+  if (request.structuredReplies && !negotiated.extendedHeaders) yield* structuredReply(session);
+}
+
+/** GO, or EXPORT_NAME where the server does not know GO; returns the refusal, if there is one. */
+export function* open(session: HandshakeSession): Handshake<NbdOptionError | null> {
+  if (session.isFixedNewstyle) {
+    const refusal = yield* infoOrGo(session, c.NBD_OPT_GO);
+    // With extended headers EXPORT_NAME is forbidden.
+    if (refusal === null || refusalType(refusal) !== c.NBD_REP_ERR_UNSUP || session.negotiated.extendedHeaders) {
+      return refusal;
+    }
+  }
+  yield* exportName(session);
+  return null;
+}

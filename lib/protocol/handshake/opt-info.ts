@@ -1,0 +1,106 @@
+// NBD_OPT_INFO, NBD_OPT_GO and the old NBD_OPT_EXPORT_NAME: learning about an export and opening it.
+
+import { NbdOptionError } from '../../errors.js';
+import { get16, get32, put16, put32 } from '../../util/bytes.js';
+import { fromHalves, type U64 } from '../../util/u64.js';
+import * as c from '../constants.js';
+import { acceptBlockSizes, type BlockSizes, type ExportInfo, maskFlags } from '../export-info.js';
+import { type Handshake, skip } from './effects.js';
+import { checkedFlags } from './greeting.js';
+import { readReply, readString, sendOption, violation } from './option-reply.js';
+import { type HandshakeSession } from './session.js';
+
+/** Information replies to one option; the protocol has four types, so that more than this never ends. */
+export const MAX_INFO_REPLIES = 64;
+
+/** Sends INFO or GO and returns what was told, or the refusal; a refusal forgets what was known of the export. */
+export function* infoOrGo(
+  session: HandshakeSession,
+  option: typeof c.NBD_OPT_INFO | typeof c.NBD_OPT_GO,
+): Handshake<NbdOptionError | null> {
+  yield* sendOption(session, option, infoRequest(session));
+  const found: { size: U64 | null; flags: number; blockSizes: BlockSizes | null; name: string | null; text: string | null } =
+    { size: null, flags: 0, blockSizes: null, name: null, text: null };
+  for (let replies = 0; ; replies++) {
+    const reply = yield* readReply(session, option, c.NBD_REP_INFO);
+    if (reply instanceof NbdOptionError) {
+      session.forgetExport();
+      return reply;
+    }
+    if (reply.type === c.NBD_REP_ACK) break;
+    if (replies === MAX_INFO_REPLIES) throw violation(option, `more than ${MAX_INFO_REPLIES} information replies`);
+    if (reply.length < 2) throw violation(option, `information of ${reply.length} bytes`);
+    const type = get16(yield 2, 0);
+    const length = reply.length - 2;
+    switch (type) {
+      case c.NBD_INFO_EXPORT: {
+        if (length !== 10) throw violation(option, `NBD_INFO_EXPORT of ${reply.length} bytes`);
+        const data = yield 10;
+        found.size = fromHalves(get32(data, 0), get32(data, 4));
+        found.flags = checkedFlags(get16(data, 8));
+        break;
+      }
+      case c.NBD_INFO_BLOCK_SIZE: {
+        if (length !== 12) throw violation(option, `NBD_INFO_BLOCK_SIZE of ${reply.length} bytes`);
+        const data = yield 12;
+        found.blockSizes = acceptBlockSizes(get32(data, 0), get32(data, 4), get32(data, 8));
+        break;
+      }
+      case c.NBD_INFO_NAME:
+        found.name = yield* readString(option, 'NBD_INFO_NAME', length);
+        break;
+      case c.NBD_INFO_DESCRIPTION:
+        found.text = yield* readString(option, 'NBD_INFO_DESCRIPTION', length);
+        break;
+      default:
+        yield* skip(length);
+    }
+  }
+  if (found.size === null) throw violation(option, 'an ACK without NBD_INFO_EXPORT');
+  session.info = makeInfo(session, { ...found, size: found.size });
+  return null;
+}
+
+function makeInfo(
+  session: HandshakeSession,
+  found: { size: U64; flags: number; blockSizes: BlockSizes | null; name: string | null; text: string | null },
+): ExportInfo {
+  return {
+    size: found.size,
+    flags: maskFlags(found.flags, session.negotiated),
+    blockSizes: found.blockSizes,
+    canonicalName: found.name,
+    description: found.text,
+  };
+}
+
+function infoRequest(session: HandshakeSession): Buffer {
+  const { exportName, blockSize, fullInfo } = session.request;
+  const infos = [
+    ...(blockSize ? [c.NBD_INFO_BLOCK_SIZE] : []),
+    ...(fullInfo ? [c.NBD_INFO_NAME, c.NBD_INFO_DESCRIPTION] : []),
+  ];
+  const name = Buffer.from(exportName);
+  const data = Buffer.alloc(4 + name.length + 2 + 2 * infos.length);
+  put32(data, 0, name.length);
+  data.set(name, 4);
+  put16(data, 4 + name.length, infos.length);
+  infos.forEach((info, index) => {
+    put16(data, 4 + name.length + 2 + 2 * index, info);
+  });
+  return data;
+}
+
+/** The way of servers without GO: there is no reply but the export itself, and a refusal is a closed connection. */
+export function* exportName(session: HandshakeSession): Handshake<void> {
+  yield* sendOption(session, c.NBD_OPT_EXPORT_NAME, Buffer.from(session.request.exportName));
+  const data = yield 10;
+  session.info = makeInfo(session, {
+    size: fromHalves(get32(data, 0), get32(data, 4)),
+    flags: checkedFlags(get16(data, 8)),
+    blockSizes: null,
+    name: null,
+    text: null,
+  });
+  if (!session.noZeroes) yield 124;
+}

@@ -1,0 +1,307 @@
+// Bytes from the server to finished commands: simple, structured and extended replies in one numeric-state machine.
+// Invariants: nothing is concatenated, nothing is allocated by a length that was not capped, and bytes land only
+// inside the range that their own command asked for.
+
+import { NbdProtocolError } from '../errors.js';
+import { get16, get32 } from '../util/bytes.js';
+import { TWO_32 } from '../util/u64.js';
+import { ChunkReader, MAX_IDLE_CHUNKS, type ReplyContext } from './chunk.js';
+import { type Command } from './command.js';
+import * as c from './constants.js';
+import { chunkName } from './names.js';
+
+/** Whom the decoder asks and tells. */
+export interface ReplySink {
+  /** The command in flight with this cookie. */
+  find(cookie: number): Command | undefined;
+  /** Its reply is complete; `command.error` says how it went. */
+  finished(command: Command): void;
+}
+
+/** 256 KiB: one read takes the replies of a whole window of 4 KiB reads. */
+export const SCRATCH_LENGTH = 256 * 1024;
+/**
+ * With at least this much of a payload due, the transport reads straight into the command's buffer; below, the
+ * copy out of the scratch buffer is cheaper than a read of its own.
+ */
+export const DIRECT_LENGTH = 128 * 1024;
+
+const HEADER = 0; // collecting a reply's header
+const DATA = 1; // payload bytes on their way into the command's buffer
+const SMALL = 2; // collecting the bounded rest of a chunk, which is parsed as a whole
+const SKIP = 3; // bytes of no use
+
+export class ReplyDecoder {
+  readonly #sink: ReplySink;
+  readonly #extended: boolean;
+  readonly #structured: boolean;
+  readonly #chunks: ChunkReader;
+  readonly #scratch = Buffer.allocUnsafeSlow(SCRATCH_LENGTH);
+  /** Headers and offsets that arrive in pieces. */
+  readonly #partial = Buffer.alloc(c.EXTENDED_REPLY_LENGTH);
+  #have = 0;
+
+  #state = HEADER;
+  #command: Command | null = null;
+  #done = false;
+  #type = 0;
+  /** Payload bytes still due in this state. */
+  #remaining = 0;
+  /** Where in the command's range the next payload byte belongs, and where the chunk began. */
+  #at = 0;
+  #chunkStart = 0;
+  /** Collects SMALL: the shared one for offsets and holes, one of its own size for anything longer. */
+  #small: Buffer = this.#partial;
+  #smallLength = 0;
+  /** The command whose buffer was handed out by target(). */
+  #direct: Command | null = null;
+  #stopped = false;
+  /** Magic-delimited messages: libnbd's stats_chunks_received. */
+  chunks = 0;
+
+  constructor(sink: ReplySink, context: ReplyContext) {
+    this.#sink = sink;
+    this.#extended = context.extendedHeaders;
+    this.#structured = context.structuredReplies;
+    this.#chunks = new ChunkReader(context);
+  }
+
+  /** True between replies: an end of the stream here loses nothing of what was being said. */
+  get isAtBoundary(): boolean {
+    return this.#state === HEADER && this.#have === 0;
+  }
+
+  /** True while the transport may be reading into this command's own buffer. */
+  isReadingInto(command: Command): boolean {
+    return this.#direct === command;
+  }
+
+  /** No more of what was received is looked at. */
+  stop(): void {
+    this.#stopped = true;
+    this.#direct = null;
+  }
+
+  /** Where the next bytes should land. */
+  target(): Uint8Array {
+    const command = this.#command;
+    if (this.#state === DATA && this.#remaining >= DIRECT_LENGTH && command !== null && command.buffer !== null) {
+      this.#direct = command;
+      return command.buffer.subarray(this.#at, this.#at + this.#remaining);
+    }
+    this.#direct = null;
+    return this.#scratch;
+  }
+
+  /** `length` bytes landed at the start of the last target(). Throws NbdProtocolError when the peer broke a rule. */
+  advance(length: number): void {
+    const direct = this.#direct;
+    if (direct === null) {
+      this.#decode(this.#scratch, length);
+      return;
+    }
+    this.#direct = null;
+    this.#at += length;
+    this.#remaining -= length;
+    if (this.#remaining === 0) this.#dataComplete();
+  }
+
+  /** Bytes in a buffer of somebody else's. Throws like advance(). */
+  push(chunk: Uint8Array): void {
+    const bytes = Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+    this.#decode(bytes, bytes.length);
+  }
+
+  #decode(bytes: Buffer, end: number): void {
+    let at = 0;
+    while (at < end && !this.#stopped) {
+      switch (this.#state) {
+        case HEADER:
+          at = this.#readHeader(bytes, at, end);
+          break;
+        case DATA:
+          at = this.#readData(bytes, at, end);
+          break;
+        case SMALL: {
+          const take = Math.min(this.#remaining, end - at);
+          bytes.copy(this.#small, this.#smallLength, at, at + take);
+          this.#smallLength += take;
+          this.#remaining -= take;
+          at += take;
+          if (this.#remaining === 0) this.#smallComplete(this.#small, 0, this.#smallLength);
+          break;
+        }
+        default: {
+          const take = Math.min(this.#remaining, end - at);
+          this.#remaining -= take;
+          at += take;
+          if (this.#remaining === 0) this.#chunkComplete();
+        }
+      }
+    }
+  }
+
+  #readHeader(bytes: Buffer, at: number, end: number): number {
+    if (this.#have === 0 && end - at >= 4) {
+      const length = this.#headerLength(get32(bytes, at));
+      if (end - at >= length) {
+        this.#header(bytes, at);
+        return at + length;
+      }
+    }
+    // In pieces: the magic is looked at as soon as it is there, because the length of the rest depends on it.
+    let position = at;
+    while (position < end) {
+      const need = this.#have < 4 ? 4 : this.#headerLength(get32(this.#partial, 0));
+      const take = Math.min(need - this.#have, end - position);
+      bytes.copy(this.#partial, this.#have, position, position + take);
+      this.#have += take;
+      position += take;
+      if (this.#have >= 4 && this.#have === this.#headerLength(get32(this.#partial, 0))) {
+        this.#have = 0;
+        this.#header(this.#partial, 0);
+        return position;
+      }
+    }
+    return position;
+  }
+
+  #headerLength(magic: number): number {
+    if (this.#extended) {
+      if (magic === c.NBD_EXTENDED_REPLY_MAGIC) return c.EXTENDED_REPLY_LENGTH;
+    } else if (magic === c.NBD_SIMPLE_REPLY_MAGIC) {
+      return c.SIMPLE_REPLY_LENGTH;
+    } else if (this.#structured && magic === c.NBD_STRUCTURED_REPLY_MAGIC) {
+      return c.STRUCTURED_REPLY_LENGTH;
+    }
+    const expected = this.#extended ? 'an extended' : this.#structured ? 'a simple or structured' : 'a simple';
+    throw new NbdProtocolError(`reply: magic 0x${magic.toString(16)} is not that of ${expected} reply`, {
+      code: 'EPROTO',
+    });
+  }
+
+  #header(bytes: Buffer, at: number): void {
+    this.chunks++;
+    const magic = get32(bytes, at);
+    const simple = magic === c.NBD_SIMPLE_REPLY_MAGIC;
+    const cookie = get32(bytes, at + 8) * TWO_32 + get32(bytes, at + 12);
+    const command = this.#sink.find(cookie);
+    if (command === undefined) {
+      throw new NbdProtocolError(`reply: cookie ${cookie} is that of no command in flight`, { code: 'EPROTO' });
+    }
+    this.#command = command;
+    if (simple) {
+      this.#done = true;
+      this.#simpleHeader(command, get32(bytes, at + 4));
+      return;
+    }
+    const flags = get16(bytes, at + 4);
+    const type = get16(bytes, at + 6);
+    this.#done = (flags & c.NBD_REPLY_FLAG_DONE) !== 0;
+    this.#type = type;
+    let length: number;
+    if (this.#extended) {
+      this.#chunks.checkReplyOffset(command, get32(bytes, at + 16), get32(bytes, at + 20));
+      length = get32(bytes, at + 24) * TWO_32 + get32(bytes, at + 28);
+    } else {
+      length = get32(bytes, at + 16);
+    }
+    this.#chunkHeader(command, type, length);
+  }
+
+  #simpleHeader(command: Command, wireError: number): void {
+    if (wireError !== 0) {
+      this.#chunks.simpleError(command, wireError);
+    } else if (command.spec.type === c.NBD_CMD_READ) {
+      if (this.#structured) {
+        throw this.#chunks.violation(command, 'a simple reply to a read although structured replies were negotiated');
+      }
+      this.#beginData(command, 0, Number(command.count));
+      return;
+    } else {
+      this.#chunks.simpleSuccess(command);
+    }
+    this.#chunkComplete();
+  }
+
+  #chunkHeader(command: Command, type: number, length: number): void {
+    const wanted = this.#chunks.payloadLength(command, type, length, this.#done);
+    if (type !== c.NBD_REPLY_TYPE_OFFSET_DATA && ++command.idleChunks > MAX_IDLE_CHUNKS) {
+      throw this.#chunks.violation(command, `more than ${MAX_IDLE_CHUNKS} chunks that bring no data`);
+    }
+    if (length === 0) {
+      this.#chunkComplete();
+    } else if (wanted === 0) {
+      this.#state = SKIP;
+      this.#remaining = length;
+    } else {
+      this.#state = SMALL;
+      this.#smallLength = 0;
+      this.#remaining = wanted;
+      this.#chunkStart = length; // of DATA: kept here until its offset is known
+      this.#small = wanted <= this.#partial.length ? this.#partial : Buffer.allocUnsafeSlow(wanted);
+    }
+  }
+
+  /** The bounded part of a chunk is there: the offset of data, or all of anything else. */
+  #smallComplete(bytes: Buffer, from: number, length: number): void {
+    const command = this.#command as Command;
+    if (this.#type === c.NBD_REPLY_TYPE_OFFSET_DATA) {
+      const due = this.#chunkStart - 8;
+      const start = this.#chunks.dataStart(command, get32(bytes, from), get32(bytes, from + 4), due);
+      this.#beginData(command, start, due);
+      return;
+    }
+    const payload = bytes.subarray(from, from + length);
+    this.#small = this.#partial;
+    this.#chunks.payload(command, this.#type, payload);
+    this.#chunkComplete();
+  }
+
+  #beginData(command: Command, start: number, length: number): void {
+    if (length === 0) {
+      this.#chunkComplete();
+      return;
+    }
+    this.#chunks.prepareBuffer(command);
+    this.#state = DATA;
+    this.#at = start;
+    this.#chunkStart = start;
+    this.#remaining = length;
+  }
+
+  #readData(bytes: Buffer, at: number, end: number): number {
+    const command = this.#command as Command;
+    const take = Math.min(this.#remaining, end - at);
+    const { buffer } = command;
+    if (buffer !== null) {
+      if (buffer.length < this.#at + take) this.#chunks.bufferLost(command);
+      else bytes.copy(buffer, this.#at, at, at + take);
+    }
+    this.#at += take;
+    this.#remaining -= take;
+    if (this.#remaining === 0) this.#dataComplete();
+    return at + take;
+  }
+
+  #dataComplete(): void {
+    this.#chunks.dataArrived(this.#command as Command, this.#chunkStart, this.#at - this.#chunkStart);
+    this.#chunkComplete();
+  }
+
+  #chunkComplete(): void {
+    const command = this.#command as Command;
+    this.#state = HEADER;
+    this.#command = null;
+    if (!this.#done) return;
+    this.#chunks.replyComplete(command);
+    this.#sink.finished(command);
+  }
+
+  /** What the decoder is in the middle of, for the message of an early end. */
+  get position(): string {
+    if (this.#state === HEADER) return this.#have === 0 ? 'between replies' : 'inside the header of a reply';
+    const what = this.#done && !this.#structured && !this.#extended ? 'a reply' : `a chunk (${chunkName(this.#type)})`;
+    return `inside ${what}, with ${this.#remaining} bytes still due`;
+  }
+}

@@ -1,0 +1,176 @@
+// Requests of the transmission phase, from the bytes that a client sends. Invariants: nothing is allocated by a
+// length that the caller has not accepted, and a payload is copied once, from the chunk to where it is wanted.
+
+import { NbdProtocolError } from '../errors.js';
+import { get16, get32 } from '../util/bytes.js';
+import { fromHalves, type U64 } from '../util/u64.js';
+import * as c from './constants.js';
+import { commandName } from './names.js';
+
+/** One request as it came. The cookie is the client's and opaque, so it stays in two halves. */
+export class Request {
+  readonly type: number;
+  readonly flags: number;
+  readonly cookieHigh: number;
+  readonly cookieLow: number;
+  readonly offset: U64;
+  /** The length field: how many bytes to act on, or how many bytes of payload follow. */
+  readonly count: U64;
+  /** Bytes that follow the header. */
+  readonly payloadLength: number;
+  /** Those bytes; null when there are none or they were dropped. */
+  payload: Buffer | null = null;
+
+  constructor(
+    type: number,
+    flags: number,
+    cookieHigh: number,
+    cookieLow: number,
+    offset: U64,
+    count: U64,
+    payloadLength: number,
+  ) {
+    this.type = type;
+    this.flags = flags;
+    this.cookieHigh = cookieHigh;
+    this.cookieLow = cookieLow;
+    this.offset = offset;
+    this.count = count;
+    this.payloadLength = payloadLength;
+  }
+}
+
+/** What a RequestDecoder delivers to. */
+export interface RequestSink {
+  /**
+   * A request's header has come and a payload follows: a buffer of `request.payloadLength` bytes that shall hold it,
+   * or null to have it dropped.
+   */
+  payloadFor(request: Request): Buffer | null;
+  /** A request is complete. */
+  request(request: Request): void;
+}
+
+export interface RequestDecoderOptions {
+  /** Requests have 32-byte headers, and their flags say whether a payload follows. */
+  readonly extendedHeaders: boolean;
+  /** A longer payload ends the connection; one up to here is taken or dropped as the sink says. */
+  readonly payloadLimit: number;
+}
+
+/** Fed chunks by push(), which throws NbdProtocolError where the framing is lost; the decoder is then done for. */
+export class RequestDecoder {
+  readonly #sink: RequestSink;
+  readonly #extended: boolean;
+  readonly #payloadLimit: number;
+  readonly #magic: number;
+  // The header of a request whose bytes came in more than one chunk.
+  readonly #partial: Buffer;
+  #partialLength = 0;
+  // The request whose payload is coming, and where it goes.
+  #request: Request | null = null;
+  #target: Buffer | null = null;
+  #payloadDone = 0;
+  #stopped = false;
+
+  constructor(sink: RequestSink, options: RequestDecoderOptions) {
+    this.#sink = sink;
+    this.#extended = options.extendedHeaders;
+    this.#payloadLimit = options.payloadLimit;
+    this.#magic = options.extendedHeaders ? c.NBD_EXTENDED_REQUEST_MAGIC : c.NBD_REQUEST_MAGIC;
+    this.#partial = Buffer.alloc(options.extendedHeaders ? c.EXTENDED_REQUEST_LENGTH : c.REQUEST_LENGTH);
+  }
+
+  /** True between requests: an end of the stream here cuts nothing in two. */
+  get idle(): boolean {
+    return this.#partialLength === 0 && this.#request === null;
+  }
+
+  /** Drops everything from here on: nothing may follow NBD_CMD_DISC. May be called by the sink. */
+  stop(): void {
+    this.#stopped = true;
+    this.#request = null;
+    this.#target = null;
+    this.#partialLength = 0;
+  }
+
+  push(chunk: Buffer): void {
+    let at = 0;
+    while (at < chunk.length && !this.#stopped) {
+      if (this.#request !== null) {
+        at += this.#takePayload(this.#request, chunk, at);
+      } else if (this.#partialLength === 0 && chunk.length - at >= this.#partial.length) {
+        this.#header(chunk, at);
+        at += this.#partial.length;
+      } else {
+        at += this.#takePartial(chunk, at);
+      }
+    }
+  }
+
+  #takePartial(chunk: Buffer, at: number): number {
+    const taken = Math.min(this.#partial.length - this.#partialLength, chunk.length - at);
+    chunk.copy(this.#partial, this.#partialLength, at, at + taken);
+    this.#partialLength += taken;
+    // A wrong magic is known at four bytes; a client that speaks something else may never send the rest.
+    if (this.#partialLength >= 4) this.#checkMagic(this.#partial, 0);
+    if (this.#partialLength === this.#partial.length) {
+      this.#partialLength = 0;
+      this.#header(this.#partial, 0);
+    }
+    return taken;
+  }
+
+  #checkMagic(bytes: Buffer, at: number): void {
+    const magic = get32(bytes, at);
+    if (magic !== this.#magic) {
+      throw violation(`request magic 0x${magic.toString(16)} in place of 0x${this.#magic.toString(16)}`);
+    }
+  }
+
+  #header(bytes: Buffer, at: number): void {
+    this.#checkMagic(bytes, at);
+    const flags = get16(bytes, at + 4);
+    const type = get16(bytes, at + 6);
+    const count = this.#extended ? fromHalves(get32(bytes, at + 24), get32(bytes, at + 28)) : get32(bytes, at + 24);
+    const hasPayload = this.#extended ? (flags & c.NBD_CMD_FLAG_PAYLOAD_LEN) !== 0 : type === c.NBD_CMD_WRITE;
+    if (hasPayload && count > this.#payloadLimit) {
+      throw violation(
+        `${commandName(type)} with ${String(count)} bytes of payload, limit ${String(this.#payloadLimit)}`,
+      );
+    }
+    const request = new Request(
+      type,
+      flags,
+      get32(bytes, at + 8),
+      get32(bytes, at + 12),
+      fromHalves(get32(bytes, at + 16), get32(bytes, at + 20)),
+      count,
+      hasPayload ? Number(count) : 0,
+    );
+    if (request.payloadLength === 0) {
+      this.#sink.request(request);
+      return;
+    }
+    this.#target = this.#sink.payloadFor(request);
+    this.#request = request;
+    this.#payloadDone = 0;
+  }
+
+  #takePayload(request: Request, chunk: Buffer, at: number): number {
+    const taken = Math.min(request.payloadLength - this.#payloadDone, chunk.length - at);
+    if (this.#target !== null) chunk.copy(this.#target, this.#payloadDone, at, at + taken);
+    this.#payloadDone += taken;
+    if (this.#payloadDone === request.payloadLength) {
+      request.payload = this.#target;
+      this.#request = null;
+      this.#target = null;
+      this.#sink.request(request);
+    }
+    return taken;
+  }
+}
+
+function violation(reason: string): NbdProtocolError {
+  return new NbdProtocolError(`the client broke the protocol: ${reason}`, { code: 'EPROTO' });
+}

@@ -1,0 +1,173 @@
+// What is refused before anything is queued: argument types, then libnbd's strict checks in libnbd's order
+// (lib/rw.c). A refusal sends no byte, uses no cookie and never calls a completion callback.
+
+import { NbdStrictError } from '../errors.js';
+import { add, fromBigInt, isWithin, lowHalf, MAX_U32, MAX_U64, type U64 } from '../util/u64.js';
+import * as s from './client-constants.js';
+import { callDetails, describeCall } from './command.js';
+import { type CommandSpec, FLAG_NEEDS } from './commands.js';
+import * as c from './constants.js';
+import { type ExportInfo, payloadLimit } from './export-info.js';
+import { commandFlagNames } from './names.js';
+
+/** What a command is checked against. */
+export interface StrictContext {
+  readonly strictMode: number;
+  readonly info: ExportInfo;
+  readonly structuredReplies: boolean;
+  readonly extendedHeaders: boolean;
+  /** True when block status has something to report: structured replies and a negotiated context. */
+  readonly hasContexts: boolean;
+}
+
+const refuse = (method: string, name: string, why: string): NbdStrictError =>
+  new NbdStrictError(`${method}: ${name} ${why}`, { code: 'EINVAL', syscall: method });
+
+const shown = (value: unknown): string =>
+  typeof value === 'string' ? JSON.stringify(value.slice(0, 40)) : typeof value === 'bigint' ? `${value}n` : String(value as number);
+
+/** A count or an offset as users give it, in canonical form; NaN, fractions, unsafe numbers and strings are EINVAL. */
+export function toU64(value: unknown, method: string, name: string): U64 {
+  if (typeof value === 'number') {
+    if (Number.isSafeInteger(value) && value >= 0) return value;
+    const why = Number.isInteger(value)
+      ? value < 0
+        ? 'is negative'
+        : 'is above Number.MAX_SAFE_INTEGER: pass a bigint'
+      : 'is not an integer';
+    throw refuse(method, name, `${value} ${why}`);
+  }
+  if (typeof value === 'bigint') {
+    if (value >= 0n && value <= MAX_U64) return fromBigInt(value);
+    throw refuse(method, name, `${value}n ${value < 0n ? 'is negative' : 'needs more than 64 bits'}`);
+  }
+  throw refuse(method, name, `must be a number or a bigint, not ${value === null ? 'null' : typeof value}`);
+}
+
+/** Command flags: an unsigned 32-bit number. */
+export function toFlags(value: unknown, method: string): number {
+  if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= MAX_U32) return value;
+  throw refuse(method, 'flags', `must be an unsigned 32-bit number, not ${shown(value)}`);
+}
+
+/** A buffer that bytes can be read from or written into. */
+export function toBytes(value: unknown, method: string): Uint8Array {
+  if (!(value instanceof Uint8Array) && !ArrayBuffer.isView(value)) {
+    throw refuse(method, 'buffer', `must be a Uint8Array, not ${value === null ? 'null' : typeof value}`);
+  }
+  if (!isUint8Array(value)) {
+    throw refuse(method, 'buffer', `must be a Uint8Array, not ${value.constructor.name}`);
+  }
+  return value;
+}
+
+// A Uint8Array of another realm (a vm context, a test runner) is not an instance of ours.
+const isUint8Array = (value: unknown): value is Uint8Array =>
+  value instanceof Uint8Array || Object.prototype.toString.call(value) === '[object Uint8Array]';
+
+/** An optional callback. */
+export function toCallback<F extends (...args: never[]) => unknown>(
+  value: F | null | undefined,
+  method: string,
+  name: string,
+): F | null {
+  if (value === undefined || value === null) return null;
+  if (typeof value !== 'function') throw refuse(method, name, `must be a function, not ${typeof value}`);
+  return value;
+}
+
+/**
+ * The flags that go on the wire, or a throw: libnbd's steps 1 to 9 in order (flags, PAYLOAD_LEN, what the server
+ * supports, zero size, bounds, alignment, payload length, and the limits that cannot be switched off).
+ */
+export function checkStrict(spec: CommandSpec, count: U64, offset: U64, flags: number, context: StrictContext): number {
+  const { strictMode: strict, info } = context;
+  const fail = (code: string, why: string): NbdStrictError =>
+    new NbdStrictError(`${describeCall(spec, count, offset)}: ${why}`, {
+      code,
+      ...callDetails(spec, count, offset),
+    });
+
+  if ((flags & ~spec.allowedFlags) !== 0 && ((strict & s.STRICT_FLAGS) !== 0 || flags > 0xffff)) {
+    throw fail('EINVAL', `invalid flag ${commandFlagNames(flags & ~spec.allowedFlags)}`);
+  }
+
+  if (spec.type === c.NBD_CMD_BLOCK_STATUS && (strict & s.STRICT_COMMANDS) !== 0) {
+    if (!context.structuredReplies) throw fail('ENOTSUP', 'the server does not support structured replies');
+    if (!context.hasContexts) {
+      throw fail('ENOTSUP', 'no metadata context was negotiated: call addMetaContext before connecting');
+    }
+  }
+  let wireFlags = flags;
+  if (spec.payload === 'to-server' && (strict & s.STRICT_AUTO_FLAG) !== 0) {
+    if (spec.type === c.NBD_CMD_BLOCK_STATUS && !context.extendedHeaders) {
+      throw fail('ENOTSUP', 'the server does not support extended headers');
+    }
+    wireFlags = context.extendedHeaders
+      ? flags | c.NBD_CMD_FLAG_PAYLOAD_LEN
+      : flags & ~c.NBD_CMD_FLAG_PAYLOAD_LEN;
+  }
+  if ((strict & s.STRICT_COMMANDS) !== 0) checkSupport(spec, wireFlags, context, fail);
+
+  if (spec.hasRange) {
+    if (count === 0 && (strict & s.STRICT_ZERO_SIZE) !== 0) throw fail('EINVAL', 'count cannot be 0');
+    if ((strict & s.STRICT_BOUNDS) !== 0 && !isWithin(offset, count, info.size)) {
+      throw fail(
+        spec.boundsError,
+        `the range ends ${BigInt(add(offset, count)) - BigInt(info.size)} bytes beyond the export of ${info.size} bytes`,
+      );
+    }
+    if ((strict & s.STRICT_ALIGN) !== 0 && info.blockSizes !== null) {
+      checkAlignment(count, offset, info, fail);
+    }
+    checkLength(spec, count, context, fail);
+  }
+  return wireFlags;
+}
+
+type Fail = (code: string, why: string) => NbdStrictError;
+
+function checkSupport(spec: CommandSpec, flags: number, context: StrictContext, fail: Fail): void {
+  const has = context.info.flags;
+  if (spec.advertisedBy !== 0 && (has & spec.advertisedBy) === 0) throw fail('EINVAL', spec.lacking);
+  if (spec.writes && (has & c.NBD_FLAG_READ_ONLY) !== 0) throw fail('EPERM', 'the export is read-only');
+  const knownFlags = flags & spec.allowedFlags;
+  if (knownFlags !== 0) {
+    for (const { flag, needs, lacking } of FLAG_NEEDS) {
+      if ((knownFlags & flag) !== 0 && (has & needs) === 0) throw fail('EINVAL', lacking);
+    }
+  }
+  if (spec.payload === 'to-server') {
+    if (((flags & c.NBD_CMD_FLAG_PAYLOAD_LEN) !== 0) !== context.extendedHeaders) {
+      throw fail('EINVAL', 'the PAYLOAD_LEN flag must be set with extended headers and only then');
+    }
+    if (spec.type === c.NBD_CMD_BLOCK_STATUS && (has & c.NBD_FLAG_BLOCK_STATUS_PAYLOAD) === 0) {
+      throw fail('EINVAL', 'the server does not support the block status payload flag (see canBlockStatusPayload)');
+    }
+  }
+}
+
+function checkAlignment(count: U64, offset: U64, info: ExportInfo, fail: Fail): void {
+  const minimum = info.blockSizes?.minimum ?? 1;
+  const mask = minimum - 1;
+  const offsetOff = (lowHalf(offset) & mask) !== 0;
+  // As in libnbd 1.24, the short last block of an export of odd size may be named by its own length.
+  const countOff = (lowHalf(count) & mask) !== 0 && add(offset, count) !== info.size;
+  if (offsetOff || countOff) {
+    throw fail('EINVAL', `${offsetOff ? 'offset' : 'count'} is not a multiple of the minimum block size ${minimum}`);
+  }
+}
+
+function checkLength(spec: CommandSpec, count: U64, context: StrictContext, fail: Fail): void {
+  if (spec.payload === 'none' || spec.type === c.NBD_CMD_BLOCK_STATUS) {
+    if (count > MAX_U32 && !context.extendedHeaders) {
+      throw fail('ERANGE', 'more than 4 GiB - 1 in one command needs extended headers: split it');
+    }
+    return;
+  }
+  if (spec.payload === 'to-server' && (context.strictMode & s.STRICT_PAYLOAD) !== 0) {
+    const limit = payloadLimit(context.info.blockSizes);
+    if (count > limit) throw fail('ERANGE', `the server accepts at most ${limit} bytes in one write`);
+  }
+  if (count > c.MAX_PAYLOAD) throw fail('ERANGE', `at most ${c.MAX_PAYLOAD} bytes in one command`);
+}

@@ -1,0 +1,32 @@
+// The public face of `nbd-sdk/server`.
+
+export { NbdServer, type NbdServerAddress } from './server.js';
+export { type NbdServerOptions } from './options.js';
+export { type NbdServerTlsOptions, type PskKeys } from './tls-upgrade.js';
+export { type FlagOverrides, type MetaContext, type NbdExportOptions } from './served-export.js';
+export {
+  type BackendExtent,
+  type BackendExtents,
+  type BlockSize,
+  type NbdBackend,
+  type WriteOptions,
+  type ZeroOptions,
+} from './backend.js';
+export { MemoryBackend, type MemoryBackendOptions } from './memory-backend.js';
+export { FileBackend, type FileBackendOptions } from './file-backend.js';
+export { fillPattern, PatternBackend, type PatternBackendOptions } from './pattern-backend.js';
+export { ExtentMap } from './extent-map.js';
+export {
+  type BytesFault,
+  type CutFault,
+  type DelayFault,
+  type ErrorFault,
+  type Fault,
+  type FaultCondition,
+  type FaultedRequest,
+  FaultPlan,
+  type StallFault,
+} from './faults.js';
+export { type CommandName } from './command-name.js';
+export { type NbdServerStatistics } from './statistics.js';
+export { type Feature, type HandshakeFeatures, type OptionRefusal } from '../protocol/handshake/serve-offer.js';

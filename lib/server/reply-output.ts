@@ -1,0 +1,129 @@
+// What a connection sends: replies gathered over a tick and written at once, large ones by reference. Invariants:
+// nothing is written after close(), and the bytes that wait are bounded as long as isFull is heeded.
+
+import { type Duplex } from 'node:stream';
+import { type BytesFault } from './faults.js';
+
+const SLAB_SIZE = 262144;
+/** Larger pieces get memory of their own. */
+const SLAB_LIMIT = 65536;
+
+export interface OutputOptions {
+  /** isFull is true while more bytes than this wait. */
+  readonly limit: number;
+  /** The fault that limits what this connection may send, asked before every write. */
+  readonly fault: () => BytesFault | null;
+  /** The fault's limit is reached, and its bytes are written. */
+  readonly cut: (how: 'close' | 'reset') => void;
+}
+
+export class ReplyOutput {
+  readonly #options: OutputOptions;
+  #stream: Duplex;
+  // Zeroed memory throughout: what a backend does not fill must not be what was there before.
+  #slab = Buffer.alloc(0);
+  #slabUsed = 0;
+  #pieces: Buffer[] = [];
+  #pieceBytes = 0;
+  #sent = 0;
+  #immediate: NodeJS.Immediate | null = null;
+  #closed = false;
+
+  constructor(stream: Duplex, options: OutputOptions) {
+    this.#stream = stream;
+    this.#options = options;
+  }
+
+  /** Bytes given to the stream so far. */
+  get sent(): number {
+    return this.#sent;
+  }
+
+  get isFull(): boolean {
+    // Below its high water mark a stream does not tell when it has drained.
+    const limit = Math.max(this.#options.limit, this.#stream.writableHighWaterMark);
+    return this.#pieceBytes + this.#stream.writableLength > limit;
+  }
+
+  /** From now on everything goes to this stream: TLS over the old one. */
+  attach(stream: Duplex): void {
+    this.#stream = stream;
+  }
+
+  /** Zeroed bytes for a reply to be made in. */
+  take(length: number): Buffer {
+    if (length > SLAB_LIMIT) return Buffer.alloc(length);
+    if (this.#slabUsed + length > this.#slab.length) {
+      this.#slab = Buffer.alloc(SLAB_SIZE);
+      this.#slabUsed = 0;
+    }
+    const piece = this.#slab.subarray(this.#slabUsed, this.#slabUsed + length);
+    this.#slabUsed += length;
+    return piece;
+  }
+
+  /** Sends these bytes with the next flush, which is at the end of this turn of the event loop at the latest. */
+  push(bytes: Uint8Array): void {
+    if (this.#closed) return;
+    const piece = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+    this.#pieceBytes += piece.length;
+    const last = this.#pieces.at(-1);
+    if (last?.buffer === piece.buffer && last.byteOffset + last.length === piece.byteOffset) {
+      // Neighbours in a slab, which is how replies come from a backend that answers at once: one piece.
+      this.#pieces[this.#pieces.length - 1] = Buffer.from(
+        piece.buffer as ArrayBuffer,
+        last.byteOffset,
+        last.length + piece.length,
+      );
+    } else {
+      this.#pieces.push(piece);
+    }
+    this.#immediate ??= setImmediate(() => {
+      this.#immediate = null;
+      this.flush();
+    });
+  }
+
+  /** Writes what waits. */
+  flush(): void {
+    if (this.#closed || this.#pieces.length === 0) return;
+    const pieces = this.#pieces;
+    this.#pieces = [];
+    this.#pieceBytes = 0;
+    const fault = this.#options.fault();
+    if (fault === null) this.#write(pieces);
+    else this.#writeLimited(pieces, fault);
+  }
+
+  /** Drops what waits, and everything from here on. */
+  close(): void {
+    this.#closed = true;
+    this.#pieces = [];
+    this.#pieceBytes = 0;
+    if (this.#immediate !== null) clearImmediate(this.#immediate);
+    this.#immediate = null;
+  }
+
+  #write(pieces: readonly Buffer[]): void {
+    this.#stream.cork();
+    for (const piece of pieces) {
+      this.#sent += piece.length;
+      this.#stream.write(piece);
+    }
+    this.#stream.uncork();
+  }
+
+  #writeLimited(pieces: readonly Buffer[], fault: BytesFault): void {
+    const allowed: Buffer[] = [];
+    let left = fault.afterBytes - this.#sent;
+    for (const piece of pieces) {
+      if (left <= 0) break;
+      allowed.push(piece.subarray(0, left));
+      left -= piece.length;
+    }
+    this.#write(allowed);
+    if (left > 0) return;
+    this.close();
+    if (fault.then !== 'stall') this.#options.cut(fault.then);
+  }
+}

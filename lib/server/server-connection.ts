@@ -1,0 +1,259 @@
+// One client: its stream, its deadline, and which of the two phases it is in. Invariants: no exception leaves a stream
+// callback; when the stream has closed there is no timer, listener or pending write of this connection left.
+
+import { Socket } from 'node:net';
+import { type Duplex } from 'node:stream';
+import { NbdConnectionError, NbdProtocolError } from '../errors.js';
+import { serve } from '../protocol/handshake/serve.js';
+import { type ServedSession, type ServerOffer } from '../protocol/handshake/serve-offer.js';
+import { HandshakeRunner } from './handshake-runner.js';
+import { ReplyOutput } from './reply-output.js';
+import { type ServedExport } from './served-export.js';
+import { type NbdServerTlsOptions, upgrade } from './tls-upgrade.js';
+import { Transmission, type TransmissionOptions } from './transmission.js';
+
+export interface ConnectionOptions extends TransmissionOptions {
+  readonly offer: ServerOffer<ServedExport>;
+  readonly tls: NbdServerTlsOptions | undefined;
+  /** Milliseconds for the whole handshake; 0 for ever. */
+  readonly handshakeTimeout: number;
+  /** Milliseconds that the client has to take the last replies. */
+  readonly closeTimeout: number;
+  /** Bytes of replies that may wait for the client to read. */
+  readonly maxReplyBytes: number;
+  /** The stream has closed; `error` tells what the client did wrong, if it did. */
+  readonly closed: (connection: ServerConnection, error: Error | null) => void;
+}
+
+export class ServerConnection {
+  readonly number: number;
+  readonly #options: ConnectionOptions;
+  readonly #output: ReplyOutput;
+  #stream: Duplex;
+  #runner: HandshakeRunner<ServedSession<ServedExport> | null> | null;
+  #transmission: Transmission | null = null;
+  // The handshake's deadline, later that of the end.
+  #timer: NodeJS.Timeout | null = null;
+  #detach: () => void = () => undefined;
+  #error: Error | null = null;
+  #ending = false;
+  #closed = false;
+
+  constructor(stream: Duplex, options: ConnectionOptions) {
+    this.number = options.connection;
+    this.#options = options;
+    this.#stream = stream;
+    this.#output = new ReplyOutput(stream, {
+      limit: options.maxReplyBytes,
+      fault: () => options.faults.bytesFault(options.connection),
+      cut: (how) => {
+        this.#cut(how);
+      },
+    });
+    this.#runner = new HandshakeRunner(serve(options.offer), {
+      write: (bytes) => {
+        this.#output.push(bytes);
+      },
+      isBlocked: () => this.#isBlocked(),
+      startTls: () => {
+        this.#startTls();
+      },
+      done: (session, rest) => {
+        this.#handshakeDone(session, rest);
+      },
+      failed: (error) => {
+        this.destroy(error);
+      },
+    });
+  }
+
+  start(): void {
+    this.#setTimer(this.#options.handshakeTimeout, 'the handshake took too long');
+    this.#attach(this.#stream);
+    this.#runner?.start();
+    this.#output.flush();
+  }
+
+  /** Ends as soon as what is being done is done: at once in the handshake. The server keeps the deadline. */
+  shutdown(): void {
+    if (this.#transmission === null) this.destroy(null);
+    else this.#transmission.shutdown();
+  }
+
+  /** Ends now. */
+  destroy(error: Error | null): void {
+    if (this.#closed) return;
+    this.#error ??= error;
+    this.#output.close();
+    this.#transmission?.destroy();
+    this.#runner?.stop();
+    this.#stream.destroy();
+  }
+
+  #attach(stream: Duplex): void {
+    this.#stream = stream;
+    const onData = (chunk: Buffer): void => {
+      this.#data(chunk);
+    };
+    const onDrain = (): void => {
+      this.#drained();
+    };
+    const onEnd = (): void => {
+      this.#peerEnded();
+    };
+    const onError = (error: Error): void => {
+      this.destroy(asConnectionError(error));
+    };
+    const onClose = (): void => {
+      this.#streamClosed();
+    };
+    stream.on('data', onData).on('drain', onDrain).on('end', onEnd).on('error', onError).on('close', onClose);
+    this.#detach = () => {
+      stream.off('data', onData).off('drain', onDrain).off('end', onEnd).off('close', onClose);
+      // The listener for errors stays for good: an error without one would end the process.
+    };
+  }
+
+  #data(chunk: Buffer): void {
+    try {
+      if (this.#transmission !== null) this.#transmission.push(chunk);
+      else this.#runner?.push(chunk);
+    } catch (error) {
+      this.destroy(error as Error);
+    }
+    // What was answered at once goes out at once; the rest waits for the end of the turn.
+    this.#output.flush();
+    if (this.#runner !== null && this.#isBlocked()) this.#stream.pause();
+  }
+
+  #drained(): void {
+    if (this.#runner !== null) {
+      this.#stream.resume();
+      this.#runner.resume();
+    }
+    this.#transmission?.drained();
+  }
+
+  #isBlocked(): boolean {
+    if (this.#output.isFull) this.#output.flush();
+    return this.#output.isFull;
+  }
+
+  #peerEnded(): void {
+    if (this.#transmission !== null) this.#transmission.end();
+    else this.#end();
+  }
+
+  #handshakeDone(session: ServedSession<ServedExport> | null, rest: Buffer): void {
+    this.#runner = null;
+    this.#clearTimer();
+    if (session === null) {
+      this.#end();
+      return;
+    }
+    this.#options.statistics.sessions += 1;
+    this.#transmission = new Transmission(
+      {
+        output: this.#output,
+        pause: () => {
+          this.#stream.pause();
+        },
+        resume: () => {
+          this.#stream.resume();
+        },
+        finished: () => {
+          this.#end();
+        },
+        cut: (how) => {
+          this.#cut(how);
+        },
+      },
+      session,
+      this.#options,
+    );
+    if (rest.length > 0) this.#transmission.push(rest);
+  }
+
+  #startTls(): void {
+    const plain = this.#stream;
+    const { tls } = this.#options;
+    this.#output.flush();
+    this.#detach();
+    plain.pause();
+    const onClose = (): void => {
+      this.#streamClosed();
+    };
+    plain.once('close', onClose);
+    if (tls === undefined || plain.readableLength > 0) {
+      const reason = tls === undefined ? 'there is no certificate' : 'plaintext after NBD_OPT_STARTTLS';
+      this.destroy(new NbdProtocolError(`TLS cannot begin: ${reason}`, { code: 'EPROTO' }));
+      return;
+    }
+    upgrade(plain, tls, (error, secure) => {
+      if (this.#closed) {
+        secure?.destroy();
+        return;
+      }
+      if (secure === null) {
+        this.destroy(new NbdConnectionError('the TLS handshake failed', { code: 'EPROTO', cause: error }));
+        return;
+      }
+      plain.off('close', onClose);
+      this.#output.attach(secure);
+      this.#attach(secure);
+      this.#runner?.resume();
+      this.#output.flush();
+    });
+  }
+
+  /** Sends what waits, then the end of the stream, and lets go of it when that is out. */
+  #end(): void {
+    if (this.#ending || this.#closed) return;
+    this.#ending = true;
+    this.#output.flush();
+    this.#setTimer(this.#options.closeTimeout, 'the client did not take the last replies');
+    const stream = this.#stream;
+    stream.end(() => stream.destroy());
+  }
+
+  #cut(how: 'close' | 'reset'): void {
+    const stream = this.#stream;
+    this.#output.flush();
+    this.#output.close();
+    this.#transmission?.destroy();
+    this.#runner?.stop();
+    if (how === 'reset' && stream instanceof Socket) stream.resetAndDestroy();
+    else if (stream.writableLength === 0) stream.destroy();
+    else stream.end(() => stream.destroy());
+  }
+
+  #setTimer(milliseconds: number, reason: string): void {
+    this.#clearTimer();
+    if (milliseconds === 0) return;
+    this.#timer = setTimeout(() => {
+      this.destroy(new NbdConnectionError(reason, { code: 'ETIMEDOUT' }));
+    }, milliseconds);
+  }
+
+  #clearTimer(): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+  }
+
+  #streamClosed(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#clearTimer();
+    this.#detach();
+    this.#output.close();
+    this.#transmission?.destroy();
+    this.#runner?.stop();
+    this.#options.statistics.bytesSent += this.#output.sent;
+    this.#options.closed(this, this.#error);
+  }
+}
+
+function asConnectionError(error: Error): NbdConnectionError {
+  const code = 'code' in error && typeof error.code === 'string' ? error.code : 'ENOTCONN';
+  return new NbdConnectionError(`the connection broke: ${error.message}`, { code, cause: error });
+}

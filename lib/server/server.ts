@@ -1,0 +1,245 @@
+// The server: listeners, exports and connections.
+
+import { createServer, type AddressInfo, type Server } from 'node:net';
+import { type Duplex } from 'node:stream';
+import { NbdError, NbdStateError } from '../errors.js';
+import { type ServerOffer } from '../protocol/handshake/serve-offer.js';
+import { duplexPair } from '../transport/memory.js';
+import { type NbdBackend } from './backend.js';
+import { FaultPlan } from './faults.js';
+import { DEFAULT_FEATURES, isBackend, type NbdServerOptions } from './options.js';
+import { type NbdExportOptions, ServedExport } from './served-export.js';
+import { ServerConnection } from './server-connection.js';
+import { type NbdServerStatistics, Statistics } from './statistics.js';
+
+/** Where a server listens. */
+export type NbdServerAddress = { readonly host: string; readonly port: number } | { readonly path: string };
+
+const DEFAULT_MAX_PAYLOAD = 1 << 25;
+
+/**
+ * An NBD server in this process, for tests, CI and small tools.
+ *
+ * @example
+ * await using server = new NbdServer({ exports: { '': new MemoryBackend(1 << 20) } });
+ * await server.listenTcp();
+ * const connection = await NbdConnection.connect(server.uri());
+ */
+export class NbdServer {
+  /** Faults to order; may be changed at any time. */
+  readonly faults = new FaultPlan();
+  readonly #options: NbdServerOptions;
+  readonly #offer: ServerOffer<ServedExport>;
+  readonly #exports = new Map<string, ServedExport>();
+  readonly #statistics = new Statistics();
+  readonly #listeners = new Map<Server, NbdServerAddress>();
+  readonly #connections = new Set<ServerConnection>();
+  readonly #backends = new Set<NbdBackend>();
+  #closing: Promise<void> | null = null;
+  #idle: (() => void) | null = null;
+
+  /** Throws an NbdError (`EINVAL`) when an export cannot be served as it is. */
+  constructor(options: NbdServerOptions = {}) {
+    this.#options = options;
+    const tls = options.tls ?? 'off';
+    if (tls !== 'off' && options.tlsOptions === undefined) {
+      throw new NbdError(`tls is '${tls}' without tlsOptions`, { code: 'EINVAL' });
+    }
+    this.#offer = {
+      style: options.style ?? 'newstyle',
+      fixedNewstyle: options.fixedNewstyle ?? true,
+      noZeroes: options.noZeroes ?? true,
+      features: { ...DEFAULT_FEATURES, ...options.features },
+      tls,
+      maxOptions: options.maxOptions ?? 256,
+      exports: () => this.#exports.values(),
+      find: (name) => this.#find(name),
+    };
+    for (const [name, entry] of Object.entries(options.exports ?? {})) this.addExport(name, entry);
+  }
+
+  /** Adds an export, or replaces the one of that name for connections to come. */
+  addExport(name: string, entry: NbdBackend | NbdExportOptions): void {
+    const exportOptions = isBackend(entry) ? { backend: entry } : entry;
+    this.#exports.set(name, new ServedExport(name, exportOptions, this.#options.maxPayload ?? DEFAULT_MAX_PAYLOAD));
+    this.#backends.add(exportOptions.backend);
+  }
+
+  /** Takes an export from those to come; connections that use it keep it. False when there is none. */
+  removeExport(name: string): boolean {
+    return this.#exports.delete(name);
+  }
+
+  /**
+   * Listens on TCP; port 0 takes a free one, which {@link address} and {@link uri} tell. Rejects with the listener's
+   * error (`EADDRINUSE`, `EACCES`), or `ESHUTDOWN` after close().
+   */
+  listenTcp(port = 0, host = '127.0.0.1'): Promise<this> {
+    return this.#listen((server, listening) => {
+      server.listen({ port, host }, () => {
+        const address = server.address() as AddressInfo;
+        listening({ host: address.address, port: address.port });
+      });
+    });
+  }
+
+  /** Listens on a Unix socket, which close() removes. Rejects as listenTcp() does. */
+  listenUnix(path: string): Promise<this> {
+    return this.#listen((server, listening) => {
+      server.listen({ path }, () => {
+        listening({ path });
+      });
+    });
+  }
+
+  /** A stream that a client may use as its connection, in memory. */
+  connectMemory(): Duplex {
+    const [client, served] = duplexPair();
+    this.serve(served);
+    return client;
+  }
+
+  /** Serves one client on a connected stream of any kind. A server that is closed destroys it. */
+  serve(stream: Duplex): void {
+    const statistics = this.#statistics;
+    if (this.#closing !== null || this.#connections.size >= (this.#options.maxConnections ?? Infinity)) {
+      statistics.refusedConnections += 1;
+      stream.on('error', () => undefined);
+      stream.destroy();
+      return;
+    }
+    statistics.connections += 1;
+    const options = this.#options;
+    const connection = new ServerConnection(stream, {
+      offer: this.#offer,
+      tls: options.tlsOptions,
+      handshakeTimeout: options.handshakeTimeout ?? 30_000,
+      closeTimeout: options.closeTimeout ?? 2000,
+      maxReplyBytes: options.maxReplyBytes ?? 1 << 20,
+      maxInFlight: options.maxInFlight ?? 16,
+      maxInFlightBytes: options.maxInFlightBytes ?? 1 << 26,
+      connection: statistics.connections,
+      faults: this.faults,
+      statistics,
+      onRequest: options.onRequest,
+      closed: (closed, error) => {
+        this.#connectionClosed(closed, error);
+      },
+    });
+    this.#connections.add(connection);
+    connection.start();
+  }
+
+  /** Where it listens: the first of several, null when nowhere. */
+  get address(): NbdServerAddress | null {
+    return this.addresses[0] ?? null;
+  }
+
+  /** Every place where it listens. */
+  get addresses(): readonly NbdServerAddress[] {
+    return [...this.#listeners.values()];
+  }
+
+  /** What it has done so far. */
+  get statistics(): NbdServerStatistics {
+    return this.#statistics.snapshot(this.#connections.size);
+  }
+
+  /** The URI of an export at {@link address}. Throws an NbdStateError (`ENOTCONN`) when it does not listen. */
+  uri(exportName = ''): string {
+    const { address } = this;
+    if (address === null)
+      throw new NbdStateError('uri: the server does not listen', { code: 'ENOTCONN', syscall: 'uri' });
+    const scheme = this.#offer.tls === 'require' ? 'nbds' : 'nbd';
+    const name = encodeURIComponent(exportName);
+    if ('path' in address) return `${scheme}+unix:///${name}?socket=${encodeURIComponent(address.path)}`;
+    const host = address.host.includes(':') ? `[${address.host}]` : address.host;
+    return `${scheme}://${host}:${String(address.port)}/${name}`;
+  }
+
+  /** Ends all connections at once, without a word, and goes on listening: what a network failure looks like. */
+  dropConnections(): void {
+    for (const connection of this.#connections) connection.destroy(null);
+  }
+
+  /**
+   * Stops listening, lets the requests that run be answered, refuses others with `ESHUTDOWN`, and ends within
+   * `closeTimeout` even if clients hold on to their sockets. Then closes the backends. Repeated calls get the same
+   * promise, which rejects only with an error of a backend's close().
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    const closed = [...this.#listeners.keys()].map(
+      (listener) =>
+        new Promise<void>((resolve) => {
+          listener.close(() => {
+            resolve();
+          });
+        }),
+    );
+    this.#listeners.clear();
+    for (const connection of this.#connections) connection.shutdown();
+    await this.#connectionsGone(this.#options.closeTimeout ?? 2000);
+    await Promise.all(closed);
+    await Promise.all([...this.#backends].map(async (backend) => backend.close?.()));
+  }
+
+  async #connectionsGone(timeout: number): Promise<void> {
+    if (this.#connections.size === 0) return;
+    const gone = new Promise<void>((resolve) => {
+      this.#idle = resolve;
+    });
+    const timer = setTimeout(() => {
+      this.dropConnections();
+    }, timeout);
+    await gone;
+    clearTimeout(timer);
+  }
+
+  #connectionClosed(connection: ServerConnection, error: Error | null): void {
+    this.#connections.delete(connection);
+    if (this.#connections.size === 0) this.#idle?.();
+    if (error !== null) this.#options.onConnectionError?.(error);
+  }
+
+  #find(name: string): ServedExport | undefined {
+    const { defaultExport } = this.#options;
+    return (
+      this.#exports.get(name) ??
+      (name === '' && defaultExport !== undefined ? this.#exports.get(defaultExport) : undefined)
+    );
+  }
+
+  #listen(begin: (server: Server, listening: (address: NbdServerAddress) => void) => void): Promise<this> {
+    return new Promise((resolve, reject) => {
+      if (this.#closing !== null) {
+        reject(new NbdStateError('the server is closed', { code: 'ESHUTDOWN' }));
+        return;
+      }
+      const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+        this.serve(socket);
+      });
+      server.once('error', reject);
+      begin(server, (address) => {
+        server.off('error', reject);
+        // A failing accept() (EMFILE, say) is not the end of those that are connected.
+        server.on('error', (error) => this.#options.onConnectionError?.(error));
+        if (this.#closing !== null) {
+          server.close();
+          reject(new NbdStateError('the server is closed', { code: 'ESHUTDOWN' }));
+          return;
+        }
+        this.#listeners.set(server, address);
+        resolve(this);
+      });
+    });
+  }
+}

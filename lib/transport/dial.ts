@@ -1,0 +1,63 @@
+// Opening a socket, with a signal that gives up at any moment of it. Rejects with Node's own errors.
+
+import { type NetConnectOpts } from 'node:net';
+import { SocketTransport } from './socket.js';
+
+/** Idle time before the kernel asks whether the peer is still there; its own default is two hours. */
+const KEEP_ALIVE_MS = 60_000;
+/** What fits in sockaddr_un. */
+const MAX_UNIX_PATH = 107;
+
+export function dialTcp(host: string, port: number, signal?: AbortSignal): Promise<SocketTransport> {
+  const shown = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+  const options = { host, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS };
+  return dial(options, shown, signal);
+}
+
+export function dialUnix(path: string, signal?: AbortSignal): Promise<SocketTransport> {
+  if (Buffer.byteLength(path) > MAX_UNIX_PATH) {
+    // Node says ENOENT, which sends people looking for a missing file.
+    const message = `the path of a Unix socket has at most ${MAX_UNIX_PATH} bytes, this one ${Buffer.byteLength(path)}`;
+    return Promise.reject(Object.assign(new Error(message), { code: 'ENAMETOOLONG' }));
+  }
+  return dial({ path }, path, signal);
+}
+
+function dial(options: NetConnectOpts, description: string, signal?: AbortSignal): Promise<SocketTransport> {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted === true) {
+      reject(signal.reason as Error);
+      return;
+    }
+    const transport = SocketTransport.open(options, description);
+    const { socket } = transport;
+    const settle = (): void => {
+      socket.off('connect', onConnect);
+      socket.off('error', onError);
+      signal?.removeEventListener('abort', onAbort);
+    };
+    const onConnect = (): void => {
+      settle();
+      resolve(transport);
+    };
+    const onError = (error: Error): void => {
+      settle();
+      reject(firstOf(error));
+    };
+    const onAbort = (): void => {
+      settle();
+      // A look-up that is under way cannot be cancelled; its late answer finds the socket destroyed.
+      socket.destroy();
+      reject(signal?.reason as Error);
+    };
+    socket.on('connect', onConnect);
+    socket.on('error', onError);
+    signal?.addEventListener('abort', onAbort);
+  });
+}
+
+/** Where several addresses were tried, the first failure says most. */
+function firstOf(error: Error): Error {
+  if (error instanceof AggregateError && error.errors[0] instanceof Error) return error.errors[0];
+  return error;
+}

@@ -1,0 +1,69 @@
+// Two streams in one process that are each other's peer.
+
+import { Duplex } from 'node:stream';
+
+class MemoryStream extends Duplex {
+  peer: MemoryStream | null = null;
+  #resume: (() => void) | null = null;
+
+  constructor() {
+    super({ allowHalfOpen: true, highWaterMark: 1024 * 1024 });
+  }
+
+  override _read(): void {
+    const resume = this.#resume;
+    this.#resume = null;
+    resume?.();
+  }
+
+  override _write(chunk: Buffer, _encoding: string, callback: (error?: Error) => void): void {
+    this.#deliver([chunk], callback);
+  }
+
+  override _writev(chunks: { chunk: Buffer }[], callback: (error?: Error) => void): void {
+    this.#deliver(
+      chunks.map(({ chunk }) => chunk),
+      callback,
+    );
+  }
+
+  #deliver(chunks: readonly Buffer[], callback: (error?: Error) => void): void {
+    const { peer } = this;
+    if (peer === null || peer.destroyed) {
+      callback(Object.assign(new Error('the other end of the stream is closed'), { code: 'EPIPE' }));
+      return;
+    }
+    // Copied, as a kernel would: the writer may reuse its buffer once it has been told that the bytes are gone.
+    let room = true;
+    for (const chunk of chunks) room = peer.push(Buffer.from(chunk));
+    // Told later even when there is room, so that two peers that answer each other cannot recurse.
+    if (room) setImmediate(callback);
+    else peer.#resume = () => setImmediate(callback);
+  }
+
+  override _final(callback: (error?: Error) => void): void {
+    this.peer?.push(null);
+    callback();
+  }
+
+  override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
+    const resume = this.#resume;
+    this.#resume = null;
+    resume?.();
+    const { peer } = this;
+    this.peer = null;
+    if (peer !== null && !peer.destroyed) {
+      if (error !== null) peer.destroy(Object.assign(new Error('reset by the other end'), { code: 'ECONNRESET' }));
+      else if (!peer.readableEnded) peer.push(null);
+    }
+    callback(error);
+  }
+}
+
+/** Two connected streams: what is written to the one is read from the other. */
+export function duplexPair(): [Duplex, Duplex] {
+  const [a, b] = [new MemoryStream(), new MemoryStream()];
+  a.peer = b;
+  b.peer = a;
+  return [a, b];
+}

@@ -1,0 +1,113 @@
+// Any Duplex as a transport: TLS sockets, sockets that somebody else opened, streams in memory.
+
+import { type Duplex } from 'node:stream';
+import { type Receiver, type Transport } from './transport.js';
+
+/** What a socket has and a plain Duplex may not. */
+interface Referable {
+  ref?: () => unknown;
+  unref?: () => unknown;
+}
+
+export class StreamTransport implements Transport {
+  readonly description: string;
+  protected readonly stream: Duplex & Referable;
+  protected receiver: Receiver | null = null;
+  #error: Error | null = null;
+
+  constructor(stream: Duplex, description: string) {
+    this.stream = stream;
+    this.description = description;
+    // From the first moment on: an 'error' that nobody listens for would end the process.
+    stream.on('error', this.#onError);
+    stream.on('close', this.#onClose);
+  }
+
+  start(receiver: Receiver): void {
+    this.receiver = receiver;
+    if (this.stream.destroyed) {
+      // Its 'close' may have been emitted before anyone listened.
+      queueMicrotask(this.#onClose);
+      return;
+    }
+    this.stream.on('end', this.#onEnd);
+    this.listen();
+  }
+
+  /** Begins to take bytes out of the stream. */
+  protected listen(): void {
+    this.stream.on('data', this.#onData);
+  }
+
+  /** Stops taking bytes, for whoever takes the stream over (TLS). */
+  detach(): Duplex {
+    this.stream.off('data', this.#onData);
+    this.stream.off('end', this.#onEnd);
+    this.stream.off('error', this.#onError);
+    this.stream.off('close', this.#onClose);
+    this.receiver = null;
+    return this.stream;
+  }
+
+  write(buffers: readonly Uint8Array[], flushed: () => void): void {
+    const { stream } = this;
+    if (buffers.length === 1) {
+      stream.write(buffers[0], (error) => {
+        if (!error) flushed();
+      });
+      return;
+    }
+    const last = buffers.length - 1;
+    stream.cork();
+    for (let i = 0; i < last; i++) stream.write(buffers[i]);
+    stream.write(buffers[last], (error) => {
+      if (!error) flushed();
+    });
+    stream.uncork();
+  }
+
+  pause(): void {
+    this.stream.pause();
+  }
+
+  resume(): void {
+    this.stream.resume();
+  }
+
+  end(): void {
+    if (!this.stream.writableEnded && !this.stream.destroyed) this.stream.end();
+  }
+
+  destroy(): void {
+    this.stream.destroy();
+  }
+
+  ref(): void {
+    this.stream.ref?.();
+  }
+
+  unref(): void {
+    this.stream.unref?.();
+  }
+
+  readonly #onData = (chunk: Uint8Array | string): void => {
+    // A stream with an encoding set hands out strings, in which bytes are lost already.
+    if (typeof chunk === 'string') this.stream.destroy(new TypeError('the stream must not have an encoding set'));
+    else this.receiver?.push(chunk);
+  };
+
+  readonly #onEnd = (): void => {
+    this.receiver?.end();
+  };
+
+  readonly #onError = (error: Error): void => {
+    this.#error ??= error;
+  };
+
+  readonly #onClose = (): void => {
+    const { receiver } = this;
+    if (receiver === null) return;
+    this.receiver = null;
+    receiver.close(this.#error);
+  };
+}
