@@ -100,6 +100,12 @@ export default defineConfig(
       '@typescript-eslint/no-invalid-void-type': 'off',
       // `!` is forbidden, so where an index is known to be good `as T` has to say so.
       '@typescript-eslint/non-nullable-type-assertion-style': 'off',
+      // What a caller's signal or callback gave goes out untouched, whatever it is.
+      '@typescript-eslint/only-throw-error': ['error', { allowThrowingUnknown: true, allowThrowingAny: true }],
+      '@typescript-eslint/prefer-promise-reject-errors': [
+        'error',
+        { allowThrowingUnknown: true, allowThrowingAny: true },
+      ],
       '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true }],
     },
   },
@@ -133,6 +139,12 @@ export default defineConfig(
       '@typescript-eslint/only-throw-error': 'off',
       '@typescript-eslint/prefer-promise-reject-errors': 'off',
       '@typescript-eslint/explicit-module-boundary-types': 'off',
+      // What a caller's signal or callback gave goes out untouched, whatever it is.
+      '@typescript-eslint/only-throw-error': ['error', { allowThrowingUnknown: true, allowThrowingAny: true }],
+      '@typescript-eslint/prefer-promise-reject-errors': [
+        'error',
+        { allowThrowingUnknown: true, allowThrowingAny: true },
+      ],
       '@typescript-eslint/restrict-template-expressions': [
         'error',
         { allowNumber: true, allowBoolean: true, allowNullish: true },

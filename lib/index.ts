@@ -1,6 +1,13 @@
 // The public face of the client: exports only.
 
-export { NbdConnection, type ByteCount, type NbdConnectionEvents } from './client/connection.js';
+export { NbdConnection, type ByteCount } from './client/connection.js';
+export { type NbdConnectionEvents, type NbdHandle } from './client/handle.js';
+export {
+  type ContextCallback,
+  type ListCallback,
+  type NbdNegotiation,
+  type OptionCallback,
+} from './client/negotiation.js';
 export { type NbdConnectionOptions } from './client/options.js';
 export { type ConnectionState } from './client/state.js';
 export { type NbdTarget } from './client/targets.js';
@@ -23,6 +30,7 @@ export {
   type ExtentCallback,
 } from './protocol/command.js';
 export { type BlockStatusEntries } from './protocol/block-status.js';
+export { type ListedExport } from './protocol/handshake/opt-list.js';
 export { type ProtocolName } from './protocol/export-info.js';
 export { type Extent, Extents } from './util/extents.js';
 export * from './protocol/client-constants.js';

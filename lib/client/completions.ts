@@ -47,7 +47,7 @@ export class Completions {
     if (number === 0) throw new NbdStrictError(`${METHOD}: invalid cookie 0`, { code: 'EINVAL', syscall: METHOD });
     const error = this.#finished.get(number);
     if (!this.#finished.delete(number)) return false;
-    if (error !== null) throw error;
+    if (error !== null) throw error as Error;
     return true;
   }
 }

@@ -2,38 +2,21 @@
 // is the method fooBar.
 
 import { inspect } from 'node:util';
-import { EventEmitter } from 'eventemitter3';
-import { type NbdError, NbdStrictError } from '../errors.js';
+import { NbdStrictError } from '../errors.js';
+import { SHUTDOWN_ABANDON_PENDING } from '../protocol/client-constants.js';
 import { type ChunkCallback, type CompletionCallback, type ExtentCallback } from '../protocol/command.js';
 import * as spec from '../protocol/commands.js';
-import * as c from '../protocol/constants.js';
-import { type ProtocolName } from '../protocol/export-info.js';
 import { isUri, type NbdUri, parseUri } from '../protocol/uri.js';
 import { type Extents } from '../util/extents.js';
 import { type Duplex } from 'node:stream';
-import { Info } from './info.js';
-import { Lifecycle, type Target } from './lifecycle.js';
-import { assign, checkName, makeSettings, type NbdConnectionOptions } from './options.js';
-import {
-  checkState,
-  type ConnectionState,
-  WHEN_CONNECTED,
-  WHEN_CREATED,
-  WHEN_CREATED_OR_NEGOTIATING,
-  WHEN_STARTED,
-} from './state.js';
+import { lifecycleOf } from './handle.js';
+import { NbdNegotiation } from './negotiation.js';
+import { type Lifecycle } from './lifecycle.js';
+import { type Target } from './opening.js';
+import { checkBits, checkName, checkSignal, type NbdConnectionOptions } from './options.js';
+import { checkState, WHEN_CONNECTED, WHEN_CREATED, WHEN_STARTED } from './state.js';
 import { Submission } from './submission.js';
 import { namedTarget, type NbdTarget, streamTarget, tcpTarget, unixTarget, uriTarget } from './targets.js';
-
-/** What a connection emits. None of these is needed to use it: every failure also reaches its own caller. */
-export interface NbdConnectionEvents {
-  /** The state changed. `ready` and `processing` are one state here, reported as `ready`. */
-  stateChange: (state: ConnectionState, previous: ConnectionState) => void;
-  /** The connection ended, with the error if it did not end by itself. Once, last. */
-  close: (error?: NbdError) => void;
-  /** No command is waiting any more after some had to: the moment to go on after `EAGAIN`. */
-  drain: () => void;
-}
 
 /** A 64-bit count or offset in bytes. Numbers must be safe integers from 0; use a bigint above 2^53 - 1. */
 export type ByteCount = number | bigint;
@@ -45,10 +28,9 @@ export type ByteCount = number | bigint;
  * {@link NbdError}; it never throws. The raw form (`aioCache`) returns a cookie at once, takes an optional completion
  * callback, and throws what it refuses.
  */
-export class NbdConnection extends EventEmitter<NbdConnectionEvents> {
+export class NbdConnection extends NbdNegotiation {
   readonly #lifecycle: Lifecycle;
   readonly #commands: Submission;
-  readonly #info: Info;
 
   /**
    * A connection that is not connected yet (libnbd: `nbd_create`).
@@ -56,31 +38,9 @@ export class NbdConnection extends EventEmitter<NbdConnectionEvents> {
    * @throws NbdStrictError `EINVAL` for an unknown or ill-typed option, `ENAMETOOLONG` for a name above 4096 bytes.
    */
   constructor(options?: NbdConnectionOptions) {
-    super();
-    this.#lifecycle = new Lifecycle(this, makeSettings(options), {
-      stateChange: (state, previous) => {
-        this.#tell(() => this.emit('stateChange', state, previous));
-      },
-      close: (error) => {
-        this.#tell(() => this.emit('close', error));
-      },
-      drain: () => {
-        this.#tell(() => this.emit('drain'));
-      },
-    });
+    super(options);
+    this.#lifecycle = lifecycleOf(this);
     this.#commands = new Submission(this.#lifecycle);
-    this.#info = new Info(this.#lifecycle);
-  }
-
-  /** A listener that throws is a bug of its own: it surfaces as an uncaught exception, never inside a callback. */
-  #tell(emit: () => unknown): void {
-    try {
-      emit();
-    } catch (error) {
-      process.nextTick(() => {
-        throw error;
-      });
-    }
   }
 
   // ── Connecting ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -154,10 +114,10 @@ export class NbdConnection extends EventEmitter<NbdConnectionEvents> {
   #connect(method: string, makeTarget: () => Target, signal?: AbortSignal): Promise<void> {
     try {
       this.#check(method, WHEN_CREATED);
-      if (signal?.aborted === true) return Promise.reject(signal.reason as Error);
+      checkSignal(method, signal);
       return this.#lifecycle.connect(makeTarget(), signal);
     } catch (error) {
-      return Promise.reject(error as Error);
+      return Promise.reject(error);
     }
   }
 
@@ -191,243 +151,6 @@ export class NbdConnection extends EventEmitter<NbdConnectionEvents> {
   /** Whether the text begins like an NBD URI (libnbd: `nbd_is_uri`). */
   static isUri(text: string): boolean {
     return isUri(text);
-  }
-
-  // ── Settings ──────────────────────────────────────────────────────────────────────────────────────────────────
-  // Each is also a constructor option. A refused value throws NbdStrictError and leaves the old one.
-
-  /** Names the export to open (libnbd: `nbd_set_export_name`). Before connecting, or in option mode. */
-  setExportName(name: string): void {
-    this.#check('setExportName', WHEN_CREATED_OR_NEGOTIATING);
-    const before = this.#lifecycle.settings.exportName;
-    assign(this.#lifecycle.settings, 'exportName', name, 'setExportName');
-    if (name !== before) this.#lifecycle.session?.forgetExport();
-  }
-
-  /** The export name that was asked for (libnbd: `nbd_get_export_name`). */
-  getExportName(): string {
-    return this.#lifecycle.settings.exportName;
-  }
-
-  /**
-   * Chooses what is checked before a command is sent (libnbd: `nbd_set_strict_mode`): `STRICT_*` bits. In any state,
-   * at any time; commands that wait already are not affected.
-   *
-   * @throws NbdStrictError `EINVAL` for an unknown bit.
-   */
-  setStrictMode(flags: number): void {
-    assign(this.#lifecycle.settings, 'strictMode', flags, 'setStrictMode');
-    this.#lifecycle.setStrictMode(flags);
-  }
-
-  /** The `STRICT_*` bits in force (libnbd: `nbd_get_strict_mode`). */
-  getStrictMode(): number {
-    return this.#lifecycle.settings.strictMode;
-  }
-
-  /** Whether reads clear the caller's buffer first (libnbd: `nbd_set_pread_initialize`). */
-  setPreadInitialize(request: boolean): void {
-    assign(this.#lifecycle.settings, 'preadInitialize', request, 'setPreadInitialize');
-  }
-
-  /** As set; true by default (libnbd: `nbd_get_pread_initialize`). */
-  getPreadInitialize(): boolean {
-    return this.#lifecycle.settings.preadInitialize;
-  }
-
-  /** Asks for a metadata context, such as `base:allocation` (libnbd: `nbd_add_meta_context`). Before connecting. */
-  addMetaContext(name: string): void {
-    this.#check('addMetaContext', WHEN_CREATED_OR_NEGOTIATING);
-    const { settings } = this.#lifecycle;
-    settings.metaContexts = [...settings.metaContexts, checkName('addMetaContext', name)];
-  }
-
-  /** Asks for no context any more (libnbd: `nbd_clear_meta_contexts`). */
-  clearMetaContexts(): void {
-    this.#check('clearMetaContexts', WHEN_CREATED_OR_NEGOTIATING);
-    this.#lifecycle.settings.metaContexts = [];
-  }
-
-  /** How many contexts are asked for (libnbd: `nbd_get_nr_meta_contexts`). */
-  getNrMetaContexts(): number {
-    return this.#lifecycle.settings.metaContexts.length;
-  }
-
-  /** The i-th context that is asked for (libnbd: `nbd_get_meta_context`). */
-  getMetaContext(i: number): string {
-    const name = this.#lifecycle.settings.metaContexts[i];
-    if (name !== undefined) return name;
-    throw new NbdStrictError(`getMetaContext: there is no context ${i}`, { code: 'EINVAL', syscall: 'getMetaContext' });
-  }
-
-  // ── Facts about the export ────────────────────────────────────────────────────────────────────────────────────
-  // Readable while negotiating (once the server has told), connected, and after a clean close. Else they throw
-  // NbdStateError: ENOTCONN before connecting, EINVAL after.
-
-  /** Size of the export in bytes (libnbd: `nbd_get_size`). Exact up to 2^64 - 1. */
-  getSize(): bigint {
-    return this.#info.size('getSize');
-  }
-
-  /**
-   * A block-size constraint in bytes (libnbd: `nbd_get_block_size`), 0 where the server advertised none.
-   *
-   * @param sizeType `SIZE_MINIMUM`, `SIZE_PREFERRED`, `SIZE_MAXIMUM`, or `SIZE_PAYLOAD`: the longest write.
-   */
-  getBlockSize(sizeType: number): number {
-    return this.#info.blockSize('getBlockSize', sizeType);
-  }
-
-  /** `oldstyle`, `newstyle` or `newstyle-fixed` (libnbd: `nbd_get_protocol`). */
-  getProtocol(): ProtocolName {
-    return this.#info.protocol('getProtocol');
-  }
-
-  /** Whether replies are structured (libnbd: `nbd_get_structured_replies_negotiated`). */
-  getStructuredRepliesNegotiated(): boolean {
-    return this.#info.negotiated('getStructuredRepliesNegotiated', 'structuredReplies');
-  }
-
-  /** Whether headers are extended (libnbd: `nbd_get_extended_headers_negotiated`). */
-  getExtendedHeadersNegotiated(): boolean {
-    return this.#info.negotiated('getExtendedHeadersNegotiated', 'extendedHeaders');
-  }
-
-  /** Whether the connection is encrypted (libnbd: `nbd_get_tls_negotiated`). */
-  getTlsNegotiated(): boolean {
-    return this.#info.negotiated('getTlsNegotiated', 'tls');
-  }
-
-  /** The server's own name for the export; needs `fullInfo` (libnbd: `nbd_get_canonical_export_name`). */
-  getCanonicalExportName(): string {
-    return this.#info.text('getCanonicalExportName', 'canonicalName');
-  }
-
-  /** The server's description of the export; needs `fullInfo` (libnbd: `nbd_get_export_description`). */
-  getExportDescription(): string {
-    return this.#info.text('getExportDescription', 'description');
-  }
-
-  /** Whether writes are refused (libnbd: `nbd_is_read_only`). */
-  isReadOnly(): boolean {
-    return this.#info.flag('isReadOnly', c.NBD_FLAG_READ_ONLY);
-  }
-
-  /** Whether the medium rotates, so that order matters (libnbd: `nbd_is_rotational`). */
-  isRotational(): boolean {
-    return this.#info.flag('isRotational', c.NBD_FLAG_ROTATIONAL);
-  }
-
-  /** Whether `flush` is supported (libnbd: `nbd_can_flush`). */
-  canFlush(): boolean {
-    return this.#info.flag('canFlush', c.NBD_FLAG_SEND_FLUSH);
-  }
-
-  /** Whether `CMD_FLAG_FUA` is supported (libnbd: `nbd_can_fua`). */
-  canFua(): boolean {
-    return this.#info.flag('canFua', c.NBD_FLAG_SEND_FUA);
-  }
-
-  /** Whether `trim` is supported (libnbd: `nbd_can_trim`). */
-  canTrim(): boolean {
-    return this.#info.flag('canTrim', c.NBD_FLAG_SEND_TRIM);
-  }
-
-  /** Whether `zero` is supported (libnbd: `nbd_can_zero`). */
-  canZero(): boolean {
-    return this.#info.flag('canZero', c.NBD_FLAG_SEND_WRITE_ZEROES);
-  }
-
-  /** Whether `CMD_FLAG_FAST_ZERO` is supported (libnbd: `nbd_can_fast_zero`). */
-  canFastZero(): boolean {
-    return this.#info.flag('canFastZero', c.NBD_FLAG_SEND_FAST_ZERO);
-  }
-
-  /** Whether `CMD_FLAG_DF` is supported (libnbd: `nbd_can_df`). */
-  canDf(): boolean {
-    return this.#info.flag('canDf', c.NBD_FLAG_SEND_DF);
-  }
-
-  /** Whether several connections see the same data (libnbd: `nbd_can_multi_conn`). */
-  canMultiConn(): boolean {
-    return this.#info.flag('canMultiConn', c.NBD_FLAG_CAN_MULTI_CONN);
-  }
-
-  /** Whether `cache` is supported (libnbd: `nbd_can_cache`). */
-  canCache(): boolean {
-    return this.#info.flag('canCache', c.NBD_FLAG_SEND_CACHE);
-  }
-
-  /** Whether block status takes a filter (libnbd: `nbd_can_block_status_payload`). */
-  canBlockStatusPayload(): boolean {
-    return this.#info.flag('canBlockStatusPayload', c.NBD_FLAG_BLOCK_STATUS_PAYLOAD);
-  }
-
-  /** Whether the server agreed to a metadata context (libnbd: `nbd_can_meta_context`). */
-  canMetaContext(name: string): boolean {
-    return this.#info.metaContext('canMetaContext', checkName('canMetaContext', name));
-  }
-
-  // ── State ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  /** Where the connection is (libnbd: `nbd_connection_state`). */
-  connectionState(): ConnectionState {
-    return this.#lifecycle.state;
-  }
-
-  /** Not connecting yet (libnbd: `nbd_aio_is_created`). */
-  aioIsCreated(): boolean {
-    return this.#lifecycle.phase === 'created';
-  }
-
-  /** Connecting or in the handshake (libnbd: `nbd_aio_is_connecting`). */
-  aioIsConnecting(): boolean {
-    return this.#lifecycle.phase === 'connecting';
-  }
-
-  /** In option mode, waiting for `opt*` calls (libnbd: `nbd_aio_is_negotiating`). */
-  aioIsNegotiating(): boolean {
-    return this.#lifecycle.phase === 'negotiating';
-  }
-
-  /** Connected, nothing in flight (libnbd: `nbd_aio_is_ready`). */
-  aioIsReady(): boolean {
-    return this.#lifecycle.state === 'ready';
-  }
-
-  /** Connected, with commands in flight (libnbd: `nbd_aio_is_processing`). */
-  aioIsProcessing(): boolean {
-    return this.#lifecycle.state === 'processing';
-  }
-
-  /** Ended by either side in good order (libnbd: `nbd_aio_is_closed`). */
-  aioIsClosed(): boolean {
-    return this.#lifecycle.phase === 'closed';
-  }
-
-  /** Ended by an error (libnbd: `nbd_aio_is_dead`). */
-  aioIsDead(): boolean {
-    return this.#lifecycle.phase === 'dead';
-  }
-
-  /** Bytes sent, before encryption (libnbd: `nbd_stats_bytes_sent`). */
-  statsBytesSent(): bigint {
-    return BigInt(this.#lifecycle.bytesSent);
-  }
-
-  /** Options and commands sent (libnbd: `nbd_stats_chunks_sent`). */
-  statsChunksSent(): bigint {
-    return BigInt(this.#lifecycle.chunksSent);
-  }
-
-  /** Bytes received, after decryption (libnbd: `nbd_stats_bytes_received`). */
-  statsBytesReceived(): bigint {
-    return BigInt(this.#lifecycle.bytesReceived);
-  }
-
-  /** The greeting, and each reply or chunk of one, received (libnbd: `nbd_stats_chunks_received`). */
-  statsChunksReceived(): bigint {
-    return BigInt(this.#lifecycle.chunksReceived);
   }
 
   // ── Commands ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -564,12 +287,7 @@ export class NbdConnection extends EventEmitter<NbdConnectionEvents> {
    * @param flags `CMD_FLAG_REQ_ONE`: one extent only.
    * @throws (rejects) `ENOTSUP` when no metadata context was negotiated.
    */
-  blockStatus(
-    count: ByteCount,
-    offset: ByteCount,
-    flags?: number,
-    signal?: AbortSignal,
-  ): Promise<Map<string, Extents>>;
+  blockStatus(count: ByteCount, offset: ByteCount, flags?: number, signal?: AbortSignal): Promise<Map<string, Extents>>;
   blockStatus(
     count: ByteCount,
     offset: ByteCount,
@@ -599,13 +317,49 @@ export class NbdConnection extends EventEmitter<NbdConnectionEvents> {
     return this.#status(spec.BLOCK_STATUS_64, count, offset, rest);
   }
 
-  #status(command: spec.CommandSpec, count: ByteCount, offset: ByteCount, rest: unknown[]): Promise<unknown> {
+  /**
+   * {@link blockStatus64} for some of the negotiated contexts only (libnbd: `nbd_block_status_filter`).
+   *
+   * @throws (rejects) `ENOTSUP` without extended headers, `EINVAL` when the server takes no filter
+   *   ({@link canBlockStatusPayload}) or a context was not negotiated.
+   */
+  blockStatusFilter(
+    count: ByteCount,
+    offset: ByteCount,
+    contexts: readonly string[],
+    flags?: number,
+    signal?: AbortSignal,
+  ): Promise<Map<string, Extents<bigint>>>;
+  blockStatusFilter(
+    count: ByteCount,
+    offset: ByteCount,
+    contexts: readonly string[],
+    extent: ExtentCallback<BigUint64Array>,
+    flags?: number,
+    signal?: AbortSignal,
+  ): Promise<void>;
+  blockStatusFilter(
+    count: ByteCount,
+    offset: ByteCount,
+    contexts: readonly string[],
+    ...rest: unknown[]
+  ): Promise<unknown> {
+    return this.#status(spec.BLOCK_STATUS_FILTER, count, offset, rest, contexts);
+  }
+
+  #status(
+    command: spec.CommandSpec,
+    count: ByteCount,
+    offset: ByteCount,
+    rest: unknown[],
+    contexts?: readonly string[],
+  ): Promise<unknown> {
     if (typeof rest[0] === 'function') {
       const [extent, flags, signal] = rest as [ExtentCallback, number | undefined, AbortSignal | undefined];
-      return this.#commands.status(command, count, offset, extent, flags ?? 0, signal);
+      return this.#commands.status(command, count, offset, extent, flags ?? 0, signal, contexts);
     }
     const [flags, signal] = rest as [number | undefined, AbortSignal | undefined];
-    return this.#commands.statusMap(command, count, offset, flags ?? 0, signal);
+    return this.#commands.statusMap(command, count, offset, flags ?? 0, signal, contexts);
   }
 
   /** Raw form of {@link blockStatus} (libnbd: `nbd_aio_block_status`). */
@@ -628,6 +382,19 @@ export class NbdConnection extends EventEmitter<NbdConnectionEvents> {
     flags = 0,
   ): bigint {
     return this.#commands.statusRaw(spec.BLOCK_STATUS_64, count, offset, extent as ExtentCallback, completion, flags);
+  }
+
+  /** Raw form of {@link blockStatusFilter} (libnbd: `nbd_aio_block_status_filter`). */
+  aioBlockStatusFilter(
+    count: ByteCount,
+    offset: ByteCount,
+    contexts: readonly string[],
+    extent: ExtentCallback<BigUint64Array>,
+    completion?: CompletionCallback | null,
+    flags = 0,
+  ): bigint {
+    const command = spec.BLOCK_STATUS_FILTER;
+    return this.#commands.statusRaw(command, count, offset, extent as ExtentCallback, completion, flags, contexts);
   }
 
   // ── Cookies ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -668,10 +435,16 @@ export class NbdConnection extends EventEmitter<NbdConnectionEvents> {
 
   /**
    * Graceful end (libnbd: `nbd_shutdown`): refuses new commands, lets those in flight settle, tells the server
-   * (NBD_CMD_DISC) and waits until it has closed, `closeTimeout` at the most. Never rejects; once is enough.
+   * (NBD_CMD_DISC) and waits until it has closed, `closeTimeout` at the most. While negotiating it sends
+   * NBD_OPT_ABORT. Resolves in every state, also when the connection has ended already; once is enough.
+   *
+   * @param flags `SHUTDOWN_ABANDON_PENDING`: commands of which no byte has been sent are not; they reject with
+   *   `ENOTCONN`.
+   * @throws (rejects) NbdStrictError `EINVAL` for an unknown flag.
    */
-  shutdown(): Promise<void> {
-    return this.#lifecycle.shutdown();
+  async shutdown(flags = 0): Promise<void> {
+    checkBits('shutdown', flags, SHUTDOWN_ABANDON_PENDING);
+    await this.#lifecycle.shutdown(flags === SHUTDOWN_ABANDON_PENDING);
   }
 
   /**

@@ -38,6 +38,8 @@ export class InFlightWindow {
   #inFlight = 0;
   #inFlightBytes = 0;
   #waiting = 0;
+  /** Somebody was refused and told to wait for 'drain'. */
+  #refused = false;
 
   constructor(limits: WindowLimits, issue: (command: Command) => void, onDrain: () => void) {
     this.#limits = limits;
@@ -56,6 +58,7 @@ export class InFlightWindow {
   /** Throws NbdQueueFullError when the command would have to wait and `maxQueued` others do. */
   checkRoom(command: Command): void {
     if (this.#waiting < this.#limits.maxQueued || (this.#lots.size === 0 && this.#hasCredit(command))) return;
+    this.#refused = true;
     const { spec, count, offset } = command;
     throw new NbdQueueFullError(
       `${describeCall(spec, count, offset)}: ${this.#waiting} commands are waiting already (maxQueued); wait for 'drain'`,
@@ -77,15 +80,23 @@ export class InFlightWindow {
   release(command: Command): void {
     this.#inFlight--;
     this.#inFlightBytes -= command.weight;
-    if (this.#current === null) return;
-    this.#run(this.#current);
-    if (this.#waiting === 0) this.#onDrain();
+    if (this.#current !== null) {
+      this.#run(this.#current);
+      if (this.#waiting === 0) this.#drained();
+    } else if (this.#refused && this.#waiting === 0) {
+      this.#drained();
+    }
   }
 
   /** A command that waits will not be issued; its place in the line is passed over. */
   cancel(): void {
     this.#waiting--;
-    if (this.#waiting === 0) this.#onDrain();
+    if (this.#waiting === 0) this.#drained();
+  }
+
+  #drained(): void {
+    this.#refused = false;
+    this.#onDrain();
   }
 
   /** Takes every waiting command out of the line, in order. */

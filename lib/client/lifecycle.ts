@@ -1,18 +1,16 @@
 // The states of one connection and the ways between them: connect, negotiate, transmit, end.
 // Invariant: ending is done once, by #end(), and leaves no timer, listener, socket or pending promise.
 
-import { NbdConnectionError, NbdError, NbdOptionError, NbdProtocolError, NbdStateError, NbdStrictError } from '../errors.js';
-import { type Command, callDetails, describeCall } from '../protocol/command.js';
-import { type Handshake } from '../protocol/handshake/effects.js';
-import { type HandshakeStage, negotiate } from '../protocol/handshake/negotiate.js';
-import { encodeAbort } from '../protocol/handshake/opt-simple.js';
-import { type HandshakeRequest, HandshakeSession } from '../protocol/handshake/session.js';
-import { type StrictContext, toFlags } from '../protocol/strict.js';
-import { type Transport } from '../transport/transport.js';
+import { NbdConnectionError, NbdError, NbdProtocolError, NbdStateError } from '../errors.js';
+import { type HandshakeSession } from '../protocol/handshake/session.js';
+import { type StrictContext } from '../protocol/strict.js';
 import { Completions } from './completions.js';
-import { Link, type LinkOwner } from './link.js';
-import { Negotiator } from './negotiator.js';
-import { type Settings } from './options.js';
+import { endOfCommand, toConnectionError, withContext } from './connection-errors.js';
+import { withDeadline } from './deadline.js';
+import { type LinkOwner } from './link.js';
+import { Opening, type Target } from './opening.js';
+import { optGo, type OptionRun } from './option-mode.js';
+import { checkBits, type Settings } from './options.js';
 import { type ConnectionState, type Phase } from './state.js';
 import { traceClose, traceOpen } from './tracing.js';
 import { Transmission, type TransmissionOwner } from './transmission.js';
@@ -24,14 +22,8 @@ export interface LifecycleEvents {
   drain(): void;
 }
 
-/** What is to be connected to. */
-export interface Target {
-  /** For messages: `127.0.0.1:10809`, a socket's path. */
-  readonly description: string;
-  /** A TCP connect that fails leaves the handle as it was, so that it can be tried again (libnbd). */
-  readonly mayRetry: boolean;
-  open(signal: AbortSignal): Promise<Transport>;
-}
+/** The reason where nobody did anything wrong; shared, so it has no stack of its own. */
+const CLOSED = new NbdConnectionError('the connection was closed', { code: 'ENOTCONN' });
 
 export class Lifecycle implements LinkOwner, TransmissionOwner {
   readonly settings: Settings;
@@ -39,9 +31,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   readonly #handle: object;
   readonly #events: LifecycleEvents;
   #phase: Phase = 'created';
-  #session: HandshakeSession | null = null;
-  #link: Link | null = null;
-  #negotiator: Negotiator | null = null;
+  #opening: Opening | null = null;
   #transmission: Transmission | null = null;
   #strict: (StrictContext & { strictMode: number }) | null = null;
   /** Why it ended, where it did not by itself. */
@@ -51,7 +41,8 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   #shutdown: Promise<void> | null = null;
   #disconnectSent = false;
   #unreferenced = false;
-  #target: Target | null = null;
+  #afterEnd: (() => void) | null = null;
+  #closeTimer: NodeJS.Timeout | null = null;
 
   constructor(handle: object, settings: Settings, events: LifecycleEvents) {
     this.#handle = handle;
@@ -73,11 +64,11 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   }
 
   get session(): HandshakeSession | null {
-    return this.#session;
+    return this.#opening?.session ?? null;
   }
 
   get target(): Target | null {
-    return this.#target;
+    return this.#opening?.target ?? null;
   }
 
   get inFlight(): number {
@@ -101,19 +92,19 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   // Statistics, as libnbd counts them: plaintext bytes; a chunk is a message that begins with a magic.
 
   get bytesSent(): number {
-    return (this.#negotiator?.bytesSent ?? 0) + (this.#transmission?.bytesSent ?? 0);
+    return (this.#opening?.negotiator?.bytesSent ?? 0) + (this.#transmission?.bytesSent ?? 0);
   }
 
   get chunksSent(): number {
-    return (this.#session?.optionsSent ?? 0) + (this.#transmission?.chunksSent ?? 0);
+    return (this.#opening?.session.optionsSent ?? 0) + (this.#transmission?.chunksSent ?? 0);
   }
 
   get bytesReceived(): number {
-    return this.#link?.bytesReceived ?? 0;
+    return this.#opening?.link?.bytesReceived ?? 0;
   }
 
   get chunksReceived(): number {
-    return (this.#session?.protocol == null ? 0 : 1) + (this.#transmission?.chunksReceived ?? 0);
+    return (this.#opening?.session.protocol == null ? 0 : 1) + (this.#transmission?.chunksReceived ?? 0);
   }
 
   nextCookie(): number {
@@ -125,126 +116,37 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   /** From created to negotiating or connected. The caller has checked the state. */
   async connect(target: Target, signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted();
-    this.#target = target;
+    const opening = new Opening(target, this.settings);
+    this.#opening = opening;
     this.#move('connecting');
-    const controller = new AbortController();
-    this.#connecting = controller;
     const { connectTimeout } = this.settings;
-    const onAbort = (): void => {
-      controller.abort(signal?.reason);
-    };
-    signal?.addEventListener('abort', onAbort);
-    const timer =
-      connectTimeout > 0
-        ? setTimeout(() => {
-            controller.abort(this.#timeoutError(target, connectTimeout));
-          }, connectTimeout)
-        : null;
-    try {
-      const transport = await this.#open(target, controller.signal);
-      const stage = await this.#negotiate(transport, controller.signal);
-      if (stage === 'negotiating') this.#move('negotiating');
-    } catch (error) {
-      // The signal's reason, untouched, where the signal ended it; the timeout's error likewise.
-      if (!controller.signal.aborted || this.#phase === 'dead') throw error;
-      this.#end('dead', toConnectionError(controller.signal.reason, `connect to ${target.description}`));
-      throw controller.signal.reason;
-    } finally {
-      if (timer !== null) clearTimeout(timer);
-      signal?.removeEventListener('abort', onAbort);
-      this.#connecting = null;
-    }
-  }
-
-  async #open(target: Target, signal: AbortSignal): Promise<Transport> {
-    try {
-      const transport = await target.open(signal);
-      if (!signal.aborted) return transport;
-      transport.start({ target: () => new Uint8Array(1), advance() {}, push() {}, end() {}, close() {} });
-      transport.destroy();
-      throw signal.reason;
-    } catch (cause) {
-      if (signal.aborted) throw signal.reason;
-      const error = toConnectionError(cause, `connect to ${target.description}`);
-      if (target.mayRetry) this.#move('created');
-      else this.#end('dead', error);
-      throw error;
-    }
-  }
-
-  #negotiate(transport: Transport, signal: AbortSignal): Promise<HandshakeStage> {
-    const session = new HandshakeSession(this.#request());
-    this.#session = session;
-    const negotiator = new Negotiator(transport, () =>
-      Promise.reject(new NbdConnectionError('connect: TLS is not available', { code: 'ENOTSUP' })),
-    );
-    this.#negotiator = negotiator;
-    this.#link = new Link(transport, negotiator, this);
-    return new Promise<HandshakeStage>((resolve, reject) => {
-      const fail = (error: unknown): void => {
-        signal.removeEventListener('abort', onAbort);
-        if (error instanceof NbdOptionError) this.#softDisconnect();
-        if (!signal.aborted) this.#end('dead', toConnectionError(error, `connect to ${transport.description}`));
-        reject(signal.aborted ? (signal.reason as Error) : (this.#error ?? (error as Error)));
-      };
-      const onAbort = (): void => {
-        negotiator.stop(signal.reason);
-        transport.destroy();
-      };
-      signal.addEventListener('abort', onAbort);
-      negotiator.run(
-        negotiate(session),
-        (stage) => {
-          signal.removeEventListener('abort', onAbort);
+    const makeError = (): Error => opening.timeoutError(connectTimeout);
+    await withDeadline(signal, connectTimeout, makeError, async (controller) => {
+      this.#connecting = controller;
+      try {
+        const transport = await opening.open(controller.signal);
+        await opening.negotiate(transport, this, controller.signal, (stage) => {
           if (stage === 'transmission') this.#enterTransmission();
-          resolve(stage);
-        },
-        fail,
-      );
-      this.#link?.transport.start(this.#link);
-    });
-  }
-
-  #request(): HandshakeRequest {
-    const { settings } = this;
-    return {
-      // Getters: until the export is open the setters still count.
-      get exportName() {
-        return settings.exportName;
-      },
-      get fullInfo() {
-        return settings.fullInfo;
-      },
-      get blockSize() {
-        return settings.requestBlockSize;
-      },
-      get metaContext() {
-        return settings.requestMetaContext;
-      },
-      get metaContexts() {
-        return settings.metaContexts;
-      },
-      tls: settings.tls,
-      handshakeFlags: settings.handshakeFlags,
-      structuredReplies: settings.requestStructuredReplies,
-      extendedHeaders: settings.requestExtendedHeaders,
-      optMode: settings.optMode,
-    };
-  }
-
-  #timeoutError(target: Target, timeout: number): NbdConnectionError {
-    const doing = this.#link === null ? 'no connection' : 'the handshake did not end';
-    return new NbdConnectionError(`connect to ${target.description}: ${doing} within ${timeout} ms (connectTimeout)`, {
-      code: 'ETIMEDOUT',
-      syscall: 'connect',
+          else this.#move('negotiating');
+        });
+      } catch (error) {
+        if (!controller.signal.aborted && opening.link === null && target.mayRetry) {
+          this.#opening = null;
+          this.#move('created');
+        } else {
+          this.#end('dead', toConnectionError(error, `connect to ${target.description}`));
+        }
+        // The signal's reason goes out untouched; so does what ended the connection meanwhile.
+        throw error;
+      } finally {
+        this.#connecting = null;
+      }
     });
   }
 
   #enterTransmission(): void {
-    const { session } = this;
-    const link = this.#link;
-    const negotiator = this.#negotiator;
-    if (link === null || negotiator === null || session?.info == null) return;
+    const { session, link, negotiator } = this.#opening ?? {};
+    if (link == null || negotiator == null || session?.info == null) return;
     const { negotiated, info } = session;
     const contexts = negotiated.contexts ?? new Map<number, string>();
     this.#strict = {
@@ -277,35 +179,40 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
 
   // Option mode.
 
-  /** Runs one option. A refusal rejects and leaves the connection negotiating; a broken rule ends it. */
-  runOption<Result>(method: string, handshake: (session: HandshakeSession) => Handshake<Result>): Promise<Result> {
-    const negotiator = this.#negotiator;
-    const { session } = this;
-    if (negotiator === null || session === null || negotiator.isBusy) {
-      return Promise.reject(
-        new NbdStateError(`${method}: another option is pending: there is one at a time`, {
-          code: 'EINVAL',
-          syscall: method,
-        }),
-      );
-    }
-    return new Promise<Result>((resolve, reject) => {
-      negotiator.run(
-        handshake(session),
-        (result) => {
-          resolve(result);
-        },
-        (error) => {
-          this.failed(error);
-          reject(this.#error ?? error);
-        },
-      );
+  /** Throws when an option is pending: there is one at a time. */
+  checkNoOption(method: string): void {
+    if (this.#opening?.negotiator?.isBusy !== true) return;
+    throw new NbdStateError(`${method}: another option is pending: there is one at a time`, {
+      code: 'EINVAL',
+      syscall: method,
     });
   }
 
-  /** The export is open: called by the option that opened it, before its promise resolves. */
-  opened(): void {
-    this.#enterTransmission();
+  /** Runs one option. A refusal rejects and leaves the connection negotiating; a broken rule ends it. */
+  async runOption<Result>(method: string, run: OptionRun<Result>): Promise<Result> {
+    this.checkNoOption(method);
+    const { negotiator, session } = this.#opening ?? {};
+    if (negotiator == null || session === undefined) throw new Error(`${method}: no negotiation`);
+    return new Promise<Result>((resolve, reject) => {
+      negotiator.run(
+        run(session),
+        (result) => {
+          if (run === (optGo as unknown)) this.#enterTransmission();
+          resolve(result);
+        },
+        (error) => {
+          const survives =
+            error instanceof NbdError && !(error instanceof NbdProtocolError) && !(error instanceof NbdConnectionError);
+          if (survives) {
+            reject(withContext(error, method, method));
+            if (error.code === 'ESHUTDOWN') void this.shutdown();
+          } else {
+            this.failed(error);
+            reject(this.#error ?? error);
+          }
+        },
+      );
+    });
   }
 
   // Ending.
@@ -336,7 +243,10 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
       );
       return;
     }
-    const opening = this.#session?.protocol === 'newstyle' ? ` (it may not have export ${JSON.stringify(this.settings.exportName)})` : '';
+    const opening =
+      this.#opening?.session.protocol === 'newstyle'
+        ? ` (it may not have export ${JSON.stringify(this.settings.exportName)})`
+        : '';
     this.#end(
       'dead',
       new NbdConnectionError(`the server closed the connection during the handshake${opening}`, { code: 'ENOTCONN' }),
@@ -355,8 +265,8 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
 
   busyChanged(busy: boolean): void {
     if (!this.#unreferenced) return;
-    if (busy) this.#link?.transport.ref();
-    else this.#link?.transport.unref();
+    if (busy) this.#opening?.link?.transport.ref();
+    else this.#opening?.link?.transport.unref();
   }
 
   shutdownAnnounced(): void {
@@ -369,12 +279,12 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
 
   ref(): void {
     this.#unreferenced = false;
-    this.#link?.transport.ref();
+    this.#opening?.link?.transport.ref();
   }
 
   unref(): void {
     this.#unreferenced = true;
-    if (this.inFlight === 0) this.#link?.transport.unref();
+    if (this.inFlight === 0) this.#opening?.link?.transport.unref();
   }
 
   /** Immediate; pending commands reject with ENOTCONN. */
@@ -384,7 +294,8 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   }
 
   /** Graceful: what is in flight settles, the server is told, the stream ends; resolves in any case. */
-  shutdown(): Promise<void> {
+  shutdown(abandonPending = false): Promise<void> {
+    if (abandonPending) this.#transmission?.abandon((command) => endOfCommand(command, CLOSED));
     if (this.#phase === 'closed' || this.#phase === 'dead') return Promise.resolve();
     this.#shutdown ??= this.#runShutdown();
     return this.#shutdown;
@@ -394,7 +305,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     const { closeTimeout } = this.settings;
     const transmission = this.#transmission;
     if (transmission === null || this.#phase !== 'connected') {
-      if (this.#phase === 'negotiating' && this.#negotiator?.isBusy === false) this.#softDisconnect();
+      if (this.#phase === 'negotiating' && this.#opening?.negotiator?.isBusy === false) this.#opening.sendAbort();
       this.close();
       return;
     }
@@ -414,14 +325,9 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     });
   }
 
-  #afterEnd: (() => void) | null = null;
-  #closeTimer: NodeJS.Timeout | null = null;
-
   /** nbd_aio_disconnect: once, at the user's own call. */
   disconnectNow(method: string, flags: unknown): void {
-    if (toFlags(flags, method) !== 0) {
-      throw new NbdStrictError(`${method}: invalid flag`, { code: 'EINVAL', syscall: method });
-    }
+    checkBits(method, flags, 0);
     if (this.#transmission?.isRefusing === true) {
       throw new NbdStateError(`${method}: a disconnect was requested already`, { code: 'EINVAL', syscall: method });
     }
@@ -434,25 +340,20 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     if (transmission === null || this.#phase !== 'connected') return;
     transmission.disconnect(() => {
       this.#disconnectSent = true;
-      this.#link?.transport.end();
+      this.#opening?.link?.transport.end();
     });
-  }
-
-  #softDisconnect(): void {
-    this.#link?.transport.write([encodeAbort()], () => undefined);
-    this.#link?.transport.end();
   }
 
   #end(phase: 'closed' | 'dead', error: NbdError | null): void {
     if (this.#phase === 'closed' || this.#phase === 'dead') return;
     this.#error = error;
     if (this.#closeTimer !== null) clearTimeout(this.#closeTimer);
-    const reason = error ?? new NbdConnectionError('the connection was closed', { code: 'ENOTCONN' });
+    const reason = error ?? CLOSED;
     this.#connecting?.abort(reason);
     this.#move(phase);
-    this.#negotiator?.stop(reason);
-    this.#transmission?.end((command) => endOf(command, reason));
-    this.#link?.transport.destroy();
+    this.#opening?.negotiator?.stop(reason);
+    this.#transmission?.end((command) => endOfCommand(command, reason));
+    this.#opening?.link?.transport.destroy();
     traceClose(this.#handle, error ?? undefined);
     this.#events.close(error ?? undefined);
     this.#afterEnd?.();
@@ -464,26 +365,3 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     this.#events.stateChange(this.state, previous);
   }
 }
-
-/** How the end of the connection looks to one of its commands. */
-function endOf(command: Command, reason: NbdError): NbdError {
-  // The command in whose reply the rule was broken, or that had no reply in time, gets that very error.
-  if (reason.cookie === BigInt(command.cookie)) return reason;
-  const { spec, count, offset } = command;
-  return new NbdConnectionError(`${describeCall(spec, count, offset)}: the connection ended: ${reason.message}`, {
-    code: 'ENOTCONN',
-    cookie: BigInt(command.cookie),
-    ...callDetails(spec, count, offset),
-    cause: reason,
-  });
-}
-
-/** A transport's or an unknown error as ours, with its own code where it has one. */
-function toConnectionError(cause: unknown, what: string, code?: string): NbdError {
-  if (cause instanceof NbdError) return cause;
-  const own = (cause as { code?: unknown } | null)?.code;
-  const known = code ?? (typeof own === 'string' && /^E[A-Z0-9_]+$/.test(own) ? own : 'ENOTCONN');
-  const said = cause instanceof Error ? cause.message : String(cause);
-  return new NbdConnectionError(`${what}: ${said}`, { code: known, syscall: 'connect', cause });
-}
-

@@ -2,7 +2,7 @@
 // Invariant: bytes that come while no read is due were said out of turn, and nothing is made of them.
 
 import { NbdProtocolError } from '../errors.js';
-import { type Handshake, type HandshakeEffect, START_TLS } from '../protocol/handshake/effects.js';
+import { type Handshake, START_TLS } from '../protocol/handshake/effects.js';
 import { type Transport } from '../transport/transport.js';
 import { type Phase } from './link.js';
 
@@ -89,7 +89,7 @@ export class Negotiator implements Phase {
           running.resolve(value);
           return;
         }
-        const effect = value as HandshakeEffect;
+        const effect = value;
         input = undefined;
         if (typeof effect === 'number') {
           if (this.#available < effect) {

@@ -4,6 +4,7 @@
 import { NbdStrictError } from '../errors.js';
 import * as s from '../protocol/client-constants.js';
 import { MAX_STRING } from '../protocol/constants.js';
+import { type HandshakeRequest } from '../protocol/handshake/session.js';
 
 /** What `new NbdConnection(options)` and the `connect` functions take. Each libnbd option has a setter as well. */
 export interface NbdConnectionOptions {
@@ -59,8 +60,12 @@ const MAX_DELAY = 2 ** 31 - 1;
 const refuse = (method: string, why: string, code = 'EINVAL'): NbdStrictError =>
   new NbdStrictError(`${method}: ${why}`, { code, syscall: method });
 
-const shown = (value: unknown): string =>
-  typeof value === 'string' ? JSON.stringify(value.slice(0, 40)) : value === null ? 'null' : typeof value === 'object' ? 'an object' : String(value);
+/** A value as a message shows it. */
+function shown(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value.slice(0, 40));
+  if (typeof value === 'number' || typeof value === 'bigint' || typeof value === 'boolean') return String(value);
+  return value === null ? 'null' : typeof value;
+}
 
 export function checkBoolean(method: string, value: unknown): boolean {
   if (typeof value === 'boolean') return value;
@@ -81,8 +86,25 @@ export function checkName(method: string, value: unknown): string {
   if (typeof value !== 'string') throw refuse(method, `must be a string, not ${shown(value)}`);
   if (value.includes('\0')) throw refuse(method, 'a name cannot hold a NUL');
   const length = Buffer.byteLength(value);
-  if (length > MAX_STRING) throw refuse(method, `a name has at most ${MAX_STRING} bytes, this one ${length}`, 'ENAMETOOLONG');
+  if (length > MAX_STRING)
+    throw refuse(method, `a name has at most ${MAX_STRING} bytes, this one ${length}`, 'ENAMETOOLONG');
   return value;
+}
+
+/** A list of such names. */
+export function checkNames(method: string, value: unknown): string[] {
+  if (!Array.isArray(value)) throw refuse(method, `must be an array of strings, not ${shown(value)}`);
+  return value.map((name) => checkName(method, name));
+}
+
+/** An AbortSignal or nothing; throws its reason when it is aborted already. */
+export function checkSignal(method: string, value: unknown): void {
+  if (value === undefined) return;
+  const signal = value as AbortSignal | null;
+  if (typeof signal?.throwIfAborted !== 'function' || typeof signal.addEventListener !== 'function') {
+    throw refuse(method, `signal must be an AbortSignal, not ${shown(value)}`);
+  }
+  signal.throwIfAborted();
 }
 
 function checkCount(method: string, value: unknown): number {
@@ -102,14 +124,13 @@ export function checkTimeout(method: string, value: unknown): number {
   throw refuse(method, `must be from 0 to ${MAX_DELAY} milliseconds, or Infinity, not ${shown(value)}`);
 }
 
-const CHECKS: { readonly [K in keyof Required<NbdConnectionOptions>]: (method: string, value: unknown) => Settings[K] } = {
+const CHECKS: {
+  readonly [K in keyof Required<NbdConnectionOptions>]: (method: string, value: unknown) => Settings[K];
+} = {
   exportName: checkName,
   strictMode: (method, value) => checkBits(method, value, s.STRICT_MASK),
   optMode: checkBoolean,
-  metaContexts: (method, value) => {
-    if (!Array.isArray(value)) throw refuse(method, `must be an array of strings, not ${shown(value)}`);
-    return value.map((name) => checkName(method, name));
-  },
+  metaContexts: checkNames,
   requestMetaContext: checkBoolean,
   requestStructuredReplies: checkBoolean,
   requestExtendedHeaders: checkBoolean,
@@ -154,7 +175,7 @@ function defaults(): Settings {
 export function makeSettings(options: NbdConnectionOptions | undefined): Settings {
   const settings = defaults();
   if (options === undefined) return settings;
-  if (typeof options !== 'object' || options === null) {
+  if (typeof (options as unknown) !== 'object' || (options as unknown) === null) {
     throw refuse('NbdConnection', `options must be an object, not ${shown(options)}`);
   }
   for (const key of Object.keys(options)) {
@@ -166,6 +187,32 @@ export function makeSettings(options: NbdConnectionOptions | undefined): Setting
 }
 
 /** Sets one option; throws and leaves the old value when the new one is not of its kind. */
-export function assign<K extends keyof NbdConnectionOptions>(settings: Settings, name: K, value: unknown, method?: string): void {
-  settings[name] = CHECKS[name](method ?? `NbdConnection: ${name}`, value) as Settings[K];
+export function assign(settings: Settings, name: keyof NbdConnectionOptions, value: unknown, method?: string): void {
+  Object.assign(settings, { [name]: CHECKS[name](method ?? `NbdConnection: ${name}`, value) });
+}
+
+/** What the handshake asks for. In option mode the setters still count until the export is open. */
+export function handshakeRequest(settings: Settings): HandshakeRequest {
+  return {
+    get exportName() {
+      return settings.exportName;
+    },
+    get fullInfo() {
+      return settings.fullInfo;
+    },
+    get blockSize() {
+      return settings.requestBlockSize;
+    },
+    get metaContext() {
+      return settings.requestMetaContext;
+    },
+    get metaContexts() {
+      return settings.metaContexts;
+    },
+    tls: settings.tls,
+    handshakeFlags: settings.handshakeFlags,
+    structuredReplies: settings.requestStructuredReplies,
+    extendedHeaders: settings.requestExtendedHeaders,
+    optMode: settings.optMode,
+  };
 }

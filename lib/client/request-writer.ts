@@ -59,11 +59,16 @@ export class RequestWriter {
   /** Nothing more goes out; returns what was granted and has not. */
   stop(): Command[] {
     this.#stopped = true;
-    const rest = this.#queue.slice(this.#head).filter((command) => command.stage === STAGE_GRANTED);
+    this.#byReference = [];
+    return this.takeGranted();
+  }
+
+  /** Takes out what was granted and has not gone. */
+  takeGranted(): Command[] {
+    const granted = this.#queue.slice(this.#head).filter((command) => command.stage === STAGE_GRANTED);
     this.#queue = [];
     this.#head = 0;
-    this.#byReference = [];
-    return rest;
+    return granted;
   }
 
   // A tick begun from a microtask runs after the last microtask: the continuations of a whole batch of replies

@@ -23,12 +23,7 @@ export const WHEN_CREATED = permission('created and not yet connecting', 'create
 export const WHEN_CREATED_OR_NEGOTIATING = permission('created or negotiating', 'created', 'negotiating');
 export const WHEN_NEGOTIATING = permission('negotiating (see setOptMode)', 'negotiating');
 export const WHEN_CONNECTED = permission('connected', 'connected');
-export const WHEN_INFORMED = permission(
-  'negotiating, connected or closed',
-  'negotiating',
-  'connected',
-  'closed',
-);
+export const WHEN_INFORMED = permission('negotiating, connected or closed', 'negotiating', 'connected', 'closed');
 export const WHEN_STARTED = permission('connected, closed or dead', 'connected', 'closed', 'dead');
 export const WHEN_NOT_CREATED = permission(
   'connecting or further',

@@ -1,17 +1,15 @@
 // From a method's arguments to an accepted command: signal, state, types, flags and strict mode, in that order.
 // A throw here means that nothing was queued, no cookie was used and no byte was sent. Promise calls reject instead.
 
-import {
-  type ChunkCallback,
-  Command,
-  type CompletionCallback,
-  type ExtentCallback,
-} from '../protocol/command.js';
+import { NbdStrictError } from '../errors.js';
+import { encodeBlockStatusFilter } from '../protocol/block-status.js';
+import { type ChunkCallback, Command, type CompletionCallback, type ExtentCallback } from '../protocol/command.js';
 import { type CommandSpec, PREAD, PREAD_STRUCTURED, PWRITE } from '../protocol/commands.js';
 import { checkStrict, toBytes, toCallback, toFlags, toU64 } from '../protocol/strict.js';
 import { Extents } from '../util/extents.js';
 import { type U64 } from '../util/u64.js';
 import { type Lifecycle } from './lifecycle.js';
+import { checkNames, checkSignal } from './options.js';
 import { checkState, WHEN_CONNECTED } from './state.js';
 import { type Transmission } from './transmission.js';
 
@@ -39,10 +37,10 @@ export class Submission {
   /** Commands without payload, as a promise. */
   submit(spec: CommandSpec, count: unknown, offset: unknown, flags: unknown, signal?: AbortSignal): Promise<void> {
     try {
-      checkSignal(signal);
+      checkSignal(spec.method, signal);
       return this.#promise(this.#prepare(spec, count, offset, flags), signal);
     } catch (error) {
-      return Promise.reject(error as Error);
+      return Promise.reject(error);
     }
   }
 
@@ -59,14 +57,14 @@ export class Submission {
 
   read(count: unknown, offset: unknown, flags: unknown, signal?: AbortSignal): Promise<Buffer> {
     try {
-      checkSignal(signal);
+      checkSignal(PREAD.method, signal);
       const command = this.#prepare(PREAD, count, offset, flags);
       command.weight = Number(command.count);
       command.allocate = allocate;
       if (command.count === 0) command.result = Buffer.alloc(0);
       return this.#promise(command, signal);
     } catch (error) {
-      return Promise.reject(error as Error);
+      return Promise.reject(error);
     }
   }
 
@@ -78,7 +76,7 @@ export class Submission {
     signal?: AbortSignal,
   ): Promise<Buffer> {
     try {
-      checkSignal(signal);
+      checkSignal(PREAD_STRUCTURED.method, signal);
       const command = this.#prepare(PREAD_STRUCTURED, count, offset, flags);
       command.onChunk = toCallback(chunk, PREAD_STRUCTURED.method, 'chunk');
       command.weight = Number(command.count);
@@ -87,17 +85,17 @@ export class Submission {
       if (command.count === 0) command.result = Buffer.alloc(0);
       return this.#promise(command, signal);
     } catch (error) {
-      return Promise.reject(error as Error);
+      return Promise.reject(error);
     }
   }
 
   readInto(buffer: Uint8Array, offset: unknown, flags: unknown, signal?: AbortSignal): Promise<void> {
     try {
       this.#initialize(buffer);
-      checkSignal(signal);
+      checkSignal('preadInto', signal);
       return this.#promise(this.#prepareRead(PREAD, 'preadInto', buffer, offset, flags), signal);
     } catch (error) {
-      return Promise.reject(error as Error);
+      return Promise.reject(error);
     }
   }
 
@@ -126,10 +124,10 @@ export class Submission {
 
   write(buffer: Uint8Array, offset: unknown, flags: unknown, signal?: AbortSignal): Promise<void> {
     try {
-      checkSignal(signal);
+      checkSignal(PWRITE.method, signal);
       return this.#promise(this.#prepareWrite(buffer, offset, flags), signal);
     } catch (error) {
-      return Promise.reject(error as Error);
+      return Promise.reject(error);
     }
   }
 
@@ -150,12 +148,13 @@ export class Submission {
     extent: ExtentCallback,
     flags: unknown,
     signal?: AbortSignal,
+    contexts?: readonly string[],
   ): Promise<void> {
     try {
-      checkSignal(signal);
-      return this.#promise(this.#prepareStatus(spec, count, offset, extent, flags), signal);
+      checkSignal(spec.method, signal);
+      return this.#promise(this.#prepareStatus(spec, count, offset, extent, flags, contexts), signal);
     } catch (error) {
-      return Promise.reject(error as Error);
+      return Promise.reject(error);
     }
   }
 
@@ -166,18 +165,19 @@ export class Submission {
     offset: unknown,
     flags: unknown,
     signal?: AbortSignal,
+    contexts?: readonly string[],
   ): Promise<Map<string, Extents<never>>> {
     try {
-      checkSignal(signal);
+      checkSignal(spec.method, signal);
       const found = new Map<string, Extents<never>>();
       const collect: ExtentCallback = (context, start, entries) => {
         found.set(context, new Extents<never>(start, entries as never));
       };
-      const command = this.#prepareStatus(spec, count, offset, collect, flags);
+      const command = this.#prepareStatus(spec, count, offset, collect, flags, contexts);
       command.result = found;
       return this.#promise(command, signal);
     } catch (error) {
-      return Promise.reject(error as Error);
+      return Promise.reject(error);
     }
   }
 
@@ -188,8 +188,9 @@ export class Submission {
     extent: ExtentCallback,
     completion: CompletionCallback | null | undefined,
     flags: unknown,
+    contexts?: readonly string[],
   ): bigint {
-    return this.#raw(this.#prepareStatus(spec, count, offset, extent, flags), completion);
+    return this.#raw(this.#prepareStatus(spec, count, offset, extent, flags, contexts), completion);
   }
 
   #connected(method: string): Transmission {
@@ -239,10 +240,28 @@ export class Submission {
     offset: unknown,
     extent: ExtentCallback,
     flags: unknown,
+    contexts: readonly string[] | undefined,
   ): Command {
     const command = this.#prepare(spec, count, offset, flags);
     command.onExtent = toCallback(extent, spec.method, 'extent');
+    if (contexts !== undefined) {
+      command.expected = this.#contextIds(spec.method, contexts);
+      command.payload = encodeBlockStatusFilter(command.count, command.expected);
+    }
     return command;
+  }
+
+  /** The IDs of negotiated contexts; a name that is none is refused here, as libnbd does. */
+  #contextIds(method: string, contexts: unknown): number[] {
+    const negotiated = [...(this.#lifecycle.session?.negotiated.contexts ?? [])];
+    return checkNames(method, contexts).map((name) => {
+      const found = negotiated.find(([, each]) => each === name);
+      if (found !== undefined) return found[0];
+      throw new NbdStrictError(`${method}: context ${JSON.stringify(name)} was not negotiated`, {
+        code: 'EINVAL',
+        syscall: method,
+      });
+    });
   }
 
   /** As libnbd does before any check, so that even a refused read leaves no old bytes. */
@@ -263,12 +282,4 @@ export class Submission {
     this.#lifecycle.transmission?.accept(command);
     return BigInt(command.cookie);
   }
-}
-
-function checkSignal(signal: AbortSignal | undefined): void {
-  if (signal === undefined) return;
-  if (!(signal instanceof AbortSignal)) {
-    throw new TypeError('signal must be an AbortSignal');
-  }
-  signal.throwIfAborted();
 }

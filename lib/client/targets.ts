@@ -6,7 +6,7 @@ import { DEFAULT_PORT } from '../protocol/constants.js';
 import { type NbdUri } from '../protocol/uri.js';
 import { dialTcp, dialUnix } from '../transport/dial.js';
 import { StreamTransport } from '../transport/stream.js';
-import { type Target } from './lifecycle.js';
+import { type Target } from './opening.js';
 
 const refuse = (method: string, why: string, code = 'EINVAL'): NbdStrictError =>
   new NbdStrictError(`${method}: ${why}`, { code, syscall: method });
@@ -27,7 +27,7 @@ export function tcpTarget(method: string, host: unknown, port: unknown): Target 
 /** A path in the file system, or `\0name` for an abstract socket. */
 export function unixTarget(method: string, path: unknown): Target {
   if (typeof path !== 'string' || path === '') throw refuse(method, 'path must be the path of a Unix socket');
-  if (path.indexOf('\0', 1) !== -1) throw refuse(method, 'path cannot hold a NUL');
+  if (path.includes('\0', 1)) throw refuse(method, 'path cannot hold a NUL');
   return { description: path.replace('\0', '@'), mayRetry: false, open: (signal) => dialUnix(path, signal) };
 }
 
@@ -43,7 +43,12 @@ export function streamTarget(method: string, stream: unknown): Target {
 function isDuplex(value: unknown): value is Duplex {
   if (value instanceof Duplex) return true;
   const stream = value as Partial<Duplex> | null;
-  return typeof stream === 'object' && stream !== null && typeof stream.pipe === 'function' && typeof stream.write === 'function';
+  return (
+    typeof stream === 'object' &&
+    stream !== null &&
+    typeof stream.pipe === 'function' &&
+    typeof stream.write === 'function'
+  );
 }
 
 /** The target of a URI; what else it says is the caller's to apply. */
@@ -60,11 +65,7 @@ export function uriTarget(method: string, uri: NbdUri): Target {
 
 /** What `NbdConnection.connect` takes. */
 export type NbdTarget =
-  | string
-  | URL
-  | Duplex
-  | { readonly host?: string; readonly port?: number | string }
-  | { readonly path: string };
+  string | URL | Duplex | { readonly host?: string; readonly port?: number | string } | { readonly path: string };
 
 /** A target that is not a URI. */
 export function namedTarget(method: string, target: unknown): Target {

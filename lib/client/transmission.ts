@@ -244,11 +244,9 @@ export class Transmission implements Phase, ReplySink {
       else this.#settleIssued(command, reason);
     } else {
       const granted = command.stage === STAGE_GRANTED;
-      command.stage = STAGE_FINISHED;
+      this.#endUnsent(command, reason);
       if (granted) this.#window.release(command);
       else this.#window.cancel();
-      this.#settle(command, reason);
-      this.#leave();
     }
   }
 
@@ -275,6 +273,23 @@ export class Transmission implements Phase, ReplySink {
   /** No new commands; those accepted go on. */
   refuseNew(): void {
     this.#disconnecting = true;
+  }
+
+  /** Every command of which no byte has been sent ends now. */
+  abandon(makeError: (command: Command) => unknown): void {
+    const waiting = this.#window.takeWaiting();
+    const granted = this.#writer.takeGranted();
+    for (const command of waiting) this.#endUnsent(command, makeError(command));
+    for (const command of granted) {
+      this.#endUnsent(command, makeError(command));
+      this.#window.release(command);
+    }
+  }
+
+  #endUnsent(command: Command, failure: unknown): void {
+    command.stage = STAGE_FINISHED;
+    this.#settle(command, failure);
+    this.#leave();
   }
 
   /** Sends NBD_CMD_DISC after everything that was accepted; `gone` when it has left. */

@@ -1,7 +1,7 @@
 // What one chunk of a reply may be and what it does to its command. The decoder moves bytes; the rules are here.
 // Where the protocol says that the client must disconnect, a method throws; otherwise the command alone fails.
 
-import { NbdCommandError, NbdError, NbdProtocolError } from '../errors.js';
+import { NbdCommandError, type NbdError, NbdProtocolError } from '../errors.js';
 import { add, distance, fromHalves, type U64 } from '../util/u64.js';
 import { decodeBlockStatus, MAX_EXTENTS } from './block-status.js';
 import { READ_DATA, READ_ERROR, READ_HOLE } from './client-constants.js';
@@ -37,11 +37,14 @@ export class ChunkReader {
 
   /** A broken rule that costs the connection. */
   violation(command: Command, what: string): NbdProtocolError {
-    return new NbdProtocolError(`${describeCall(command.spec, command.count, command.offset)}: the server sent ${what}`, {
-      code: 'EPROTO',
-      cookie: BigInt(command.cookie),
-      ...callDetails(command.spec, command.count, command.offset),
-    });
+    return new NbdProtocolError(
+      `${describeCall(command.spec, command.count, command.offset)}: the server sent ${what}`,
+      {
+        code: 'EPROTO',
+        cookie: BigInt(command.cookie),
+        ...callDetails(command.spec, command.count, command.offset),
+      },
+    );
   }
 
   /** A broken rule that costs one command. */

@@ -102,4 +102,3 @@ export function callDetails(
     ? { syscall: spec.method, count: BigInt(count), offset: BigInt(offset) }
     : { syscall: spec.method };
 }
-

@@ -38,7 +38,7 @@ export class Coverage {
   #mark(bits: Uint32Array, start: number, length: number): boolean {
     const end = start + length;
     let clean = true;
-    for (let at = start; at < end; ) {
+    for (let at = start; at < end;) {
       const word = at >>> 5;
       const from = at & 31;
       const count = Math.min(32 - from, end - at);

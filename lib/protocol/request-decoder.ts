@@ -1,5 +1,5 @@
 // Requests of the transmission phase, from the bytes that a client sends. Invariants: nothing is allocated by a
-// length that the caller has not accepted, and a payload is copied once, from the chunk to where it is wanted.
+// length that the caller has not accepted, and a payload is copied at most once, from the chunk to where it is wanted.
 
 import { NbdProtocolError } from '../errors.js';
 import { get16, get32 } from '../util/bytes.js';
@@ -44,9 +44,10 @@ export class Request {
 export interface RequestSink {
   /**
    * A request's header has come and a payload follows: a buffer of `request.payloadLength` bytes that shall hold it,
-   * or null to have it dropped.
+   * or null to have it dropped. `present` is the payload where it lies in the chunk, if it is whole there, and may be
+   * given back to save the copy.
    */
-  payloadFor(request: Request): Buffer | null;
+  payloadFor(request: Request, present: Buffer | null): Buffer | null;
   /** A request is complete. */
   request(request: Request): void;
 }
@@ -152,14 +153,18 @@ export class RequestDecoder {
       this.#sink.request(request);
       return;
     }
-    this.#target = this.#sink.payloadFor(request);
     this.#request = request;
     this.#payloadDone = 0;
   }
 
   #takePayload(request: Request, chunk: Buffer, at: number): number {
     const taken = Math.min(request.payloadLength - this.#payloadDone, chunk.length - at);
-    if (this.#target !== null) chunk.copy(this.#target, this.#payloadDone, at, at + taken);
+    let present: Buffer | null = null;
+    if (this.#payloadDone === 0) {
+      if (taken === request.payloadLength) present = chunk.subarray(at, at + taken);
+      this.#target = this.#sink.payloadFor(request, present);
+    }
+    if (this.#target !== null && this.#target !== present) chunk.copy(this.#target, this.#payloadDone, at, at + taken);
     this.#payloadDone += taken;
     if (this.#payloadDone === request.payloadLength) {
       request.payload = this.#target;

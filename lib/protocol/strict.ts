@@ -24,7 +24,11 @@ const refuse = (method: string, name: string, why: string): NbdStrictError =>
   new NbdStrictError(`${method}: ${name} ${why}`, { code: 'EINVAL', syscall: method });
 
 const shown = (value: unknown): string =>
-  typeof value === 'string' ? JSON.stringify(value.slice(0, 40)) : typeof value === 'bigint' ? `${value}n` : String(value as number);
+  typeof value === 'string'
+    ? JSON.stringify(value.slice(0, 40))
+    : typeof value === 'bigint'
+      ? `${value}n`
+      : String(value);
 
 /** A count or an offset as users give it, in canonical form; NaN, fractions, unsafe numbers and strings are EINVAL. */
 export function toU64(value: unknown, method: string, name: string): U64 {
@@ -103,9 +107,7 @@ export function checkStrict(spec: CommandSpec, count: U64, offset: U64, flags: n
     if (spec.type === c.NBD_CMD_BLOCK_STATUS && !context.extendedHeaders) {
       throw fail('ENOTSUP', 'the server does not support extended headers');
     }
-    wireFlags = context.extendedHeaders
-      ? flags | c.NBD_CMD_FLAG_PAYLOAD_LEN
-      : flags & ~c.NBD_CMD_FLAG_PAYLOAD_LEN;
+    wireFlags = context.extendedHeaders ? flags | c.NBD_CMD_FLAG_PAYLOAD_LEN : flags & ~c.NBD_CMD_FLAG_PAYLOAD_LEN;
   }
   if ((strict & s.STRICT_COMMANDS) !== 0) checkSupport(spec, wireFlags, context, fail);
 

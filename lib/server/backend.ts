@@ -60,6 +60,8 @@ export interface NbdBackend {
   readonly blockSize?: BlockSize;
   /** write, trim and zero honour `fua`; without this the server calls flush() after them. */
   readonly fua?: boolean;
+  /** write() keeps no reference to its data once it has settled, so that the server may use that memory again. */
+  readonly copiesData?: boolean;
   /** zero() honours `fast`. */
   readonly fastZero?: boolean;
   /** False when flush() does not cover what other connections wrote. */
@@ -69,7 +71,7 @@ export interface NbdBackend {
 
   /** Fills the whole buffer with the bytes from `offset` on. */
   read(buffer: Buffer, offset: U64): Promise<void> | void;
-  /** Stores the data, which stays unchanged until the promise is settled. */
+  /** Stores the data, which is the backend's to keep unless it says `copiesData`. */
   write?(data: Buffer, offset: U64, options: WriteOptions): Promise<void> | void;
   /** Resolves when all writes that have been answered are on permanent storage. */
   flush?(): Promise<void> | void;

@@ -47,6 +47,7 @@ export class FileBackend implements NbdBackend {
   readonly blockSize?: BlockSize;
   readonly fua = true;
   readonly fastZero = true;
+  readonly copiesData = true;
   readonly #handle: FileHandle;
   readonly #detectZeroes: boolean;
   // In whole blocks: 3 where nothing was ever written, 2 where zeroes were, 0 where anything may be.

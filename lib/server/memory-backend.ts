@@ -26,6 +26,7 @@ export class MemoryBackend implements NbdBackend {
   readonly blockSize?: BlockSize;
   readonly fua = true;
   readonly fastZero = true;
+  readonly copiesData = true;
   readonly #pages = new Map<number, Buffer>();
   // What was zeroed with `noHole` and holds no page: it counts as allocated at no cost. Made when first needed.
   #provisioned: ExtentMap | null = null;

@@ -19,6 +19,7 @@ export class PatternBackend implements NbdBackend {
   readonly readOnly: boolean;
   readonly blockSize?: BlockSize;
   readonly fua = true;
+  readonly copiesData = true;
 
   constructor(size: number | bigint, options: PatternBackendOptions = {}) {
     this.size = size;

@@ -8,6 +8,7 @@ import { duplexPair } from '../transport/memory.js';
 import { type NbdBackend } from './backend.js';
 import { FaultPlan } from './faults.js';
 import { DEFAULT_FEATURES, isBackend, type NbdServerOptions } from './options.js';
+import { PayloadPool } from './payload-pool.js';
 import { type NbdExportOptions, ServedExport } from './served-export.js';
 import { ServerConnection } from './server-connection.js';
 import { type NbdServerStatistics, Statistics } from './statistics.js';
@@ -16,6 +17,8 @@ import { type NbdServerStatistics, Statistics } from './statistics.js';
 export type NbdServerAddress = { readonly host: string; readonly port: number } | { readonly path: string };
 
 const DEFAULT_MAX_PAYLOAD = 1 << 25;
+/** Memory that is kept for payloads to come, over all connections. */
+const PAYLOAD_POOL = 1 << 25;
 
 /**
  * An NBD server in this process, for tests, CI and small tools.
@@ -34,6 +37,7 @@ export class NbdServer {
   readonly #statistics = new Statistics();
   readonly #listeners = new Map<Server, NbdServerAddress>();
   readonly #connections = new Set<ServerConnection>();
+  readonly #payloads = new PayloadPool(PAYLOAD_POOL);
   readonly #backends = new Set<NbdBackend>();
   #closing: Promise<void> | null = null;
   #idle: (() => void) | null = null;
@@ -118,6 +122,7 @@ export class NbdServer {
       maxReplyBytes: options.maxReplyBytes ?? 1 << 20,
       maxInFlight: options.maxInFlight ?? 16,
       maxInFlightBytes: options.maxInFlightBytes ?? 1 << 26,
+      payloads: this.#payloads,
       connection: statistics.connections,
       faults: this.faults,
       statistics,

@@ -8,6 +8,7 @@ import { ReplyEncoder } from '../protocol/reply-encoder.js';
 import { type Request, RequestDecoder } from '../protocol/request-decoder.js';
 import { type CommandName, commandNameOf } from './command-name.js';
 import { type FaultedRequest, type FaultPlan, type RequestFault } from './faults.js';
+import { type PayloadPool } from './payload-pool.js';
 import { type ReplyOutput } from './reply-output.js';
 import { RequestHandler } from './request-handler.js';
 import { filterLimit, hasFilter, type Session, validate } from './request-validation.js';
@@ -22,6 +23,8 @@ export interface TransmissionOptions {
   readonly maxInFlight: number;
   /** Bytes of payload that they have together; one larger request runs alone. */
   readonly maxInFlightBytes: number;
+  /** Where the memory for payloads comes from. */
+  readonly payloads: PayloadPool;
   readonly connection: number;
   readonly faults: FaultPlan;
   readonly statistics: Statistics;
@@ -67,7 +70,7 @@ export class Transmission {
     this.#handler = new RequestHandler(session, this.#encoder, host.output, () => this.#gone);
     this.#decoder = new RequestDecoder(
       {
-        payloadFor: (request) => this.#payloadFor(request),
+        payloadFor: (request, present) => this.#payloadFor(request, present),
         request: (request) => {
           this.#arrived(request);
         },
@@ -113,10 +116,13 @@ export class Transmission {
     this.#timers.clear();
   }
 
-  #payloadFor(request: Request): Buffer | null {
+  #payloadFor(request: Request, present: Buffer | null): Buffer | null {
     if (hasFilter(request.type, request.flags) && request.payloadLength > filterLimit(this.#session)) return null;
     // A request that will be refused needs no memory for what it brings.
-    return validate(request, this.#session) === null ? Buffer.allocUnsafe(request.payloadLength) : null;
+    if (validate(request, this.#session) !== null) return null;
+    // A backend that may keep the data would keep the whole chunk with it.
+    if (present !== null && this.#session.export.backend.copiesData === true) return present;
+    return this.#options.payloads.take(request.payloadLength);
   }
 
   #arrived(request: Request): void {
@@ -249,18 +255,28 @@ export class Transmission {
       return;
     }
     if (request.type === c.NBD_CMD_WRITE) this.#options.statistics.bytesWritten += request.payloadLength;
-    if (pending === undefined) return;
+    if (pending === undefined) {
+      this.#release(request);
+      return;
+    }
     this.#running += 1;
     this.#runningBytes += weight;
     const settled = (): void => {
       this.#running -= 1;
       this.#runningBytes -= weight;
+      this.#release(request);
       this.#pump();
     };
     pending.then(settled, (error: unknown) => {
       if (!this.#gone) this.#fail(request, error);
       settled();
     });
+  }
+
+  #release(request: Request): void {
+    const { payload } = request;
+    request.payload = null;
+    if (payload !== null && this.#session.export.backend.copiesData === true) this.#options.payloads.give(payload);
   }
 
   #fail(request: Request, error: unknown): void {

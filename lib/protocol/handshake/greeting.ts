@@ -10,13 +10,13 @@ import { type Handshake } from './effects.js';
 import { type HandshakeSession } from './session.js';
 
 const noTls = (why: string): NbdConnectionError =>
-  new NbdConnectionError(`connect: TLS is required, but ${why}`, { code: 'ENOTSUP' });
+  new NbdConnectionError(`TLS is required, but ${why}`, { code: 'ENOTSUP' });
 
 /** Reads the greeting and answers it. After an oldstyle one the export is open already. */
 export function* greet(session: HandshakeSession): Handshake<void> {
   const magic = yield 8;
   if (get32(magic, 0) !== c.NBD_MAGIC_HIGH || get32(magic, 4) !== c.NBD_MAGIC_LOW) {
-    throw new NbdProtocolError(`connect: the peer is not an NBD server: it greets with 0x${magic.toString('hex')}`, {
+    throw new NbdProtocolError(`the peer is not an NBD server: it greets with 0x${magic.toString('hex')}`, {
       code: 'EPROTO',
     });
   }
@@ -27,7 +27,7 @@ export function* greet(session: HandshakeSession): Handshake<void> {
   } else if (high === c.NBD_IHAVEOPT_HIGH && low === c.NBD_IHAVEOPT_LOW) {
     yield* newstyle(session);
   } else {
-    throw new NbdProtocolError(`connect: unknown handshake version 0x${version.toString('hex')}`, { code: 'EPROTO' });
+    throw new NbdProtocolError(`unknown handshake version 0x${version.toString('hex')}`, { code: 'EPROTO' });
   }
 }
 
@@ -51,14 +51,14 @@ function* oldstyle(session: HandshakeSession): Handshake<void> {
   const flags = yield 4;
   yield 124;
   if (get16(flags, 0) !== 0) {
-    throw new NbdProtocolError(`connect: global flags 0x${get16(flags, 0).toString(16)} in an oldstyle greeting`, {
+    throw new NbdProtocolError(`global flags 0x${get16(flags, 0).toString(16)} in an oldstyle greeting`, {
       code: 'EPROTO',
     });
   }
   if (exportName !== '') {
     // An oldstyle server has one export without a name; taking it for the named one would read another disk.
     throw new NbdConnectionError(
-      `connect: the server speaks the oldstyle handshake and cannot choose export ${JSON.stringify(exportName)}`,
+      `the server speaks the oldstyle handshake and cannot choose export ${JSON.stringify(exportName)}`,
       { code: 'ENOTSUP', exportName },
     );
   }
@@ -74,7 +74,7 @@ function* oldstyle(session: HandshakeSession): Handshake<void> {
 /** Transmission flags of zero would mean a server that says nothing about its export. */
 export function checkedFlags(flags: number): number {
   if (flags !== 0) return flags;
-  throw new NbdProtocolError('connect: the server sent no transmission flags (HAS_FLAGS is not set)', {
+  throw new NbdProtocolError('the server sent no transmission flags (HAS_FLAGS is not set)', {
     code: 'EPROTO',
   });
 }

@@ -19,8 +19,13 @@ export function* infoOrGo(
   option: typeof c.NBD_OPT_INFO | typeof c.NBD_OPT_GO,
 ): Handshake<NbdOptionError | null> {
   yield* sendOption(session, option, infoRequest(session));
-  const found: { size: U64 | null; flags: number; blockSizes: BlockSizes | null; name: string | null; text: string | null } =
-    { size: null, flags: 0, blockSizes: null, name: null, text: null };
+  const found: {
+    size: U64 | null;
+    flags: number;
+    blockSizes: BlockSizes | null;
+    name: string | null;
+    text: string | null;
+  } = { size: null, flags: 0, blockSizes: null, name: null, text: null };
   for (let replies = 0; ; replies++) {
     const reply = yield* readReply(session, option, c.NBD_REP_INFO);
     if (reply instanceof NbdOptionError) {

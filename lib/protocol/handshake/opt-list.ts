@@ -26,9 +26,12 @@ export function* list(session: HandshakeSession): Handshake<NbdError | readonly 
     if (reply instanceof NbdOptionError) return reply;
     if (reply.type === c.NBD_REP_ACK) {
       if (replies <= MAX_EXPORTS) return exports;
-      return new NbdError(`NBD_OPT_LIST: the server has ${replies} exports, more than the ${MAX_EXPORTS} that are kept`, {
-        code: 'EOVERFLOW',
-      });
+      return new NbdError(
+        `NBD_OPT_LIST: the server has ${replies} exports, more than the ${MAX_EXPORTS} that are kept`,
+        {
+          code: 'EOVERFLOW',
+        },
+      );
     }
     if (replies === MAX_EXPORTS_SKIPPED) throw violation(option, `more than ${MAX_EXPORTS_SKIPPED} exports`);
     if (reply.length < 4) throw violation(option, `an export of ${reply.length} bytes`);

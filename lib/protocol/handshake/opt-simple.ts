@@ -1,6 +1,6 @@
 // The options that are only acknowledged or refused: STARTTLS, EXTENDED_HEADERS, STRUCTURED_REPLY and ABORT.
 
-import { NbdOptionError, NbdProtocolError } from '../../errors.js';
+import { type NbdOptionError, NbdStateError } from '../../errors.js';
 import * as c from '../constants.js';
 import { type Handshake, START_TLS } from './effects.js';
 import { readAck, sendOption } from './option-reply.js';
@@ -10,7 +10,7 @@ import { type HandshakeSession } from './session.js';
 /** Asks for TLS and starts it where the server agrees; what was negotiated before is forgotten then. */
 export function* startTls(session: HandshakeSession): Handshake<NbdOptionError | null> {
   if (session.negotiated.tls) {
-    throw new NbdProtocolError('NBD_OPT_STARTTLS: TLS has been negotiated already', { code: 'EINVAL' });
+    throw new NbdStateError('NBD_OPT_STARTTLS: TLS has been negotiated already', { code: 'EINVAL' });
   }
   yield* sendOption(session, c.NBD_OPT_STARTTLS);
   const refusal = yield* readAck(session, c.NBD_OPT_STARTTLS);

@@ -79,8 +79,7 @@ function* readRefusal(
   const { code, meaning } = REFUSALS[type] ?? { code: 'EINVAL', meaning: 'the server refused it' };
   const { exportName, tls } = session.request;
   const about = WITH_EXPORT.has(option) ? ` for export ${JSON.stringify(exportName)}` : '';
-  const wayOut =
-    type === c.NBD_REP_ERR_TLS_REQD && tls === 0 ? '; use an nbds:// URI or setTls(TLS_REQUIRE)' : '';
+  const wayOut = type === c.NBD_REP_ERR_TLS_REQD && tls === 0 ? '; use an nbds:// URI or setTls(TLS_REQUIRE)' : '';
   const said = text === '' ? '' : `: "${text}"`;
   const error = new NbdOptionError(`${optionName(option)}${about}: ${meaning} (${replyName(type)})${said}${wayOut}`, {
     code,
@@ -109,4 +108,3 @@ export function* readString(option: number, what: string, length: number): Hands
   if (length === 0) return '';
   return (yield length).toString('utf8');
 }
-

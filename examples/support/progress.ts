@@ -1,0 +1,22 @@
+// Progress of a known number of bytes: one line that is written anew on a terminal, a few plain lines elsewhere.
+
+const MIB = 1024 ** 2;
+
+/** A function to be called with every step; `what` begins each line. */
+export function showProgress(what: string): (done: bigint, size: bigint) => void {
+  let shown = 0;
+  return (done, size) => {
+    const percent = Number((done * 100n) / size);
+    const step = process.stdout.isTTY ? percent : percent - (percent % 25);
+    if (step === shown) return;
+    shown = step;
+    const line = `${what}: ${formatBytes(done)} of ${formatBytes(size)} (${step} %)`;
+    if (!process.stdout.isTTY) console.log(line);
+    else process.stdout.write(`\x1b[K${line}${done === size ? '\n' : '\r'}`);
+  };
+}
+
+/** MiB with one digit, or bytes where that would be nothing. */
+export function formatBytes(bytes: bigint): string {
+  return bytes < MIB ? `${bytes} bytes` : `${(Number(bytes) / MIB).toFixed(1)} MiB`;
+}

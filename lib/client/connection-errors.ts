@@ -1,0 +1,33 @@
+// How the end of a connection, or the failure to make one, looks to whoever was waiting.
+
+import { NbdConnectionError, NbdError } from '../errors.js';
+import { callDetails, type Command, describeCall } from '../protocol/command.js';
+
+/** For a command that the end has caught: ENOTCONN, with the reason as its cause. */
+export function endOfCommand(command: Command, reason: NbdError): NbdError {
+  // The command in whose reply the rule was broken, or that had no reply in time, gets that very error.
+  if (reason.cookie === BigInt(command.cookie)) return reason;
+  const { spec, count, offset } = command;
+  return new NbdConnectionError(`${describeCall(spec, count, offset)}: the connection ended: ${reason.message}`, {
+    code: 'ENOTCONN',
+    cookie: BigInt(command.cookie),
+    ...callDetails(spec, count, offset),
+    cause: reason,
+  });
+}
+
+/** A transport's error, or whatever was thrown, as ours; with its own code where that is an errno name. */
+export function toConnectionError(cause: unknown, what: string, code?: string): NbdError {
+  if (cause instanceof NbdError) return cause;
+  const own = (cause as { code?: unknown } | null)?.code;
+  const known = code ?? (typeof own === 'string' && /^E[A-Z0-9]+$/.test(own) ? own : 'ENOTCONN');
+  const said = cause instanceof Error ? cause.message : String(cause);
+  return new NbdConnectionError(`${what}: ${said}`, { code: known, syscall: 'connect', cause });
+}
+
+/** The same error, with what was tried in front of its message and as its `syscall`: it was made where neither was known. */
+export function withContext(error: NbdError, what: string, syscall: string): NbdError {
+  error.message = `${what}: ${error.message}`;
+  if (error.syscall === undefined) Object.defineProperty(error, 'syscall', { value: syscall, enumerable: true });
+  return error;
+}

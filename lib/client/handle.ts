@@ -1,0 +1,392 @@
+// What a connection is set to, what it has learnt and where it is: everything but connecting, commands and the end.
+
+import { EventEmitter } from 'eventemitter3';
+import { type NbdError, NbdStrictError } from '../errors.js';
+import * as c from '../protocol/constants.js';
+import { type ProtocolName } from '../protocol/export-info.js';
+import { Info } from './info.js';
+import { Lifecycle } from './lifecycle.js';
+import { assign, checkName, makeSettings, type NbdConnectionOptions } from './options.js';
+import {
+  checkState,
+  type ConnectionState,
+  type Permission,
+  WHEN_CREATED,
+  WHEN_CREATED_OR_NEGOTIATING,
+} from './state.js';
+
+/** What a connection emits. None of these is needed to use it: every failure also reaches its own caller. */
+export interface NbdConnectionEvents {
+  /** The state changed. `ready` and `processing` are one state here, reported as `ready`. */
+  stateChange: (state: ConnectionState, previous: ConnectionState) => void;
+  /** The connection ended, with the error if it did not end by itself. Once, last. */
+  close: (error?: NbdError) => void;
+  /** No command is waiting any more after some had to: the moment to go on after `EAGAIN`. */
+  drain: () => void;
+}
+
+/** The lifecycle of a handle: for the subclass that connects and commands. */
+export let lifecycleOf: (handle: NbdHandle) => Lifecycle;
+
+/** The settings, facts and state of an {@link NbdConnection}; not made by itself. */
+export abstract class NbdHandle extends EventEmitter<NbdConnectionEvents> {
+  readonly #lifecycle: Lifecycle;
+  readonly #info: Info;
+
+  static {
+    lifecycleOf = (handle) => handle.#lifecycle;
+  }
+
+  protected constructor(options?: NbdConnectionOptions) {
+    super();
+    this.#lifecycle = new Lifecycle(this, makeSettings(options), {
+      stateChange: (state, previous) => {
+        this.#tell(() => this.emit('stateChange', state, previous));
+      },
+      close: (error) => {
+        this.#tell(() => this.emit('close', error));
+      },
+      drain: () => {
+        this.#tell(() => this.emit('drain'));
+      },
+    });
+    this.#info = new Info(this.#lifecycle);
+  }
+
+  /** A listener that throws is a bug of its own: it surfaces as an uncaught exception, never inside a callback. */
+  #tell(emit: () => unknown): void {
+    try {
+      emit();
+    } catch (error) {
+      process.nextTick(() => {
+        throw error;
+      });
+    }
+  }
+
+  #check(method: string, permitted: Permission): void {
+    checkState(method, this.#lifecycle.phase, permitted, this.#lifecycle.error);
+  }
+
+  #set(method: string, name: keyof NbdConnectionOptions, value: unknown, permitted?: Permission): void {
+    if (permitted !== undefined) this.#check(method, permitted);
+    assign(this.#lifecycle.settings, name, value, method);
+  }
+
+  // ── Settings ──────────────────────────────────────────────────────────────────────────────────────────────────
+  // Each is also a constructor option. A refused value throws NbdStrictError and leaves the old one.
+
+  /** Names the export to open (libnbd: `nbd_set_export_name`). Before connecting, or in option mode. */
+  setExportName(name: string): void {
+    this.#check('setExportName', WHEN_CREATED_OR_NEGOTIATING);
+    const before = this.#lifecycle.settings.exportName;
+    assign(this.#lifecycle.settings, 'exportName', name, 'setExportName');
+    if (name !== before) this.#lifecycle.session?.forgetExport();
+  }
+
+  /** The export name that was asked for (libnbd: `nbd_get_export_name`). */
+  getExportName(): string {
+    return this.#lifecycle.settings.exportName;
+  }
+
+  /**
+   * Chooses what is checked before a command is sent (libnbd: `nbd_set_strict_mode`): `STRICT_*` bits. In any state,
+   * at any time; commands that wait already are not affected.
+   *
+   * @throws NbdStrictError `EINVAL` for an unknown bit.
+   */
+  setStrictMode(flags: number): void {
+    assign(this.#lifecycle.settings, 'strictMode', flags, 'setStrictMode');
+    this.#lifecycle.setStrictMode(flags);
+  }
+
+  /** The `STRICT_*` bits in force (libnbd: `nbd_get_strict_mode`). */
+  getStrictMode(): number {
+    return this.#lifecycle.settings.strictMode;
+  }
+
+  /** Stops after the first options, so that `opt*` can be called (libnbd: `nbd_set_opt_mode`). Before connecting. */
+  setOptMode(enable: boolean): void {
+    this.#set('setOptMode', 'optMode', enable, WHEN_CREATED);
+  }
+
+  /** As set; false by default (libnbd: `nbd_get_opt_mode`). */
+  getOptMode(): boolean {
+    return this.#lifecycle.settings.optMode;
+  }
+
+  /** Asks for the canonical name and the description as well (libnbd: `nbd_set_full_info`). */
+  setFullInfo(request: boolean): void {
+    this.#set('setFullInfo', 'fullInfo', request, WHEN_CREATED_OR_NEGOTIATING);
+  }
+
+  /** As set; false by default (libnbd: `nbd_get_full_info`). */
+  getFullInfo(): boolean {
+    return this.#lifecycle.settings.fullInfo;
+  }
+
+  /** Whether to ask for block sizes (libnbd: `nbd_set_request_block_size`). */
+  setRequestBlockSize(request: boolean): void {
+    this.#set('setRequestBlockSize', 'requestBlockSize', request, WHEN_CREATED_OR_NEGOTIATING);
+  }
+
+  /** As set; true by default (libnbd: `nbd_get_request_block_size`). */
+  getRequestBlockSize(): boolean {
+    return this.#lifecycle.settings.requestBlockSize;
+  }
+
+  /** Whether to ask for the contexts that were added (libnbd: `nbd_set_request_meta_context`). */
+  setRequestMetaContext(request: boolean): void {
+    this.#set('setRequestMetaContext', 'requestMetaContext', request, WHEN_CREATED_OR_NEGOTIATING);
+  }
+
+  /** As set; true by default (libnbd: `nbd_get_request_meta_context`). */
+  getRequestMetaContext(): boolean {
+    return this.#lifecycle.settings.requestMetaContext;
+  }
+
+  /** Whether to ask for structured replies (libnbd: `nbd_set_request_structured_replies`). Before connecting. */
+  setRequestStructuredReplies(request: boolean): void {
+    this.#set('setRequestStructuredReplies', 'requestStructuredReplies', request, WHEN_CREATED);
+  }
+
+  /** As set; true by default (libnbd: `nbd_get_request_structured_replies`). */
+  getRequestStructuredReplies(): boolean {
+    return this.#lifecycle.settings.requestStructuredReplies;
+  }
+
+  /** Whether to ask for extended headers (libnbd: `nbd_set_request_extended_headers`). Before connecting. */
+  setRequestExtendedHeaders(request: boolean): void {
+    this.#set('setRequestExtendedHeaders', 'requestExtendedHeaders', request, WHEN_CREATED);
+  }
+
+  /** As set; true by default (libnbd: `nbd_get_request_extended_headers`). */
+  getRequestExtendedHeaders(): boolean {
+    return this.#lifecycle.settings.requestExtendedHeaders;
+  }
+
+  /** Which handshake flags may be used: `HANDSHAKE_FLAG_*` (libnbd: `nbd_set_handshake_flags`). Before connecting. */
+  setHandshakeFlags(flags: number): void {
+    this.#set('setHandshakeFlags', 'handshakeFlags', flags, WHEN_CREATED);
+  }
+
+  /** As set; all by default (libnbd: `nbd_get_handshake_flags`). */
+  getHandshakeFlags(): number {
+    return this.#lifecycle.settings.handshakeFlags;
+  }
+
+  /** A name for messages and debugging (libnbd: `nbd_set_handle_name`). */
+  setHandleName(name: string): void {
+    this.#set('setHandleName', 'handleName', name);
+  }
+
+  /** As set; `nbd1`, `nbd2` … by default (libnbd: `nbd_get_handle_name`). */
+  getHandleName(): string {
+    return this.#lifecycle.settings.handleName;
+  }
+
+  /** Whether reads clear the caller's buffer first (libnbd: `nbd_set_pread_initialize`). */
+  setPreadInitialize(request: boolean): void {
+    this.#set('setPreadInitialize', 'preadInitialize', request);
+  }
+
+  /** As set; true by default (libnbd: `nbd_get_pread_initialize`). */
+  getPreadInitialize(): boolean {
+    return this.#lifecycle.settings.preadInitialize;
+  }
+
+  /** Asks for a metadata context, such as `base:allocation` (libnbd: `nbd_add_meta_context`). Before connecting. */
+  addMetaContext(name: string): void {
+    this.#check('addMetaContext', WHEN_CREATED_OR_NEGOTIATING);
+    const { settings } = this.#lifecycle;
+    settings.metaContexts = [...settings.metaContexts, checkName('addMetaContext', name)];
+  }
+
+  /** Asks for no context any more (libnbd: `nbd_clear_meta_contexts`). */
+  clearMetaContexts(): void {
+    this.#check('clearMetaContexts', WHEN_CREATED_OR_NEGOTIATING);
+    this.#lifecycle.settings.metaContexts = [];
+  }
+
+  /** How many contexts are asked for (libnbd: `nbd_get_nr_meta_contexts`). */
+  getNrMetaContexts(): number {
+    return this.#lifecycle.settings.metaContexts.length;
+  }
+
+  /** The i-th context that is asked for (libnbd: `nbd_get_meta_context`). */
+  getMetaContext(i: number): string {
+    const name = this.#lifecycle.settings.metaContexts[i];
+    if (name !== undefined) return name;
+    throw new NbdStrictError(`getMetaContext: there is no context ${i}`, { code: 'EINVAL', syscall: 'getMetaContext' });
+  }
+
+  // ── Facts about the export ────────────────────────────────────────────────────────────────────────────────────
+  // Readable while negotiating (once the server has told), connected, and after a clean close. Else they throw
+  // NbdStateError: ENOTCONN before connecting, EINVAL after.
+
+  /** Size of the export in bytes (libnbd: `nbd_get_size`). Exact up to 2^64 - 1. */
+  getSize(): bigint {
+    return this.#info.size('getSize');
+  }
+
+  /**
+   * A block-size constraint in bytes (libnbd: `nbd_get_block_size`), 0 where the server advertised none.
+   *
+   * @param sizeType `SIZE_MINIMUM`, `SIZE_PREFERRED`, `SIZE_MAXIMUM`, or `SIZE_PAYLOAD`: the longest write.
+   */
+  getBlockSize(sizeType: number): number {
+    return this.#info.blockSize('getBlockSize', sizeType);
+  }
+
+  /** `oldstyle`, `newstyle` or `newstyle-fixed` (libnbd: `nbd_get_protocol`). */
+  getProtocol(): ProtocolName {
+    return this.#info.protocol('getProtocol');
+  }
+
+  /** Whether replies are structured (libnbd: `nbd_get_structured_replies_negotiated`). */
+  getStructuredRepliesNegotiated(): boolean {
+    return this.#info.negotiated('getStructuredRepliesNegotiated', 'structuredReplies');
+  }
+
+  /** Whether headers are extended (libnbd: `nbd_get_extended_headers_negotiated`). */
+  getExtendedHeadersNegotiated(): boolean {
+    return this.#info.negotiated('getExtendedHeadersNegotiated', 'extendedHeaders');
+  }
+
+  /** Whether the connection is encrypted (libnbd: `nbd_get_tls_negotiated`). */
+  getTlsNegotiated(): boolean {
+    return this.#info.negotiated('getTlsNegotiated', 'tls');
+  }
+
+  /** The server's own name for the export; needs `fullInfo` (libnbd: `nbd_get_canonical_export_name`). */
+  getCanonicalExportName(): string {
+    return this.#info.text('getCanonicalExportName', 'canonicalName');
+  }
+
+  /** The server's description of the export; needs `fullInfo` (libnbd: `nbd_get_export_description`). */
+  getExportDescription(): string {
+    return this.#info.text('getExportDescription', 'description');
+  }
+
+  /** Whether writes are refused (libnbd: `nbd_is_read_only`). */
+  isReadOnly(): boolean {
+    return this.#info.flag('isReadOnly', c.NBD_FLAG_READ_ONLY);
+  }
+
+  /** Whether the medium rotates, so that order matters (libnbd: `nbd_is_rotational`). */
+  isRotational(): boolean {
+    return this.#info.flag('isRotational', c.NBD_FLAG_ROTATIONAL);
+  }
+
+  /** Whether `flush` is supported (libnbd: `nbd_can_flush`). */
+  canFlush(): boolean {
+    return this.#info.flag('canFlush', c.NBD_FLAG_SEND_FLUSH);
+  }
+
+  /** Whether `CMD_FLAG_FUA` is supported (libnbd: `nbd_can_fua`). */
+  canFua(): boolean {
+    return this.#info.flag('canFua', c.NBD_FLAG_SEND_FUA);
+  }
+
+  /** Whether `trim` is supported (libnbd: `nbd_can_trim`). */
+  canTrim(): boolean {
+    return this.#info.flag('canTrim', c.NBD_FLAG_SEND_TRIM);
+  }
+
+  /** Whether `zero` is supported (libnbd: `nbd_can_zero`). */
+  canZero(): boolean {
+    return this.#info.flag('canZero', c.NBD_FLAG_SEND_WRITE_ZEROES);
+  }
+
+  /** Whether `CMD_FLAG_FAST_ZERO` is supported (libnbd: `nbd_can_fast_zero`). */
+  canFastZero(): boolean {
+    return this.#info.flag('canFastZero', c.NBD_FLAG_SEND_FAST_ZERO);
+  }
+
+  /** Whether `CMD_FLAG_DF` is supported (libnbd: `nbd_can_df`). */
+  canDf(): boolean {
+    return this.#info.flag('canDf', c.NBD_FLAG_SEND_DF);
+  }
+
+  /** Whether several connections see the same data (libnbd: `nbd_can_multi_conn`). */
+  canMultiConn(): boolean {
+    return this.#info.flag('canMultiConn', c.NBD_FLAG_CAN_MULTI_CONN);
+  }
+
+  /** Whether `cache` is supported (libnbd: `nbd_can_cache`). */
+  canCache(): boolean {
+    return this.#info.flag('canCache', c.NBD_FLAG_SEND_CACHE);
+  }
+
+  /** Whether block status takes a filter (libnbd: `nbd_can_block_status_payload`). */
+  canBlockStatusPayload(): boolean {
+    return this.#info.flag('canBlockStatusPayload', c.NBD_FLAG_BLOCK_STATUS_PAYLOAD);
+  }
+
+  /** Whether the server agreed to a metadata context (libnbd: `nbd_can_meta_context`). */
+  canMetaContext(name: string): boolean {
+    return this.#info.metaContext('canMetaContext', checkName('canMetaContext', name));
+  }
+
+  // ── State ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Where the connection is (libnbd: `nbd_connection_state`). */
+  connectionState(): ConnectionState {
+    return this.#lifecycle.state;
+  }
+
+  /** Not connecting yet (libnbd: `nbd_aio_is_created`). */
+  aioIsCreated(): boolean {
+    return this.#lifecycle.phase === 'created';
+  }
+
+  /** Connecting or in the handshake (libnbd: `nbd_aio_is_connecting`). */
+  aioIsConnecting(): boolean {
+    return this.#lifecycle.phase === 'connecting';
+  }
+
+  /** In option mode, waiting for `opt*` calls (libnbd: `nbd_aio_is_negotiating`). */
+  aioIsNegotiating(): boolean {
+    return this.#lifecycle.phase === 'negotiating';
+  }
+
+  /** Connected, nothing in flight (libnbd: `nbd_aio_is_ready`). */
+  aioIsReady(): boolean {
+    return this.#lifecycle.state === 'ready';
+  }
+
+  /** Connected, with commands in flight (libnbd: `nbd_aio_is_processing`). */
+  aioIsProcessing(): boolean {
+    return this.#lifecycle.state === 'processing';
+  }
+
+  /** Ended by either side in good order (libnbd: `nbd_aio_is_closed`). */
+  aioIsClosed(): boolean {
+    return this.#lifecycle.phase === 'closed';
+  }
+
+  /** Ended by an error (libnbd: `nbd_aio_is_dead`). */
+  aioIsDead(): boolean {
+    return this.#lifecycle.phase === 'dead';
+  }
+
+  /** Bytes sent, before encryption (libnbd: `nbd_stats_bytes_sent`). */
+  statsBytesSent(): bigint {
+    return BigInt(this.#lifecycle.bytesSent);
+  }
+
+  /** Options and commands sent (libnbd: `nbd_stats_chunks_sent`). */
+  statsChunksSent(): bigint {
+    return BigInt(this.#lifecycle.chunksSent);
+  }
+
+  /** Bytes received, after decryption (libnbd: `nbd_stats_bytes_received`). */
+  statsBytesReceived(): bigint {
+    return BigInt(this.#lifecycle.bytesReceived);
+  }
+
+  /** The greeting, and each reply or chunk of one, received (libnbd: `nbd_stats_chunks_received`). */
+  statsChunksReceived(): bigint {
+    return BigInt(this.#lifecycle.chunksReceived);
+  }
+}

@@ -1,0 +1,72 @@
+// What the opt* methods run: the handshake's options with libnbd's rules around them. A refusal is thrown; where
+// libnbd answers with a boolean it is `false`.
+
+import { NbdError, type NbdOptionError, NbdStateError } from '../errors.js';
+import * as c from '../protocol/constants.js';
+import { type Handshake } from '../protocol/handshake/effects.js';
+import { open } from '../protocol/handshake/negotiate.js';
+import { infoOrGo } from '../protocol/handshake/opt-info.js';
+import { list, type ListedExport } from '../protocol/handshake/opt-list.js';
+import { type HandshakeSession } from '../protocol/handshake/session.js';
+
+export type OptionRun<Result> = (session: HandshakeSession) => Handshake<Result>;
+
+/** The plain newstyle handshake knows no option but EXPORT_NAME. */
+function requireFixed(session: HandshakeSession): void {
+  if (session.isFixedNewstyle) return;
+  throw new NbdStateError('the server does not speak the fixed newstyle handshake, which has this option', {
+    code: 'ENOTSUP',
+  });
+}
+
+/** The result, with an error that was returned thrown instead. */
+function unwrap<Result>(result: Result | NbdError | null): Result {
+  if (result instanceof NbdError) throw result;
+  return result as Result;
+}
+
+export function* optGo(session: HandshakeSession): Handshake<void> {
+  unwrap(yield* open(session));
+}
+
+export function* optInfo(session: HandshakeSession): Handshake<void> {
+  requireFixed(session);
+  unwrap(yield* infoOrGo(session, c.NBD_OPT_INFO));
+}
+
+export function* optList(session: HandshakeSession): Handshake<readonly ListedExport[]> {
+  requireFixed(session);
+  return unwrap(yield* list(session));
+}
+
+/** An option that lists or sets contexts. */
+type MetaContextOption = (
+  session: HandshakeSession,
+  queries: readonly string[],
+) => Handshake<NbdOptionError | readonly string[]>;
+
+export function optMetaContext(option: MetaContextOption, queries: readonly string[]): OptionRun<readonly string[]> {
+  return function* (session) {
+    requireFixed(session);
+    return unwrap(yield* option(session, queries));
+  };
+}
+
+/** An option that is acknowledged or refused. */
+type SimpleOption = (session: HandshakeSession) => Handshake<NbdOptionError | null>;
+
+/** True when the server agreed, false when it refused. */
+export function optBoolean(option: SimpleOption): OptionRun<boolean> {
+  return function* (session) {
+    requireFixed(session);
+    return (yield* option(session)) === null;
+  };
+}
+
+/** Throws the refusal. */
+export function optRequired(option: SimpleOption): OptionRun<void> {
+  return function* (session) {
+    requireFixed(session);
+    unwrap(yield* option(session));
+  };
+}

@@ -1,0 +1,130 @@
+// A server that misbehaves on request: it follows the protocol to the letter except where its script says otherwise,
+// and keeps a record of everything that the client sent.
+
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer, type Server, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type Duplex } from 'node:stream';
+
+import { PeerRecording } from './recording.js';
+import { Plan, type PeerScript } from './script.js';
+import { PeerSession } from './session.js';
+import { Wire } from './wire.js';
+
+/** Where a scripted peer listens. */
+export interface ListenOptions {
+  /** A Unix socket in a temporary folder, or a TCP port of the loopback interface that the system chooses. */
+  readonly transport?: 'unix' | 'tcp';
+}
+
+const HOST = '127.0.0.1';
+
+/**
+ * A scripted NBD server.
+ *
+ * ```ts
+ * await using peer = await ScriptedPeer.listen({
+ *   reply: ({ cookie }) => simpleReply(5, cookie),
+ * });
+ * const connection = await NbdConnection.connect(peer.uri());
+ * await assert.rejects(connection.pread(512, 0), { code: 'EIO' });
+ * assert.equal(peer.connection.commands[0].length, 512n);
+ * ```
+ */
+export class ScriptedPeer implements AsyncDisposable {
+  /** What each client sent, in the order in which they connected. */
+  readonly connections: PeerRecording[] = [];
+  /** The socket's path; undefined on TCP. */
+  readonly socketPath: string | undefined;
+  /** The address; undefined on a Unix socket. */
+  readonly host: string | undefined;
+  readonly port: number | undefined;
+  readonly #server: Server;
+  readonly #folder: string | undefined;
+  readonly #sockets = new Set<Socket>();
+  #stopping: Promise<void> | undefined;
+
+  private constructor(server: Server, folder: string | undefined, scriptFor: (index: number) => PeerScript) {
+    this.#server = server;
+    this.#folder = folder;
+    const address = server.address();
+    if (typeof address === 'string') this.socketPath = address;
+    else {
+      this.host = HOST;
+      this.port = address?.port;
+    }
+    server.on('connection', (socket) => {
+      this.#sockets.add(socket);
+      socket.once('close', () => this.#sockets.delete(socket));
+      this.connections.push(serve(socket, scriptFor(this.connections.length)));
+    });
+  }
+
+  /**
+   * Starts a peer. Every connection gets the script anew; a function gets the connection's number, from 0, and
+   * gives its script.
+   */
+  static async listen(
+    script: PeerScript | ((index: number) => PeerScript) = {},
+    { transport = 'unix' }: ListenOptions = {},
+  ): Promise<ScriptedPeer> {
+    const folder = transport === 'unix' ? await mkdtemp(join(tmpdir(), 'nbd-peer-')) : undefined;
+    const server = createServer({ allowHalfOpen: true });
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(folder === undefined ? { host: HOST, port: 0 } : { path: join(folder, 'socket') }, resolve);
+    });
+    return new ScriptedPeer(server, folder, typeof script === 'function' ? script : () => script);
+  }
+
+  /** Plays the server on a stream that is there already, and gives its record. */
+  static attach(stream: Duplex, script: PeerScript = {}): PeerRecording {
+    return serve(stream, script);
+  }
+
+  /** The record of the first client; throws when none has come. */
+  get connection(): PeerRecording {
+    const [first] = this.connections;
+    if (first === undefined) throw new Error('no client has connected');
+    return first;
+  }
+
+  /** The NBD URI of an export. */
+  uri(exportName = ''): string {
+    const path = encodeURIComponent(exportName);
+    return this.socketPath === undefined
+      ? `nbd://${HOST}:${String(this.port)}/${path}`
+      : `nbd+unix:///${path}?socket=${this.socketPath}`;
+  }
+
+  /** Resolves when every client that has come is gone. */
+  async idle(): Promise<void> {
+    await Promise.all(this.connections.map((connection) => connection.done));
+  }
+
+  /** Ends all connections, stops listening and removes the socket. Idempotent. */
+  stop(): Promise<void> {
+    return (this.#stopping ??= this.#stop());
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
+  }
+
+  async #stop(): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    for (const socket of this.#sockets) socket.destroy();
+    await closed;
+    if (this.#folder !== undefined) await rm(this.#folder, { recursive: true, force: true });
+  }
+}
+
+function serve(stream: Duplex, script: PeerScript): PeerRecording {
+  const recording = new PeerRecording();
+  // A mistake in a script is told by the record: an exception here would end the process.
+  new PeerSession(new Wire(stream, recording), new Plan(script), recording).run().catch((error: unknown) => {
+    recording.violations.push(`the script failed: ${String(error)}`);
+  });
+  return recording;
+}

@@ -1,0 +1,185 @@
+// Every example: short, importing the package by its name, correct to the type checker, and run as a user runs it.
+
+import { describe, expect, it } from '@jest/globals';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { importsOf } from '../support/layers.js';
+import {
+  describeWith,
+  runTool,
+  startNbdkit,
+  startNbdServer,
+  startQemuNbd,
+  type ToolResult,
+} from '../support/real-servers.js';
+import { ROOT, typeCheck } from '../support/type-check.js';
+
+const MAX_LINES = 60;
+
+const files = readdirSync(join(ROOT, 'examples'), { recursive: true, encoding: 'utf8' })
+  .filter((path) => path.endsWith('.ts'))
+  .map((path) => ({ path: `examples/${path}`, text: readFileSync(join(ROOT, 'examples', path), 'utf8') }));
+
+/** Runs an example in a process of its own; the colours of a developer's terminal must not be in its output. */
+function run(name: string, ...args: readonly string[]): Promise<ToolResult> {
+  return runTool(process.execPath, ['--import', 'tsx', `examples/${name}.ts`, ...args], {
+    cwd: ROOT,
+    env: { FORCE_COLOR: '0' },
+  });
+}
+
+const linesOf = (output: string): string[] => output.split('\n').filter((line) => line !== '');
+
+/** What each prints, line by line and to the end; a pattern where a line holds a number that varies. */
+const OUTPUT: Readonly<Record<string, readonly (string | RegExp)[]>> = {
+  hello: ['the export has 1048576 bytes', 'Hello, block device!', 'Bye.', '<Buffer 00 00 00 00>'],
+  map: [
+    '0 +131072 data',
+    '131072 +549755682816 hole, zero',
+    '549755813888 +65536 data',
+    '549755879424 +549755748352 hole, zero',
+  ],
+  cookies: [
+    'issued Set(4) { 1n, 2n, 3n, 4n } in flight: 4',
+    'cookie 3: EIO',
+    'cookie 1: done',
+    'cookie 2: done',
+    'cookie 4: done',
+    'cookie 5: called back',
+    'unknown by now: false',
+  ],
+  abort: [
+    'onTheWire: rejected, with the reason',
+    'waiting: rejected, with the reason',
+    'the server got 1',
+    'still in flight: 1',
+    'after the reply: 0',
+    'too slow: TimeoutError',
+  ],
+  'in-memory': [
+    'scratch: a TiB that costs what is written',
+    'far out',
+    'pattern: read-only true, 8 bytes at 512: 0000000000000200',
+    /^NbdCommandError: pread of 512 bytes at offset 0: .*EIO.*"a bad sector"$/,
+    'requests: 3 errors: 1',
+  ],
+  errors: [
+    'a port without a server: nobody listens there',
+    'an unknown export: ENOENT, the server refuses export tape',
+    'a read: fine',
+    'a read beyond the end: EINVAL, refused here, nothing was sent',
+    'a write: EPERM, refused here, nothing was sent',
+    'half a byte: EINVAL, refused here, nothing was sent',
+    'a failing read: EIO, said the server: a bad sector',
+    'the next read: fine',
+    /^a lost connection: the connection is gone, because: NbdConnectionError: /,
+  ],
+  backend: [
+    'can cache: true, can flush: false',
+    'read-only: true',
+    'first read: slow',
+    'same again: fast',
+    'prefetch: slow',
+    'read what was prefetched: fast',
+  ],
+  backpressure: [
+    'created -> connecting',
+    'connecting -> ready',
+    /^(ready|processing) -> closed$/,
+    'closed in good order',
+    '40 writes, 0 failed, at most 6 at a time, some refused at first',
+    "traced: Map(1) { 'pwrite' => 40 }",
+  ],
+  prefetch: [
+    /^Started a server in this process, with an export of 64 MiB\./,
+    'Connected: an export of 64.0 MiB.',
+    'Prefetched: 16.0 MiB of 64.0 MiB (25 %)',
+    'Prefetched: 32.0 MiB of 64.0 MiB (50 %)',
+    'Prefetched: 48.0 MiB of 64.0 MiB (75 %)',
+    'Prefetched: 64.0 MiB of 64.0 MiB (100 %)',
+    'The server took 64 cache commands.',
+    'Fire and forget: cookies 1, 2, 3 are in flight, and nothing waits for them.',
+    /^All three have completed, as polling told; it took \d+ rounds\.$/,
+    /^Cancelled one by AbortSignal: it rejected with "Error: no longer wanted"\./,
+    'Read all 64 MiB back: every byte is as it should be. Done.',
+  ],
+};
+
+describe('examples/', () => {
+  it('is correct to the type checker', () => {
+    expect(typeCheck(new Map(files.map(({ path }) => [path, null]))).errors).toEqual([]);
+  });
+
+  it.each(files)('$path is short and imports the package by name', (file) => {
+    expect(file.text.split('\n').length - 1).toBeLessThanOrEqual(MAX_LINES);
+    for (const imported of importsOf(file)) {
+      expect(imported).toMatch(/^(nbd-sdk(\/server)?|node:[\w/]+|\.\/(support\/)?[\w-]+\.js)$/);
+    }
+  });
+
+  it('is run, all of it', () => {
+    const programs = files
+      .map(({ path }) => /^examples\/([\w-]+)\.ts$/.exec(path)?.[1])
+      .filter((name) => name !== undefined);
+    expect(programs.sort()).toEqual(Object.keys(OUTPUT).sort());
+  });
+
+  it.each(Object.entries(OUTPUT))('%s prints what it says and ends by itself', async (name, expected) => {
+    const { code, stdout, stderr } = await run(name);
+    expect(stderr).toBe('');
+    expect(linesOf(stdout)).toEqual(
+      expected.map((line): unknown => (typeof line === 'string' ? line : expect.stringMatching(line))),
+    );
+    expect(code).toBe(0);
+  });
+});
+
+describe('prefetch URI', () => {
+  it('says in one line why it could not connect', async () => {
+    const { code, stdout, stderr } = await run('prefetch', 'nbd://127.0.0.1:1');
+    expect(linesOf(stderr)).toEqual([expect.stringMatching(/^NbdConnectionError ECONNREFUSED: /)]);
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+  });
+});
+
+const PREFETCHED = [
+  'Connected: an export of 10.0 MiB.',
+  'Prefetched: 10.0 MiB of 10.0 MiB (100 %)',
+  'The server took 10 cache commands.',
+];
+
+describeWith(['nbdkit'], 'prefetch URI of nbdkit', () => {
+  it('has the server prefetch the export', async () => {
+    await using server = await startNbdkit({ plugin: 'memory', args: ['10M'], filters: ['stats'] });
+    const { code, stdout } = await run('prefetch', server.uri());
+    expect(linesOf(stdout)).toEqual(expect.arrayContaining(PREFETCHED));
+    expect(code).toBe(0);
+  });
+
+  it('says so when the server has no cache command', async () => {
+    await using server = await startNbdkit({ plugin: 'memory', args: ['10M'], filters: ['nocache'] });
+    const { code, stdout, stderr } = await run('prefetch', server.uri());
+    expect(linesOf(stdout)).toEqual(['Connected: an export of 10.0 MiB.']);
+    expect(stderr).toMatch(/^This server has no cache command/);
+    expect(code).toBe(1);
+  });
+});
+
+describeWith(['qemu-nbd'], 'prefetch URI of qemu-nbd', () => {
+  it('has the server prefetch the export', async () => {
+    await using server = await startQemuNbd({ size: 10 * 1024 * 1024 });
+    const { code, stdout } = await run('prefetch', server.uri());
+    expect(linesOf(stdout)).toEqual(expect.arrayContaining(PREFETCHED));
+    expect(code).toBe(0);
+  });
+});
+
+describeWith(['nbd-server'], 'prefetch URI of nbd-server', () => {
+  it('says so, for nbd-server has no cache command', async () => {
+    await using server = await startNbdServer({ size: 10 * 1024 * 1024 });
+    const { code, stderr } = await run('prefetch', server.uri());
+    expect(stderr).toMatch(/^This server has no cache command/);
+    expect(code).toBe(1);
+  });
+});

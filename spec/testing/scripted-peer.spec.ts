@@ -1,0 +1,517 @@
+// The scripted peer, seen from a raw socket: what it says by default, what a script makes it say, what it records.
+
+import { afterEach, describe, expect, it } from '@jest/globals';
+import { connect, type Socket } from 'node:net';
+import { once } from 'node:events';
+import { connect as tlsConnect } from 'node:tls';
+
+import {
+  blockSizeInfo,
+  chunk,
+  close,
+  DEFAULT_FLAGS,
+  DEFAULT_SIZE,
+  exportInfo,
+  extendedChunk,
+  fin,
+  greeting,
+  join,
+  type ListenOptions,
+  metaContext,
+  mode,
+  oldstyle,
+  on,
+  optionReply,
+  pattern,
+  type PeerScript,
+  quiet,
+  rawplain,
+  recv,
+  repeat,
+  rst,
+  ScriptedPeer,
+  seq,
+  simpleReply,
+  sleep,
+  stall,
+  tls,
+  trickle,
+  u16,
+  u32,
+  u64,
+  u8,
+} from '../../lib/testing/index.js';
+import { makeCertificates } from '../support/certificates.js';
+import { describeWith } from '../support/tools.js';
+
+const [EXPORT_NAME, ABORT, LIST, STARTTLS, INFO, GO, SR, SETMETA, EXT] = [1, 2, 3, 5, 6, 7, 8, 10, 11];
+const [READ, WRITE, DISC, FLUSH, BLOCK_STATUS] = [0, 1, 2, 3, 7];
+
+/** A client that only moves bytes. */
+class RawClient {
+  readonly socket: Socket;
+  segments = 0;
+  error: NodeJS.ErrnoException | undefined;
+  #bytes = Buffer.alloc(0);
+  #ended = false;
+  #wake = (): void => {};
+
+  constructor(peer: ScriptedPeer) {
+    const { socketPath, host, port } = peer;
+    this.socket = socketPath === undefined ? connect({ host: host!, port: port! }) : connect(socketPath);
+    this.socket.on('data', (bytes) => {
+      this.segments++;
+      this.#bytes = Buffer.concat([this.#bytes, bytes]);
+      this.#wake();
+    });
+    this.socket.on('end', () => {
+      this.#ended = true;
+      this.#wake();
+    });
+    this.socket.on('error', (error) => {
+      this.error = error;
+    });
+    this.socket.on('close', () => {
+      this.#ended = true;
+      this.#wake();
+    });
+  }
+
+  async read(count: number): Promise<Buffer> {
+    while (this.#bytes.length < count && !this.#ended) await new Promise<void>((resolve) => (this.#wake = resolve));
+    const bytes = this.#bytes.subarray(0, count);
+    this.#bytes = this.#bytes.subarray(count);
+    return bytes;
+  }
+
+  rest(): Promise<Buffer> {
+    return this.read(Number.MAX_SAFE_INTEGER);
+  }
+
+  send(...parts: (Uint8Array | string)[]): void {
+    this.socket.write(join(...parts));
+  }
+
+  option(option: number, data: Uint8Array | string = ''): void {
+    const bytes = join(data);
+    this.send('IHAVEOPT', u32(option), u32(bytes.length), bytes);
+  }
+
+  go(name = ''): void {
+    this.option(GO, join(u32(name.length), name, u16(0)));
+  }
+
+  command(type: number, cookie: number, offset: number, length: number, flags = 0): void {
+    this.send(u32(0x25609513), u16(flags), u16(type), u64(cookie), u64(offset), u32(length));
+  }
+
+  async closed(): Promise<void> {
+    if (!this.socket.closed) await once(this.socket, 'close').catch(() => undefined);
+  }
+}
+
+let peer: ScriptedPeer | undefined;
+let client: RawClient | undefined;
+
+afterEach(async () => {
+  client?.socket.destroy();
+  await peer?.stop();
+});
+
+async function start(script: PeerScript, options?: ListenOptions): Promise<{ peer: ScriptedPeer; client: RawClient }> {
+  peer = await ScriptedPeer.listen(script, options);
+  client = new RawClient(peer);
+  return { peer, client };
+}
+
+/** Into the transmission phase with simple replies. */
+async function enter(script: PeerScript, options?: ListenOptions) {
+  const both = await start(script, options);
+  await both.client.read(18);
+  both.client.send(u32(3));
+  both.client.go();
+  await both.client.read(20 + 12 + 20);
+  return both;
+}
+
+const INFO_AND_ACK = join(optionReply(GO, 3, exportInfo()), optionReply(GO, 1));
+
+describe('the messages', () => {
+  it('have the bytes that the protocol says', () => {
+    expect(greeting().toString('latin1')).toBe('NBDMAGICIHAVEOPT\0\x03');
+    expect(optionReply(GO, 1).toString('hex')).toBe('0003e889045565a9' + '00000007' + '00000001' + '00000000');
+    expect(optionReply(LIST, 0x80000001, 'no', { length: 9 }).toString('hex')).toBe(
+      '0003e889045565a9' + '00000003' + '80000001' + '00000009' + '6e6f',
+    );
+    expect(exportInfo(2 ** 32, 3).toString('hex')).toBe('0000' + '0000000100000000' + '0003');
+    expect(blockSizeInfo(1, 4096, 1 << 25).toString('hex')).toBe('0003' + '00000001' + '00001000' + '02000000');
+    expect(simpleReply(5, 7, 'x').toString('hex')).toBe('67446698' + '00000005' + '0000000000000007' + '78');
+    expect(chunk(1, 0x8001, 7, 'x').toString('hex')).toBe(
+      '668e33ef' + '0001' + '8001' + '0000000000000007' + '00000001' + '78',
+    );
+    expect(extendedChunk(1, 1, 7, 8, 'x', { length: 2n ** 32n }).toString('hex')).toBe(
+      '6e8a278c' + '0001' + '0001' + '0000000000000007' + '0000000000000008' + '0000000100000000' + '78',
+    );
+    expect(oldstyle(1, 2, 3).subarray(0, 28).toString('hex')).toBe(
+      '4e42444d41474943' + '0000420281861253' + '0000000000000001' + '0002' + '0003',
+    );
+    expect(oldstyle()).toHaveLength(152);
+    expect(metaContext(2, 'a:b').toString('hex')).toBe('00000002' + '613a62');
+    expect(join(u8(255), u64(-1)).toString('hex')).toBe('ff'.repeat(9));
+    expect(DEFAULT_FLAGS).toBe(0xded);
+  });
+
+  it('have contents that depend on the offset alone', () => {
+    expect([...pattern(0, 4)]).toEqual([0, 7, 14, 21]);
+    expect(pattern(300, 1)[0]).toBe((7 * 300 + 1) & 255);
+    expect(pattern(2n ** 63n + 255n, 3)).toEqual(pattern(255, 3));
+    expect(pattern(65530, 70000).subarray(6, 100)).toEqual(pattern(0, 94));
+  });
+});
+
+describe('a peer without a script', () => {
+  it('greets, negotiates and answers in simple replies', async () => {
+    const { peer, client } = await start({});
+    expect(await client.read(18)).toEqual(greeting(3));
+    client.send(u32(3));
+    client.option(STARTTLS);
+    expect(await client.read(20)).toEqual(optionReply(STARTTLS, 0x80000001));
+    client.option(EXT);
+    expect(await client.read(20)).toEqual(optionReply(EXT, 0x80000001));
+    client.option(LIST);
+    expect(await client.read(69)).toEqual(
+      join(optionReply(LIST, 2, u32(0)), optionReply(LIST, 2, join(u32(1), 'a')), optionReply(LIST, 1)),
+    );
+    client.go();
+    expect(await client.read(52)).toEqual(INFO_AND_ACK);
+    client.command(READ, 1, 4096, 512);
+    expect(await client.read(16 + 512)).toEqual(simpleReply(0, 1, pattern(4096, 512)));
+    client.command(WRITE, 2, 0, 3);
+    client.send('abc');
+    expect(await client.read(16)).toEqual(simpleReply(0, 2));
+    client.command(READ, 3, DEFAULT_SIZE, 1);
+    expect(await client.read(16)).toEqual(simpleReply(22, 3));
+    client.command(DISC, 4, 0, 0);
+    expect(await client.rest()).toHaveLength(0);
+    await peer.idle();
+    const seen = peer.connection;
+    expect(seen.clientFlags).toBe(3);
+    expect(seen.options.map((option) => option.option)).toEqual([STARTTLS, EXT, LIST, GO]);
+    expect(seen.commands.map(({ type, cookie }) => [type, cookie])).toEqual([
+      [READ, 1n],
+      [WRITE, 2n],
+      [READ, 3n],
+      [DISC, 4n],
+    ]);
+    expect(seen.payloadOf(seen.commands[1]!)?.toString()).toBe('abc');
+    expect(seen).toMatchObject({ ending: 'fin', violations: [], inTransmission: true, tls: false });
+    expect(seen.raw).toHaveLength(seen.bytesReceived);
+  });
+
+  it('answers in structured replies with block status once they are granted', async () => {
+    const { client } = await start({ blockSize: [1, 4096, 1 << 25] });
+    await client.read(18);
+    client.send(u32(3));
+    client.option(SR);
+    expect(await client.read(20)).toEqual(optionReply(SR, 1));
+    client.option(SETMETA, join(u32(0), u32(1), u32(15), 'base:allocation'));
+    expect(await client.read(59)).toEqual(
+      join(optionReply(SETMETA, 4, metaContext(1, 'base:allocation')), optionReply(SETMETA, 1)),
+    );
+    client.option(INFO, join(u32(0), u16(0)));
+    expect(await client.read(32 + 34 + 20)).toHaveLength(86);
+    client.go();
+    await client.read(86);
+    client.command(READ, 1, 0, 4);
+    expect(await client.read(32)).toEqual(chunk(1, 1, 1, join(u64(0), pattern(0, 4))));
+    client.command(FLUSH, 2, 0, 0);
+    expect(await client.read(20)).toEqual(chunk(1, 0, 2));
+    client.command(BLOCK_STATUS, 3, 0, 4096);
+    expect(await client.read(32)).toEqual(chunk(1, 5, 3, join(u32(1), u32(4096), u32(0))));
+    client.command(99, 4, 0, 1);
+    expect(await client.read(26)).toEqual(chunk(1, 0x8001, 4, join(u32(22), u16(0))));
+  });
+
+  it('takes extended headers where the script grants them', async () => {
+    const { peer, client } = await start({ extendedHeaders: true });
+    await client.read(18);
+    client.send(u32(3));
+    client.option(EXT);
+    expect(await client.read(20)).toEqual(optionReply(EXT, 1));
+    client.go();
+    await client.read(52);
+    client.send(u32(0x21e41c71), u16(0x20), u16(WRITE), u64(9), u64(512), u64(2), 'hi');
+    expect(await client.read(32)).toEqual(extendedChunk(1, 0, 9, 512));
+    client.command(FLUSH, 10, 0, 0);
+    await client.read(32);
+    expect(peer.connection.violations).toEqual(['a compact header in extended mode']);
+  });
+
+  it('does EXPORT_NAME, with zeroes for who did not decline them', async () => {
+    const { client } = await start({ handshakeFlags: 0 });
+    await client.read(18);
+    client.send(u32(0));
+    client.option(EXPORT_NAME, 'x');
+    expect(await client.read(134)).toEqual(join(u64(DEFAULT_SIZE), u16(DEFAULT_FLAGS), Buffer.alloc(124)));
+    client.command(READ, 1, 0, 1);
+    expect(await client.read(17)).toEqual(simpleReply(0, 1, pattern(0, 1)));
+  });
+
+  it('acknowledges ABORT and closes', async () => {
+    const { client } = await start({}, { transport: 'tcp' });
+    await client.read(18);
+    client.send(u32(3));
+    client.option(ABORT);
+    expect(await client.rest()).toEqual(optionReply(ABORT, 1));
+  });
+
+  it('serves several clients, each with the script anew', async () => {
+    peer = await ScriptedPeer.listen((index) => ({ handshakeFlags: index }));
+    const first = new RawClient(peer);
+    expect(await first.read(18)).toEqual(greeting(0));
+    const second = new RawClient(peer);
+    expect(await second.read(18)).toEqual(greeting(1));
+    expect(peer.connections).toHaveLength(2);
+    first.socket.destroy();
+    second.socket.destroy();
+    await peer.idle();
+  });
+});
+
+describe('a script', () => {
+  it('replaces the greeting, whole, in pieces or as oldstyle', async () => {
+    const { client } = await start({ greet: [greeting().subarray(0, 9), close()] });
+    expect(await client.rest()).toEqual(greeting().subarray(0, 9));
+    await peer?.stop();
+    const old = await start({ greet: oldstyle() });
+    await old.client.read(152);
+    old.client.command(READ, 1, 0, 2);
+    expect(await old.client.read(18)).toEqual(simpleReply(0, 1, pattern(0, 2)));
+  });
+
+  it('replaces the answer to an option, each time or the n-th time', async () => {
+    const { client } = await start({
+      on: [on(LIST, optionReply(LIST, 0x80000002), 2), on(SR, ({ option }) => optionReply(option, 1))],
+      structuredReplies: false,
+    });
+    await client.read(18);
+    client.send(u32(3));
+    client.option(LIST);
+    expect(await client.read(69)).toHaveLength(69);
+    client.option(LIST);
+    expect(await client.read(20)).toEqual(optionReply(LIST, 0x80000002));
+    client.option(SR);
+    expect(await client.read(20)).toEqual(optionReply(SR, 1));
+    client.go();
+    await client.read(52);
+    client.command(FLUSH, 1, 0, 0);
+    expect(await client.read(20)).toEqual(chunk(1, 0, 1));
+  });
+
+  it('answers one command otherwise, then answers well', async () => {
+    const { client, peer } = await enter({ reply: ({ cookie }) => simpleReply(5, cookie) });
+    client.command(READ, 1, 0, 512);
+    expect(await client.read(16)).toEqual(simpleReply(5, 1));
+    expect(peer.connection.mark).toMatchObject({ options: 1, commands: 1 });
+    client.command(READ, 2, 0, 1);
+    expect(await client.read(17)).toEqual(simpleReply(0, 2, pattern(0, 1)));
+  });
+
+  it('waits for several commands of a type', async () => {
+    const { client } = await enter({
+      reply: {
+        command: READ,
+        collect: 2,
+        steps: (a, b) => [simpleReply(0, b.cookie, b.data), simpleReply(0, a.cookie, a.data)],
+      },
+    });
+    client.command(READ, 1, 0, 1);
+    client.command(FLUSH, 2, 0, 0);
+    expect(await client.read(16)).toEqual(simpleReply(0, 2));
+    client.command(READ, 3, 7, 1);
+    expect(await client.read(34)).toEqual(join(simpleReply(0, 3, pattern(7, 1)), simpleReply(0, 1, pattern(0, 1))));
+  });
+
+  it('answers a write before its payload', async () => {
+    const { client, peer } = await enter({ afterWriteHeader: ({ cookie }) => simpleReply(28, cookie) });
+    client.command(WRITE, 1, 0, 4);
+    expect(await client.read(16)).toEqual(simpleReply(28, 1));
+    client.send('late');
+    client.command(FLUSH, 2, 0, 0);
+    expect(await client.read(16)).toEqual(simpleReply(0, 2));
+    expect(peer.connection.payloadOf(peer.connection.commands[0]!)?.toString()).toBe('late');
+  });
+
+  it('speaks first in the transmission phase, and after DISC', async () => {
+    const { client, peer } = await enter({
+      onTransmission: simpleReply(0, 1),
+      onDisconnect: [simpleReply(0, 99), fin()],
+    });
+    expect(await client.read(16)).toEqual(simpleReply(0, 1));
+    client.command(DISC, 1, 0, 0);
+    expect(await client.rest()).toEqual(simpleReply(0, 99));
+    client.send('xx');
+    client.socket.end();
+    await peer.idle();
+    expect(peer.connection.violations).toEqual(['2 bytes after NBD_CMD_DISC']);
+  });
+
+  it('stalls: sends nothing more and still records', async () => {
+    const { client, peer } = await enter({ reply: stall() });
+    client.command(READ, 1, 0, 1);
+    client.command(READ, 2, 0, 1);
+    client.command(DISC, 3, 0, 0);
+    client.socket.end();
+    expect(await client.rest()).toHaveLength(0);
+    await peer.idle();
+    expect(peer.connection.commands).toHaveLength(3);
+    expect(peer.connection.mark).toMatchObject({ commands: 1 });
+  });
+
+  it('trickles, repeats and counts', async () => {
+    const { client } = await enter(
+      { reply: [trickle(Buffer.from('abcdefgh'), 5), repeat(100_000, Buffer.from('x')), seq(3, (i) => u8(i))] },
+      { transport: 'tcp' },
+    );
+    client.segments = 0;
+    client.command(READ, 1, 0, 1);
+    expect((await client.read(8)).toString()).toBe('abcdefgh');
+    expect(client.segments).toBeGreaterThan(4);
+    expect((await client.read(100_000)).every((byte) => byte === 0x78)).toBe(true);
+    expect([...(await client.read(3))]).toEqual([0, 1, 2]);
+  });
+
+  it('stops repeating when the client is gone', async () => {
+    const { client, peer } = await enter({ reply: repeat(1e9, Buffer.alloc(1000)) });
+    client.command(READ, 1, 0, 1);
+    await client.read(1000);
+    client.socket.destroy();
+    await peer.idle();
+  });
+
+  it('resets on TCP', async () => {
+    const { client } = await enter({ reply: [recv(4), rst()] }, { transport: 'tcp' });
+    client.command(READ, 1, 0, 1);
+    client.send('four');
+    await client.closed();
+    expect(client.error?.code).toBe('ECONNRESET');
+  });
+
+  it('sleeps and changes the style of its answers', async () => {
+    const { client } = await enter({ reply: [sleep(50), mode('structured')] });
+    const before = Date.now();
+    client.command(READ, 1, 0, 1);
+    client.command(FLUSH, 2, 0, 0);
+    expect(await client.read(20)).toEqual(chunk(1, 0, 2));
+    expect(Date.now() - before).toBeGreaterThanOrEqual(45);
+  });
+
+  it('records that a client did not wait', async () => {
+    const { client, peer } = await start({ on: [on(SR, [quiet(50), optionReply(SR, 1)])] });
+    await client.read(18);
+    client.send(u32(3));
+    client.option(SR);
+    setTimeout(() => client.option(LIST), 20);
+    await client.read(20 + 69);
+    expect(peer.connection.violations).toEqual(['16 bytes while the client had to wait']);
+  });
+});
+
+describe('what the protocol forbids', () => {
+  const violations = async (act: (client: RawClient) => void | Promise<void>, script: PeerScript = {}) => {
+    const both = await enter(script);
+    await act(both.client);
+    both.client.socket.end();
+    await both.peer.idle();
+    return both.peer.connection.violations;
+  };
+
+  it.each<[string, (client: RawClient) => void]>([
+    ['command 0 of length 0', (c) => c.command(READ, 1, 0, 0)],
+    ['command 3 with an offset or a length', (c) => c.command(FLUSH, 1, 512, 0)],
+    ['command 0 with flags 0x1', (c) => c.command(READ, 1, 0, 1, 1)],
+    ['PAYLOAD_LEN in a compact header', (c) => c.send(u32(0x25609513), u16(0x20), u16(1), u64(1), u64(0), u32(1), 'x')],
+    ['unknown command 99', (c) => c.command(99, 1, 0, 1)],
+    ['something that is no command', (c) => c.send('nonsense')],
+  ])('%s', async (expected, act) => {
+    expect(await violations(act)).toEqual([expected]);
+  });
+
+  it('a cookie reused while it is in flight', async () => {
+    const reuse = (c: RawClient): void => {
+      c.command(READ, 7, 0, 1);
+      c.command(READ, 7, 1, 1);
+    };
+    expect(await violations(reuse, { reply: stall() })).toEqual([]);
+    expect(await violations(reuse, { reply: { collect: 2, steps: [] } })).toEqual(['cookie 7 reused in flight']);
+  });
+
+  it('in the handshake', async () => {
+    const { client, peer } = await start({ handshakeFlags: 1 });
+    await client.read(18);
+    client.send(u32(3));
+    client.option(SR, 'data');
+    await client.read(20);
+    client.option(GO, join(u32(0), u16(2), u16(3), u16(3)));
+    client.command(FLUSH, 1, 0, 0);
+    await client.read(52 + 20);
+    client.socket.destroy();
+    await peer.idle();
+    expect(peer.connection.violations).toEqual([
+      'client flags 0x2 that were not offered',
+      'option 8 with 4 bytes of data',
+      'an information request twice',
+      expect.stringMatching(/^bytes after option 7$/) as unknown,
+    ]);
+  });
+
+  it('a script that throws is told', async () => {
+    const { client, peer } = await enter({
+      reply: () => {
+        throw new Error('oops');
+      },
+    });
+    client.command(READ, 1, 0, 1);
+    await client.rest();
+    await peer.idle();
+    await new Promise(setImmediate);
+    expect(peer.connection.violations).toEqual(['the script failed: Error: oops']);
+  });
+});
+
+describeWith(['openssl'], 'TLS in a script', () => {
+  it('starts in the middle and lets plaintext through below', async () => {
+    await using certificates = await makeCertificates();
+    const { server, ca } = certificates;
+    const { client, peer } = await start({
+      tls: server,
+      on: [on(STARTTLS, [optionReply(STARTTLS, 1), tls()])],
+      reply: rawplain(Buffer.from('this is no TLS record')),
+    });
+    await client.read(18);
+    client.send(u32(3));
+    client.option(STARTTLS);
+    await client.read(20);
+    client.socket.removeAllListeners('data');
+    const secure = tlsConnect({ socket: client.socket, ca, servername: 'localhost' });
+    await once(secure, 'secureConnect');
+    const received: Buffer[] = [];
+    secure.on('data', (bytes: Buffer) => received.push(bytes));
+    const failed = once(secure, 'error');
+    secure.write(join('IHAVEOPT', u32(GO), u32(6), u32(0), u16(0)));
+    while (Buffer.concat(received).length < 52) await once(secure, 'data');
+    expect(Buffer.concat(received)).toEqual(INFO_AND_ACK);
+    secure.write(join(u32(0x25609513), u32(0), u64(1), u64(0), u32(1)));
+    await expect(failed)
+      .resolves.toMatchObject([{ code: expect.stringMatching(/SSL/) as unknown }])
+      .catch(() => {});
+    secure.destroy();
+    await peer.idle();
+    expect(peer.connection.options.map(({ option, tls }) => [option, tls])).toEqual([
+      [STARTTLS, false],
+      [GO, true],
+    ]);
+    expect(peer.connection.tls).toBe(true);
+    expect(peer.connection.raw.includes('IHAVEOPT\0\0\0\x07')).toBe(false);
+  });
+});
