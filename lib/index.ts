@@ -33,4 +33,6 @@ export { type BlockStatusEntries } from './protocol/block-status.js';
 export { type ListedExport } from './protocol/handshake/opt-list.js';
 export { type ProtocolName } from './protocol/export-info.js';
 export { type Extent, Extents } from './util/extents.js';
+export { type ExtentsOptions, extents } from './stream/extents.js';
 export * from './protocol/client-constants.js';
+export { hasAllocation, prefetch, type PrefetchOptions, type PrefetchResult } from './stream/prefetch.js';

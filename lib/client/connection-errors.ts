@@ -31,3 +31,9 @@ export function withContext(error: NbdError, what: string, syscall: string): Nbd
   if (error.syscall === undefined) Object.defineProperty(error, 'syscall', { value: syscall, enumerable: true });
   return error;
 }
+
+export const optionTimeout = (method: string, timeout: number): NbdConnectionError =>
+  new NbdConnectionError(`${method}: no answer within ${timeout} ms (connectTimeout)`, {
+    code: 'ETIMEDOUT',
+    syscall: method,
+  });

@@ -2,15 +2,16 @@
 // is the method fooBar.
 
 import { inspect } from 'node:util';
-import { NbdStrictError } from '../errors.js';
+import { type NbdError, NbdStrictError } from '../errors.js';
 import { SHUTDOWN_ABANDON_PENDING } from '../protocol/client-constants.js';
 import { type ChunkCallback, type CompletionCallback, type ExtentCallback } from '../protocol/command.js';
 import * as spec from '../protocol/commands.js';
+import { toCallback } from '../protocol/strict.js';
 import { isUri, type NbdUri, parseUri } from '../protocol/uri.js';
 import { type Extents } from '../util/extents.js';
 import { type Duplex } from 'node:stream';
 import { lifecycleOf } from './handle.js';
-import { NbdNegotiation } from './negotiation.js';
+import { NbdNegotiation, type OptionCallback } from './negotiation.js';
 import { type Lifecycle } from './lifecycle.js';
 import { type Target } from './opening.js';
 import { checkBits, checkName, checkSignal, type NbdConnectionOptions } from './options.js';
@@ -61,8 +62,10 @@ export class NbdConnection extends NbdNegotiation {
   ): Promise<NbdConnection> {
     const { signal, ...rest } = options;
     const connection = new NbdConnection(rest);
-    if (typeof target === 'string' || target instanceof URL) await connection.connectUri(String(target), signal);
-    else await connection.#connect('connect', () => namedTarget('connect', target), signal);
+    const isText = typeof target === 'string' || target instanceof URL;
+    const makeTarget = (): Target =>
+      isText ? connection.#applyUri('connect', String(target)) : namedTarget('connect', target);
+    await connection.#connect('connect', makeTarget, signal);
     return connection;
   }
 
@@ -91,24 +94,29 @@ export class NbdConnection extends NbdNegotiation {
     return this.#connect('connectSocket', () => streamTarget('connectSocket', stream), signal);
   }
 
-  /** Begins to connect (libnbd: `nbd_aio_connect_uri`); `stateChange`, `close` and `aioIs*` tell how it went. */
-  aioConnectUri(uri: string): void {
-    this.#begin('aioConnectUri', () => this.#applyUri('aioConnectUri', uri));
+  /**
+   * Begins to connect (libnbd: `nbd_aio_connect_uri`).
+   *
+   * @param completion Told once how it went; `stateChange` and `aioIs*` tell as well.
+   * @throws as {@link connectUri}, for what can be refused at once.
+   */
+  aioConnectUri(uri: string, completion?: OptionCallback | null): void {
+    this.#begin('aioConnectUri', completion, () => this.#applyUri('aioConnectUri', uri));
   }
 
   /** Begins to connect over TCP (libnbd: `nbd_aio_connect_tcp`). */
-  aioConnectTcp(host: string, port: number | string): void {
-    this.#begin('aioConnectTcp', () => tcpTarget('aioConnectTcp', host, port));
+  aioConnectTcp(host: string, port: number | string, completion?: OptionCallback | null): void {
+    this.#begin('aioConnectTcp', completion, () => tcpTarget('aioConnectTcp', host, port));
   }
 
   /** Begins to connect to a Unix socket (libnbd: `nbd_aio_connect_unix`). */
-  aioConnectUnix(path: string): void {
-    this.#begin('aioConnectUnix', () => unixTarget('aioConnectUnix', path));
+  aioConnectUnix(path: string, completion?: OptionCallback | null): void {
+    this.#begin('aioConnectUnix', completion, () => unixTarget('aioConnectUnix', path));
   }
 
   /** Begins to take over a connected stream (libnbd: `nbd_aio_connect_socket`). */
-  aioConnectSocket(stream: Duplex): void {
-    this.#begin('aioConnectSocket', () => streamTarget('aioConnectSocket', stream));
+  aioConnectSocket(stream: Duplex, completion?: OptionCallback | null): void {
+    this.#begin('aioConnectSocket', completion, () => streamTarget('aioConnectSocket', stream));
   }
 
   #connect(method: string, makeTarget: () => Target, signal?: AbortSignal): Promise<void> {
@@ -121,10 +129,17 @@ export class NbdConnection extends NbdNegotiation {
     }
   }
 
-  #begin(method: string, makeTarget: () => Target): void {
+  #begin(method: string, completion: OptionCallback | null | undefined, makeTarget: () => Target): void {
+    const callback = toCallback(completion, method, 'completion');
     this.#check(method, WHEN_CREATED);
-    // How it went is told by the state and the 'close' event.
-    this.#lifecycle.connect(makeTarget()).catch(() => undefined);
+    this.#lifecycle.connect(makeTarget()).then(
+      () => {
+        callback?.(null);
+      },
+      (error: unknown) => {
+        callback?.(error as NbdError);
+      },
+    );
   }
 
   #applyUri(method: string, text: unknown): Target {
@@ -355,11 +370,11 @@ export class NbdConnection extends NbdNegotiation {
     contexts?: readonly string[],
   ): Promise<unknown> {
     if (typeof rest[0] === 'function') {
-      const [extent, flags, signal] = rest as [ExtentCallback, number | undefined, AbortSignal | undefined];
-      return this.#commands.status(command, count, offset, extent, flags ?? 0, signal, contexts);
+      const [extent, flags = 0, signal] = rest as [ExtentCallback, number | undefined, AbortSignal | undefined];
+      return this.#commands.status(command, count, offset, extent, flags, signal, contexts);
     }
-    const [flags, signal] = rest as [number | undefined, AbortSignal | undefined];
-    return this.#commands.statusMap(command, count, offset, flags ?? 0, signal, contexts);
+    const [flags = 0, signal] = rest as [number | undefined, AbortSignal | undefined];
+    return this.#commands.statusMap(command, count, offset, flags, signal, contexts);
   }
 
   /** Raw form of {@link blockStatus} (libnbd: `nbd_aio_block_status`). */

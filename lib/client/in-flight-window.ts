@@ -51,6 +51,11 @@ export class InFlightWindow {
     return this.#inFlight;
   }
 
+  /** Bytes of payload per command in flight. */
+  get averageWeight(): number {
+    return this.#inFlight === 0 ? 0 : this.#inFlightBytes / this.#inFlight;
+  }
+
   get waiting(): number {
     return this.#waiting;
   }

@@ -5,7 +5,7 @@ import { NbdConnectionError, NbdError, NbdProtocolError, NbdStateError } from '.
 import { type HandshakeSession } from '../protocol/handshake/session.js';
 import { type StrictContext } from '../protocol/strict.js';
 import { Completions } from './completions.js';
-import { endOfCommand, toConnectionError, withContext } from './connection-errors.js';
+import { endOfCommand, optionTimeout, toConnectionError, withContext } from './connection-errors.js';
 import { withDeadline } from './deadline.js';
 import { type LinkOwner } from './link.js';
 import { Opening, type Target } from './opening.js';
@@ -39,7 +39,6 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   #lastCookie = 0;
   #connecting: AbortController | null = null;
   #shutdown: Promise<void> | null = null;
-  #disconnectSent = false;
   #unreferenced = false;
   #afterEnd: (() => void) | null = null;
   #closeTimer: NodeJS.Timeout | null = null;
@@ -130,7 +129,8 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
           else this.#move('negotiating');
         });
       } catch (error) {
-        if (!controller.signal.aborted && opening.link === null && target.mayRetry) {
+        const isUntouched = target.mayRetry || error instanceof NbdStrictError;
+        if (!controller.signal.aborted && opening.link === null && isUntouched) {
           this.#opening = null;
           this.#move('created');
         } else {
@@ -189,30 +189,46 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   }
 
   /** Runs one option. A refusal rejects and leaves the connection negotiating; a broken rule ends it. */
-  async runOption<Result>(method: string, run: OptionRun<Result>): Promise<Result> {
+  async runOption<Result>(method: string, run: OptionRun<Result>, signal?: AbortSignal): Promise<Result> {
     this.checkNoOption(method);
     const { negotiator, session } = this.#opening ?? {};
     if (negotiator == null || session === undefined) throw new Error(`${method}: no negotiation`);
-    return new Promise<Result>((resolve, reject) => {
-      negotiator.run(
-        run(session),
-        (result) => {
-          if (run === (optGo as unknown)) this.#enterTransmission();
-          resolve(result);
-        },
-        (error) => {
-          const survives =
-            error instanceof NbdError && !(error instanceof NbdProtocolError) && !(error instanceof NbdConnectionError);
-          if (survives) {
-            reject(withContext(error, method, method));
-            if (error.code === 'ESHUTDOWN') void this.shutdown();
-          } else {
-            this.failed(error);
-            reject(this.#error ?? error);
-          }
-        },
-      );
-    });
+    const timeout = this.settings.connectTimeout;
+    return withDeadline(
+      signal,
+      timeout,
+      () => optionTimeout(method, timeout),
+      (controller) =>
+        new Promise<Result>((resolve, reject) => {
+          controller.signal.addEventListener('abort', () => {
+            const { reason } = controller.signal as { reason: Error };
+            reject(reason);
+            // A late answer is of no use to a server that may never give one.
+            if (signal?.aborted !== true) this.failed(reason);
+          });
+          negotiator.run(
+            run(session),
+            (result) => {
+              if (run === (optGo as unknown)) this.#enterTransmission();
+              resolve(result);
+            },
+            (error) => {
+              reject(this.#optionFailed(method, error));
+            },
+          );
+        }),
+    );
+  }
+
+  #optionFailed(method: string, error: unknown): unknown {
+    const survives =
+      error instanceof NbdError && !(error instanceof NbdProtocolError) && !(error instanceof NbdConnectionError);
+    if (!survives) {
+      this.failed(error);
+      return this.#error ?? error;
+    }
+    if (error.code === 'ESHUTDOWN') void this.shutdown();
+    return withContext(error, method, method);
   }
 
   // Ending.
@@ -229,7 +245,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   ended(): void {
     const transmission = this.#transmission;
     if (this.#phase === 'connected' && transmission !== null) {
-      if (transmission.isAtBoundary && (transmission.unfinished === 0 || this.#disconnectSent)) {
+      if (transmission.isAtBoundary && (transmission.unfinished === 0 || transmission.isLeaving)) {
         this.#end('closed', null);
         return;
       }
@@ -255,7 +271,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
 
   closed(error: Error | null): void {
     if (error === null) this.ended();
-    else if (this.#disconnectSent && this.inFlight <= 1) this.#end('closed', null);
+    else if (this.#transmission?.isLeaving === true) this.#end('closed', null);
     else this.#end('dead', toConnectionError(error, 'connection', 'ENOTCONN'));
   }
 
@@ -339,7 +355,6 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     const transmission = this.#transmission;
     if (transmission === null || this.#phase !== 'connected') return;
     transmission.disconnect(() => {
-      this.#disconnectSent = true;
       this.#opening?.link?.transport.end();
     });
   }
@@ -360,8 +375,11 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   }
 
   #move(phase: Phase): void {
-    const previous = this.state;
+    const previous = asEvent(this.#phase);
     this.#phase = phase;
-    this.#events.stateChange(this.state, previous);
+    this.#events.stateChange(asEvent(phase), previous);
   }
 }
+
+/** Commands come and go too often to be events: connected is `ready`, whatever is in flight. */
+const asEvent = (phase: Phase): ConnectionState => (phase === 'connected' ? 'ready' : phase);

@@ -8,7 +8,7 @@ import { toCallback } from '../protocol/strict.js';
 import { lifecycleOf, NbdHandle } from './handle.js';
 import { type Lifecycle } from './lifecycle.js';
 import { optBoolean, optGo, optInfo, optList, optMetaContext, optRequired, type OptionRun } from './option-mode.js';
-import { checkNames, type NbdConnectionOptions } from './options.js';
+import { checkNames, checkSignal, type NbdConnectionOptions } from './options.js';
 import { checkState, WHEN_NEGOTIATING } from './state.js';
 
 /** Told once how a raw option went. */
@@ -23,8 +23,9 @@ export type ContextCallback = (name: string) => void;
 /**
  * Option mode of an {@link NbdConnection}. Each call is permitted while negotiating only: else NbdStateError, ENOTCONN
  * before connecting and EINVAL after. A refusal is an NbdOptionError and the connection stays negotiating (an
- * ESHUTDOWN closes it); a server that breaks the protocol ends the connection. What a callback throws is what the call
- * rejects with.
+ * ESHUTDOWN closes it); a server that breaks the protocol, or does not answer within `connectTimeout`, ends the
+ * connection. What a callback throws is what the call rejects with. An option cannot be cancelled: an abort rejects at
+ * once, and until the server has answered the next option is refused.
  */
 export abstract class NbdNegotiation extends NbdHandle {
   readonly #lifecycle: Lifecycle;
@@ -39,13 +40,13 @@ export abstract class NbdNegotiation extends NbdHandle {
    *
    * @throws (rejects) NbdOptionError, `ENOENT` for an unknown export.
    */
-  optGo(): Promise<void> {
-    return this.#promise('optGo', () => optGo);
+  optGo(signal?: AbortSignal): Promise<void> {
+    return this.#promise('optGo', () => optGo, signal);
   }
 
   /** Asks about the export without opening it (libnbd: `nbd_opt_info`): `getSize`, `can*` and so on then answer. */
-  optInfo(): Promise<void> {
-    return this.#promise('optInfo', () => optInfo);
+  optInfo(signal?: AbortSignal): Promise<void> {
+    return this.#promise('optInfo', () => optInfo, signal);
   }
 
   /**
@@ -53,43 +54,51 @@ export abstract class NbdNegotiation extends NbdHandle {
    *
    * @throws (rejects) NbdOptionError where the server does not tell; `EOVERFLOW` above 10,000 exports.
    */
-  optList(found?: ListCallback): Promise<readonly ListedExport[]> {
-    return this.#promise('optList', () => optList, eachExport(toCallback(found, 'optList', 'found')));
+  optList(found?: ListCallback, signal?: AbortSignal): Promise<readonly ListedExport[]> {
+    return this.#promise('optList', () => optList, signal, eachExport(toCallback(found, 'optList', 'found')));
   }
 
   /** Which of the contexts that were added the export has, all that it has if none was added (libnbd: `nbd_opt_list_meta_context`). */
-  optListMetaContext(found?: ContextCallback): Promise<readonly string[]> {
-    return this.#contexts('optListMetaContext', listMetaContext, this.#added, found);
+  optListMetaContext(found?: ContextCallback, signal?: AbortSignal): Promise<readonly string[]> {
+    return this.#contexts('optListMetaContext', listMetaContext, this.#added, found, signal);
   }
 
   /** The same for given queries (libnbd: `nbd_opt_list_meta_context_queries`). */
-  optListMetaContextQueries(queries: readonly string[], found?: ContextCallback): Promise<readonly string[]> {
-    return this.#contexts('optListMetaContextQueries', listMetaContext, queries, found);
+  optListMetaContextQueries(
+    queries: readonly string[],
+    found?: ContextCallback,
+    signal?: AbortSignal,
+  ): Promise<readonly string[]> {
+    return this.#contexts('optListMetaContextQueries', listMetaContext, queries, found, signal);
   }
 
   /** Asks for the contexts that were added (libnbd: `nbd_opt_set_meta_context`); resolves with those selected. */
-  optSetMetaContext(found?: ContextCallback): Promise<readonly string[]> {
-    return this.#contexts('optSetMetaContext', setMetaContext, this.#added, found);
+  optSetMetaContext(found?: ContextCallback, signal?: AbortSignal): Promise<readonly string[]> {
+    return this.#contexts('optSetMetaContext', setMetaContext, this.#added, found, signal);
   }
 
   /** The same for given queries (libnbd: `nbd_opt_set_meta_context_queries`). */
-  optSetMetaContextQueries(queries: readonly string[], found?: ContextCallback): Promise<readonly string[]> {
-    return this.#contexts('optSetMetaContextQueries', setMetaContext, queries, found);
+  optSetMetaContextQueries(
+    queries: readonly string[],
+    found?: ContextCallback,
+    signal?: AbortSignal,
+  ): Promise<readonly string[]> {
+    return this.#contexts('optSetMetaContextQueries', setMetaContext, queries, found, signal);
   }
 
   /** Asks for TLS (libnbd: `nbd_opt_starttls`); false when the server refuses. What was negotiated is forgotten. */
-  optStarttls(): Promise<boolean> {
-    return this.#promise('optStarttls', () => optBoolean(startTls));
+  optStarttls(signal?: AbortSignal): Promise<boolean> {
+    return this.#promise('optStarttls', () => optBoolean(startTls), signal);
   }
 
   /** Asks for extended headers (libnbd: `nbd_opt_extended_headers`); false when the server refuses. */
-  optExtendedHeaders(): Promise<boolean> {
-    return this.#promise('optExtendedHeaders', () => optBoolean(extendedHeaders));
+  optExtendedHeaders(signal?: AbortSignal): Promise<boolean> {
+    return this.#promise('optExtendedHeaders', () => optBoolean(extendedHeaders), signal);
   }
 
   /** Asks for structured replies (libnbd: `nbd_opt_structured_reply`); false when the server refuses. */
-  optStructuredReply(): Promise<boolean> {
-    return this.#promise('optStructuredReply', () => optBoolean(structuredReply));
+  optStructuredReply(signal?: AbortSignal): Promise<boolean> {
+    return this.#promise('optStructuredReply', () => optBoolean(structuredReply), signal);
   }
 
   /** Leaves without opening an export (libnbd: `nbd_opt_abort`): the connection is then closed. */
@@ -173,10 +182,12 @@ export abstract class NbdNegotiation extends NbdHandle {
   async #promise<Result>(
     method: string,
     run: () => OptionRun<Result>,
+    signal?: AbortSignal,
     tell?: (result: Result) => void,
   ): Promise<Result> {
     this.#check(method);
-    const result = await this.#lifecycle.runOption(method, run());
+    checkSignal(method, signal);
+    const result = await this.#lifecycle.runOption(method, run(), signal);
     tell?.(result);
     return result;
   }
@@ -186,10 +197,12 @@ export abstract class NbdNegotiation extends NbdHandle {
     option: Parameters<typeof optMetaContext>[0],
     queries: readonly string[],
     found: ContextCallback | undefined,
+    signal: AbortSignal | undefined,
   ): Promise<readonly string[]> {
     return this.#promise(
       method,
       () => optMetaContext(option, checkNames(method, queries)),
+      signal,
       eachName(toCallback(found, method, 'found')),
     );
   }
@@ -214,7 +227,7 @@ export abstract class NbdNegotiation extends NbdHandle {
     const callback = toCallback(completion, method, 'completion');
     this.#check(method);
     this.#lifecycle.checkNoOption(method);
-    this.#promise(method, () => run, tell).then(
+    this.#promise(method, () => run, undefined, tell).then(
       () => callback?.(null),
       (error: unknown) => callback?.(error as NbdError),
     );

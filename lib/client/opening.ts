@@ -1,15 +1,22 @@
 // The way from a target to a handshake that has come to its stage: opens the transport, puts a link and a negotiator
 // on it. It ends nothing itself; whoever runs it does, when it rejects.
 
+import { isIP } from 'node:net';
 import { NbdConnectionError, NbdError, NbdOptionError } from '../errors.js';
+import { TLS_DISABLE } from '../protocol/client-constants.js';
 import { type HandshakeStage, negotiate } from '../protocol/handshake/negotiate.js';
 import { encodeAbort } from '../protocol/handshake/opt-simple.js';
 import { HandshakeSession } from '../protocol/handshake/session.js';
+import { StreamTransport } from '../transport/stream.js';
+import { type Subprocess } from '../transport/subprocess.js';
+import { startTls } from '../transport/tls.js';
 import { type Transport } from '../transport/transport.js';
 import { toConnectionError, withContext } from './connection-errors.js';
 import { Link, type LinkOwner } from './link.js';
 import { Negotiator } from './negotiator.js';
 import { handshakeRequest, type Settings } from './options.js';
+import { checkCertificateName, explainTls } from './tls-errors.js';
+import { loadTls, makeContext, type TlsMaterial } from './tls-material.js';
 
 /** What is to be connected to. */
 export interface Target {
@@ -17,6 +24,12 @@ export interface Target {
   readonly description: string;
   /** A TCP connect that fails leaves the connection as it was, so that it can be tried again (libnbd). */
   readonly mayRetry: boolean;
+  /** The TCP host: what the server is told that it was called by, if it is a name. */
+  readonly serverName?: string;
+  /** The name that the server's certificate must have where the user sets none; none: the user must. */
+  readonly certificateName?: string;
+  /** The program that was started for it. */
+  readonly subprocess?: Subprocess | null;
   open(signal: AbortSignal): Promise<Transport>;
 }
 
@@ -26,9 +39,13 @@ export class Opening {
   readonly session: HandshakeSession;
   #link: Link | null = null;
   #negotiator: Negotiator | null = null;
+  readonly #settings: Settings;
+  /** Read before anything is opened: where it fails, nothing has happened yet. */
+  #tls: TlsMaterial | null = null;
 
   constructor(target: Target, settings: Settings) {
     this.target = target;
+    this.#settings = settings;
     this.session = new HandshakeSession(handshakeRequest(settings));
   }
 
@@ -40,17 +57,57 @@ export class Opening {
     return this.#negotiator;
   }
 
-  /** Opens the transport. Rejects with the signal's reason, or with the transport's error as ours. */
+  /**
+   * Opens the transport. Rejects with the signal's reason, with NbdStrictError when the TLS options name something
+   * that cannot be used, or with the transport's error as ours.
+   */
   async open(signal: AbortSignal): Promise<Transport> {
     try {
+      await this.#prepareTls();
+      signal.throwIfAborted();
       const transport = await this.target.open(signal);
       if (signal.aborted) transport.destroy();
       signal.throwIfAborted();
       return transport;
     } catch (cause) {
       if (signal.aborted) throw signal.reason;
-      throw toConnectionError(cause, `connect to ${this.target.description}`);
+      if (cause instanceof NbdError) throw withContext(cause, this.#what, 'connect');
+      throw toConnectionError(cause, this.#what);
     }
+  }
+
+  async #prepareTls(): Promise<void> {
+    const settings = this.#settings;
+    // In option mode TLS may be asked for later.
+    if (settings.tls === TLS_DISABLE && !settings.optMode) return;
+    this.#tls = await loadTls(settings);
+    if (settings.tls !== TLS_DISABLE) makeContext(this.#tls);
+  }
+
+  /** At once takes the transport away from the link, which gets it back encrypted. */
+  async #startTls(): Promise<Transport> {
+    const link = this.#link;
+    const raw = link?.transport;
+    if (link === null || this.#tls === null || !(raw instanceof StreamTransport)) {
+      throw new NbdConnectionError('TLS is not possible on this transport', { code: 'ENOTSUP' });
+    }
+    const { psk, hasCertificate } = this.#tls;
+    const { tlsHostname, tlsVerifyPeer } = this.#settings;
+    const { serverName = '', certificateName = serverName } = this.target;
+    const name = tlsHostname === '' ? certificateName : tlsHostname;
+    const facts = { pskIdentity: psk?.identity ?? null, name, hasCertificate };
+    const secure = await startTls(raw, {
+      context: makeContext(this.#tls),
+      serverName: isIP(serverName.replace(/%.*$/, '')) === 0 ? serverName : '',
+      // With a pre-shared key there is nothing to verify but that it was used.
+      verify: psk !== null || tlsVerifyPeer,
+      checkIdentity: (certificate) => (tlsVerifyPeer ? checkCertificateName(certificate, name) : undefined),
+      psk: psk ?? undefined,
+      explain: (error, moment) => explainTls(error, moment, facts),
+    });
+    link.transport = secure;
+    secure.start(link);
+    return secure;
   }
 
   /**
@@ -63,9 +120,7 @@ export class Opening {
     signal: AbortSignal,
     reached: (stage: HandshakeStage) => void,
   ): Promise<void> {
-    const negotiator = new Negotiator(transport, () =>
-      Promise.reject(new NbdConnectionError('connect: TLS is not available', { code: 'ENOTSUP' })),
-    );
+    const negotiator = new Negotiator(transport, () => this.#startTls());
     this.#negotiator = negotiator;
     const link = new Link(transport, negotiator, owner);
     this.#link = link;

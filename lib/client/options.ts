@@ -1,13 +1,25 @@
 // The options of a connection: their types, their defaults (libnbd's, lib/handle.c), and their validation, which
 // the constructor and the setters share.
 
-import { NbdStrictError } from '../errors.js';
 import * as s from '../protocol/client-constants.js';
-import { MAX_STRING } from '../protocol/constants.js';
 import { type HandshakeRequest } from '../protocol/handshake/session.js';
+import {
+  checkBits,
+  checkBoolean,
+  checkCount,
+  checkName,
+  checkNames,
+  checkQueued,
+  checkTimeout,
+  refuse,
+  shown,
+} from './checks.js';
+import { type NbdTlsOptions, TLS_CHECKS, tlsDefaults, type TlsSettings } from './tls-options.js';
+
+export { checkBits, checkBoolean, checkName, checkNames, checkSignal, checkTimeout } from './checks.js';
 
 /** What `new NbdConnection(options)` and the `connect` functions take. Each libnbd option has a setter as well. */
-export interface NbdConnectionOptions {
+export interface NbdConnectionOptions extends NbdTlsOptions {
   /** The export to open. Default `''`, the server's default export. At most 4096 bytes of UTF-8. */
   exportName?: string;
   /** STRICT_* bits: what is checked before a command is sent. Default: everything. */
@@ -47,82 +59,14 @@ export interface NbdConnectionOptions {
   closeTimeout?: number;
 }
 
+type PlainOption = Exclude<keyof NbdConnectionOptions, keyof NbdTlsOptions>;
+
 /** The same, complete. */
 export type Settings = {
-  -readonly [K in keyof Required<NbdConnectionOptions>]-?: Required<NbdConnectionOptions>[K];
-} & { tls: number };
+  -readonly [K in PlainOption]-?: Required<NbdConnectionOptions>[K];
+} & TlsSettings;
 
 let handles = 0;
-
-/** Longest delay that Node's timers take; above, they fire at once. */
-const MAX_DELAY = 2 ** 31 - 1;
-
-const refuse = (method: string, why: string, code = 'EINVAL'): NbdStrictError =>
-  new NbdStrictError(`${method}: ${why}`, { code, syscall: method });
-
-/** A value as a message shows it. */
-function shown(value: unknown): string {
-  if (typeof value === 'string') return JSON.stringify(value.slice(0, 40));
-  if (typeof value === 'number' || typeof value === 'bigint' || typeof value === 'boolean') return String(value);
-  return value === null ? 'null' : typeof value;
-}
-
-export function checkBoolean(method: string, value: unknown): boolean {
-  if (typeof value === 'boolean') return value;
-  throw refuse(method, `must be true or false, not ${shown(value)}`);
-}
-
-/** A set of flags within `mask`. */
-export function checkBits(method: string, value: unknown, mask: number): number {
-  if (typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > 0xffff_ffff) {
-    throw refuse(method, `must be a number of flags, not ${shown(value)}`);
-  }
-  if ((value & ~mask) !== 0) throw refuse(method, `unknown flags 0x${((value & ~mask) >>> 0).toString(16)}`);
-  return value;
-}
-
-/** An export or context name: at most 4096 bytes, no NUL. */
-export function checkName(method: string, value: unknown): string {
-  if (typeof value !== 'string') throw refuse(method, `must be a string, not ${shown(value)}`);
-  if (value.includes('\0')) throw refuse(method, 'a name cannot hold a NUL');
-  const length = Buffer.byteLength(value);
-  if (length > MAX_STRING)
-    throw refuse(method, `a name has at most ${MAX_STRING} bytes, this one ${length}`, 'ENAMETOOLONG');
-  return value;
-}
-
-/** A list of such names. */
-export function checkNames(method: string, value: unknown): string[] {
-  if (!Array.isArray(value)) throw refuse(method, `must be an array of strings, not ${shown(value)}`);
-  return value.map((name) => checkName(method, name));
-}
-
-/** An AbortSignal or nothing; throws its reason when it is aborted already. */
-export function checkSignal(method: string, value: unknown): void {
-  if (value === undefined) return;
-  const signal = value as AbortSignal | null;
-  if (typeof signal?.throwIfAborted !== 'function' || typeof signal.addEventListener !== 'function') {
-    throw refuse(method, `signal must be an AbortSignal, not ${shown(value)}`);
-  }
-  signal.throwIfAborted();
-}
-
-function checkCount(method: string, value: unknown): number {
-  if (value === Infinity) return Infinity;
-  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 1) return value;
-  throw refuse(method, `must be a whole number from 1, or Infinity, not ${shown(value)}`);
-}
-
-function checkQueued(method: string, value: unknown): number {
-  return value === 0 ? 0 : checkCount(method, value);
-}
-
-/** Milliseconds; 0 stands for no limit. */
-export function checkTimeout(method: string, value: unknown): number {
-  if (value === Infinity || value === 0) return 0;
-  if (typeof value === 'number' && value > 0 && value <= MAX_DELAY) return value;
-  throw refuse(method, `must be from 0 to ${MAX_DELAY} milliseconds, or Infinity, not ${shown(value)}`);
-}
 
 const CHECKS: {
   readonly [K in keyof Required<NbdConnectionOptions>]: (method: string, value: unknown) => Settings[K];
@@ -145,6 +89,7 @@ const CHECKS: {
   connectTimeout: checkTimeout,
   requestTimeout: checkTimeout,
   closeTimeout: checkTimeout,
+  ...TLS_CHECKS,
 };
 
 function defaults(): Settings {
@@ -167,7 +112,7 @@ function defaults(): Settings {
     connectTimeout: 10_000,
     requestTimeout: 0,
     closeTimeout: 5_000,
-    tls: s.TLS_DISABLE,
+    ...tlsDefaults(),
   };
 }
 

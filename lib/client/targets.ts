@@ -1,15 +1,14 @@
 // What can be connected to, as a way to open it: TCP, Unix socket, a stream that is open already, a URI.
 
 import { Duplex } from 'node:stream';
-import { NbdStrictError } from '../errors.js';
 import { DEFAULT_PORT } from '../protocol/constants.js';
 import { type NbdUri } from '../protocol/uri.js';
 import { dialTcp, dialUnix } from '../transport/dial.js';
 import { StreamTransport } from '../transport/stream.js';
+import { refuse } from './checks.js';
 import { type Target } from './opening.js';
-
-const refuse = (method: string, why: string, code = 'EINVAL'): NbdStrictError =>
-  new NbdStrictError(`${method}: ${why}`, { code, syscall: method });
+import { type Settings } from './options.js';
+import { activationTarget, commandTarget, sshTarget, vsockTarget } from './process-targets.js';
 
 /** A host and a port from 1 to 65535, as a number or in decimal digits. */
 export function tcpTarget(method: string, host: unknown, port: unknown): Target {
@@ -21,7 +20,7 @@ export function tcpTarget(method: string, host: unknown, port: unknown): Target 
     throw refuse(method, `port must be from 1 to 65535, not ${String(port).slice(0, 20)}`);
   }
   const description = host.includes(':') ? `[${host}]:${number}` : `${host}:${number}`;
-  return { description, mayRetry: true, open: (signal) => dialTcp(host, number, signal) };
+  return { description, mayRetry: true, serverName: host, open: (signal) => dialTcp(host, number, signal) };
 }
 
 /** A path in the file system, or `\0name` for an abstract socket. */
@@ -52,14 +51,16 @@ function isDuplex(value: unknown): value is Duplex {
 }
 
 /** The target of a URI; what else it says is the caller's to apply. */
-export function uriTarget(method: string, uri: NbdUri): Target {
+export function uriTarget(method: string, uri: NbdUri, settings: Settings): Target {
   switch (uri.transport) {
     case 'tcp':
       return tcpTarget(method, uri.host, uri.port);
     case 'unix':
       return unixTarget(method, uri.socketPath);
-    default:
-      throw refuse(method, `${uri.scheme} URIs are not supported`, 'ENOTSUP');
+    case 'vsock':
+      return vsockTarget(method, uri.cid, uri.port, settings);
+    case 'ssh':
+      return sshTarget(method, uri, settings);
   }
 }
 

@@ -1,4 +1,5 @@
-// Tracing through node:diagnostics_channel: nbd:command:start, :end and :error, nbd:connection:open and :close.
+// Tracing through node:diagnostics_channel: nbd:command:start, then :error if it failed, then :end always;
+// nbd:connection:open and :close.
 // Free while nobody listens: one property read per command.
 
 import { channel } from 'node:diagnostics_channel';
@@ -17,7 +18,7 @@ export interface CommandTrace {
   readonly cookie: bigint;
   readonly count: bigint;
   readonly offset: bigint;
-  /** With nbd:command:error. */
+  /** Set when it failed. */
   readonly error?: unknown;
 }
 
@@ -41,8 +42,8 @@ export function endTrace(command: Command, failure: unknown): void {
   if (!commandEnd.hasSubscribers && !commandError.hasSubscribers) return;
   const trace = traces.get(command);
   if (trace === undefined) return;
-  if (failure === null || failure === undefined) commandEnd.publish(trace);
-  else commandError.publish(Object.assign(trace, { error: failure }));
+  if (failure !== null && failure !== undefined) commandError.publish(Object.assign(trace, { error: failure }));
+  commandEnd.publish(trace);
 }
 
 export function traceOpen(connection: object): void {

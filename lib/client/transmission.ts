@@ -39,6 +39,9 @@ export interface TransmissionOwner {
 /** How many sweeps a requestTimeout has: a command times out at most an eighth late. */
 const SWEEPS = 8;
 
+/** Payload per command in flight from which a read of its own for each reply's header pays. */
+const LARGE_AVERAGE = 64 * 1024;
+
 export class Transmission implements Phase, ReplySink {
   readonly #handle: object;
   readonly #owner: TransmissionOwner;
@@ -52,6 +55,7 @@ export class Transmission implements Phase, ReplySink {
   #unfinished = 0;
   #onFinished: (() => void) | null = null;
   #disconnecting = false;
+  #disconnectIssued = false;
   #disconnectLeft: () => void = () => undefined;
   /** A read that was aborted while the transport may be reading into its buffer. */
   #abortedRead: Command | null = null;
@@ -79,7 +83,10 @@ export class Transmission implements Phase, ReplySink {
       (command) => {
         command.sweep = this.#sweep;
         this.#inFlight.set(command.cookie, command);
-        if (command.spec === DISCONNECT) this.#writer.whenIdle(this.#disconnectLeft);
+        if (command.spec === DISCONNECT) {
+          this.#disconnectIssued = true;
+          this.#writer.whenIdle(this.#disconnectLeft);
+        }
       },
       (command) => {
         this.#payloadLeft(command);
@@ -137,6 +144,10 @@ export class Transmission implements Phase, ReplySink {
     command.cookie = this.#owner.nextCookie();
     if (++this.#unfinished === 1) this.#owner.busyChanged(true);
     if (this.#requestTimeout > 0) this.#startSweep();
+  }
+
+  get expectsLarge(): boolean {
+    return this.#window.averageWeight >= LARGE_AVERAGE;
   }
 
   // Bytes from the server.
@@ -264,6 +275,11 @@ export class Transmission implements Phase, ReplySink {
   whenFinished(callback: () => void): void {
     if (this.#unfinished === 0) callback();
     else this.#onFinished = callback;
+  }
+
+  /** NBD_CMD_DISC is out and nothing else is unfinished: an end of the stream is what was asked for. */
+  get isLeaving(): boolean {
+    return this.#disconnectIssued && this.#unfinished <= 1;
   }
 
   get isRefusing(): boolean {

@@ -19,10 +19,11 @@ export interface ReplyContext {
 }
 
 /**
- * Chunks of one reply that bring no data: errors, holes, block status. 64 MiB in holes of 512 bytes is 2^17; a reply
- * that goes on beyond that never ends.
+ * Chunks of one reply that bring no new data: errors, holes, block status, data sent twice. 64 MiB in holes of 512
+ * bytes is 2^17; a reply that goes on beyond that never ends.
  */
 export const MAX_IDLE_CHUNKS = 2 ** 17;
+export const TOO_MANY_IDLE = `more than ${MAX_IDLE_CHUNKS} chunks that bring no data`;
 /** Errors of one reply: a read over many bad sectors may name each; one that goes on beyond this never ends. */
 export const MAX_ERROR_CHUNKS = 1024;
 /** Error number, message length, the longest message that a 16-bit length can say, offset. */
@@ -49,6 +50,8 @@ export class ChunkReader {
 
   /** A broken rule that costs one command. */
   #reject(command: Command, why: string, code = 'EPROTO'): void {
+    // The first error stays, and an error costs more than a whole chunk: a long bad reply makes one.
+    if (command.error !== null) return;
     command.fail(
       new NbdProtocolError(`${describeCall(command.spec, command.count, command.offset)}: ${why}`, {
         code,
@@ -145,6 +148,8 @@ export class ChunkReader {
       this.#reject(command, 'the server split the reply although the DF flag forbade it');
     }
     if (!command.coverage.add(start, length)) {
+      // Data that brings nothing new goes on for ever as errors and holes do.
+      if (++command.idleChunks > MAX_IDLE_CHUNKS) throw this.violation(command, TOO_MANY_IDLE);
       this.#reject(command, `the server sent bytes of the ${length} at ${add(command.offset, start)} twice`);
     }
   }

@@ -4,11 +4,14 @@ import * as c from './constants.js';
 
 const prefixed = (prefix: string, skip?: string): ReadonlyMap<number, string> =>
   new Map(
-    Object.entries(c).flatMap(([name, value]) =>
-      name.startsWith(prefix) && !(skip !== undefined && name.startsWith(skip)) && typeof value === 'number'
-        ? [[value, name] as const]
-        : [],
-    ),
+    Object.entries(c)
+      .flatMap(([name, value]) =>
+        name.startsWith(prefix) && !(skip !== undefined && name.startsWith(skip)) && typeof value === 'number'
+          ? [[value, name] as const]
+          : [],
+      )
+      // A module's entries come in the alphabet's order; flags are told from the lowest bit up.
+      .sort(([a], [b]) => a - b),
   );
 
 const OPTIONS = prefixed('NBD_OPT_');

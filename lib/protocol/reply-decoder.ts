@@ -5,7 +5,7 @@
 import { NbdProtocolError } from '../errors.js';
 import { get16, get32 } from '../util/bytes.js';
 import { TWO_32 } from '../util/u64.js';
-import { ChunkReader, MAX_IDLE_CHUNKS, type ReplyContext } from './chunk.js';
+import { ChunkReader, MAX_IDLE_CHUNKS, type ReplyContext, TOO_MANY_IDLE } from './chunk.js';
 import { type Command } from './command.js';
 import * as c from './constants.js';
 import { chunkName } from './names.js';
@@ -16,13 +16,16 @@ export interface ReplySink {
   find(cookie: number): Command | undefined;
   /** Its reply is complete; `command.error` says how it went. */
   finished(command: Command): void;
+  /** True while the reads in flight are large on average: their replies are then read in a way of their own. */
+  readonly expectsLarge: boolean;
 }
 
 /** 256 KiB: one read takes the replies of a whole window of 4 KiB reads. */
 export const SCRATCH_LENGTH = 256 * 1024;
 /**
  * With at least this much of a payload due, the transport reads straight into the command's buffer; below, the
- * copy out of the scratch buffer is cheaper than a read of its own.
+ * copy out of the scratch buffer is cheaper than a read of its own. Where replies are large throughout, headers are
+ * read alone and payloads whole, so that none of their bytes is copied.
  */
 export const DIRECT_LENGTH = 128 * 1024;
 
@@ -36,7 +39,11 @@ export class ReplyDecoder {
   readonly #extended: boolean;
   readonly #structured: boolean;
   readonly #chunks: ChunkReader;
-  readonly #scratch = Buffer.allocUnsafeSlow(SCRATCH_LENGTH);
+  /** Made when first asked for: transports that push() never do. */
+  #scratch: Buffer | null = null;
+  #headerScratch: Buffer | null = null;
+  /** A header, and the offset in front of data. */
+  readonly #prefixLength: number;
   /** Headers and offsets that arrive in pieces. */
   readonly #partial = Buffer.alloc(c.EXTENDED_REPLY_LENGTH);
   #have = 0;
@@ -64,6 +71,11 @@ export class ReplyDecoder {
     this.#extended = context.extendedHeaders;
     this.#structured = context.structuredReplies;
     this.#chunks = new ChunkReader(context);
+    this.#prefixLength = context.extendedHeaders
+      ? c.EXTENDED_REPLY_LENGTH + 8
+      : context.structuredReplies
+        ? c.STRUCTURED_REPLY_LENGTH + 8
+        : c.SIMPLE_REPLY_LENGTH;
   }
 
   /** True between replies: an end of the stream here loses nothing of what was being said. */
@@ -85,11 +97,18 @@ export class ReplyDecoder {
   /** Where the next bytes should land. */
   target(): Uint8Array {
     const command = this.#command;
-    if (this.#state === DATA && this.#remaining >= DIRECT_LENGTH && command !== null && command.buffer !== null) {
-      this.#direct = command;
-      return command.buffer.subarray(this.#at, this.#at + this.#remaining);
-    }
+    const large = this.#sink.expectsLarge;
     this.#direct = null;
+    this.#scratch ??= Buffer.allocUnsafeSlow(SCRATCH_LENGTH);
+    if (this.#state === DATA) {
+      if ((large || this.#remaining >= DIRECT_LENGTH) && command !== null && command.buffer !== null) {
+        this.#direct = command;
+        return command.buffer.subarray(this.#at, this.#at + this.#remaining);
+      }
+    } else if (large && this.#state !== SKIP) {
+      this.#headerScratch ??= this.#scratch.subarray(0, this.#prefixLength);
+      if (this.#state === HEADER && this.#have === 0) return this.#headerScratch;
+    }
     return this.#scratch;
   }
 
@@ -97,7 +116,7 @@ export class ReplyDecoder {
   advance(length: number): void {
     const direct = this.#direct;
     if (direct === null) {
-      this.#decode(this.#scratch, length);
+      if (this.#scratch !== null) this.#decode(this.#scratch, length);
       return;
     }
     this.#direct = null;
@@ -227,7 +246,7 @@ export class ReplyDecoder {
   #chunkHeader(command: Command, type: number, length: number): void {
     const wanted = this.#chunks.payloadLength(command, type, length, this.#done);
     if (type !== c.NBD_REPLY_TYPE_OFFSET_DATA && ++command.idleChunks > MAX_IDLE_CHUNKS) {
-      throw this.#chunks.violation(command, `more than ${MAX_IDLE_CHUNKS} chunks that bring no data`);
+      throw this.#chunks.violation(command, TOO_MANY_IDLE);
     }
     if (length === 0) {
       this.#chunkComplete();

@@ -85,10 +85,12 @@ export class MemoryBackend implements NbdBackend {
     if (noHole) this.#provisioned ??= new ExtentMap(this.size);
     this.#provisioned?.set(offset, count, noHole ? 1 : 0);
     const end = subtract(add(offset, count), 1);
+    // The last page of the export may be short; whatever lies behind its end is nobody's.
+    const isTail = add(offset, count) >= this.size;
     const first = pageOf(offset);
     const last = pageOf(end);
     const from = lowHalf(offset) % PAGE_SIZE;
-    const to = (lowHalf(end) % PAGE_SIZE) + 1;
+    const to = isTail ? PAGE_SIZE : (lowHalf(end) % PAGE_SIZE) + 1;
     if (first === last) {
       this.#clear(first, from, to);
       return;

@@ -1,5 +1,5 @@
 // What a connection sends: replies gathered over a tick and written at once, large ones by reference. Invariants:
-// nothing is written after close(), and the bytes that wait are bounded as long as isFull is heeded.
+// nothing is written after close(), and the bytes that wait are bounded as long as hasRoom() is heeded.
 
 import { type Duplex } from 'node:stream';
 import { type BytesFault } from './faults.js';
@@ -9,7 +9,7 @@ const SLAB_SIZE = 262144;
 const SLAB_LIMIT = 65536;
 
 export interface OutputOptions {
-  /** isFull is true while more bytes than this wait. */
+  /** hasRoom() is false while more bytes than this wait. */
   readonly limit: number;
   /** The fault that limits what this connection may send, asked before every write. */
   readonly fault: () => BytesFault | null;
@@ -39,10 +39,13 @@ export class ReplyOutput {
     return this.#sent;
   }
 
-  get isFull(): boolean {
+  /** Whether another reply may be made; if not, the stream will tell that it has drained. Writes before it says no. */
+  hasRoom(): boolean {
     // Below its high water mark a stream does not tell when it has drained.
     const limit = Math.max(this.#options.limit, this.#stream.writableHighWaterMark);
-    return this.#pieceBytes + this.#stream.writableLength > limit;
+    if (this.#pieceBytes + this.#stream.writableLength <= limit) return true;
+    this.flush();
+    return this.#stream.writableLength <= limit;
   }
 
   /** From now on everything goes to this stream: TLS over the old one. */

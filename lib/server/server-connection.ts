@@ -54,7 +54,7 @@ export class ServerConnection {
       write: (bytes) => {
         this.#output.push(bytes);
       },
-      isBlocked: () => this.#isBlocked(),
+      isBlocked: () => !this.#output.hasRoom(),
       startTls: () => {
         this.#startTls();
       },
@@ -123,7 +123,7 @@ export class ServerConnection {
     }
     // What was answered at once goes out at once; the rest waits for the end of the turn.
     this.#output.flush();
-    if (this.#runner !== null && this.#isBlocked()) this.#stream.pause();
+    if (this.#runner !== null && !this.#output.hasRoom()) this.#stream.pause();
   }
 
   #drained(): void {
@@ -132,11 +132,6 @@ export class ServerConnection {
       this.#runner.resume();
     }
     this.#transmission?.drained();
-  }
-
-  #isBlocked(): boolean {
-    if (this.#output.isFull) this.#output.flush();
-    return this.#output.isFull;
   }
 
   #peerEnded(): void {

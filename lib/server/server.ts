@@ -212,7 +212,16 @@ export class NbdServer {
   #connectionClosed(connection: ServerConnection, error: Error | null): void {
     this.#connections.delete(connection);
     if (this.#connections.size === 0) this.#idle?.();
-    if (error !== null) this.#options.onConnectionError?.(error);
+    if (error !== null) this.#report(error);
+  }
+
+  #report(error: Error): void {
+    try {
+      this.#options.onConnectionError?.(error);
+    } catch (thrown) {
+      // The user's function failed inside a stream's callback, where an exception would end the process.
+      process.emitWarning(`onConnectionError: ${String(thrown)}`, 'NbdServerWarning');
+    }
   }
 
   #find(name: string): ServedExport | undefined {
@@ -236,7 +245,7 @@ export class NbdServer {
       begin(server, (address) => {
         server.off('error', reject);
         // A failing accept() (EMFILE, say) is not the end of those that are connected.
-        server.on('error', (error) => this.#options.onConnectionError?.(error));
+        server.on('error', (error) => this.#report(error));
         if (this.#closing !== null) {
           server.close();
           reject(new NbdStateError('the server is closed', { code: 'ESHUTDOWN' }));

@@ -156,21 +156,19 @@ export class Transmission {
         return;
       }
     }
-    if (isIdle && this.#paused) {
-      this.#paused = false;
-      this.#host.resume();
-    } else if (!isIdle && !this.#paused) {
-      this.#paused = true;
-      this.#host.pause();
-    }
+    this.#setPaused(!isIdle);
+  }
+
+  #setPaused(paused: boolean): void {
+    if (paused === this.#paused) return;
+    this.#paused = paused;
+    if (paused) this.#host.pause();
+    else this.#host.resume();
   }
 
   #hasRoom(): boolean {
     if (this.#gone) return false;
-    if (this.#host.output.isFull) {
-      this.#host.output.flush();
-      if (this.#host.output.isFull) return false;
-    }
+    if (!this.#host.output.hasRoom()) return false;
     if (this.#running === 0) return true;
     const next = this.#waiting[this.#nextWaiting];
     return (

@@ -284,9 +284,9 @@ export class PeerSession {
   }
 
   async #listen(milliseconds: number): Promise<void> {
-    const before = this.#recording.bytesReceived;
+    const before = this.#recording.bytesReceived - this.#wire.buffered;
     await delay(milliseconds);
-    const extra = this.#recording.bytesReceived - before + this.#wire.buffered;
+    const extra = this.#recording.bytesReceived - before;
     if (extra > 0) this.#recording.violations.push(`${extra} bytes while the client had to wait`);
   }
 

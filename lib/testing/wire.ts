@@ -65,7 +65,8 @@ export class Wire {
 
   /** False once nothing that is sent can arrive. */
   get isWritable(): boolean {
-    return !this.#closed && !this.#finished && !this.#silent;
+    // A destroyed stream fails each write on the next tick: a loop of writes would keep its 'close' from coming.
+    return !this.#closed && !this.#finished && !this.#silent && !this.#stream.destroyed;
   }
 
   /** Whether what is read has come through TLS. */

@@ -6,7 +6,7 @@ import { SocketTransport } from './socket.js';
 /** Idle time before the kernel asks whether the peer is still there; its own default is two hours. */
 const KEEP_ALIVE_MS = 60_000;
 /** What fits in sockaddr_un. */
-const MAX_UNIX_PATH = 107;
+export const MAX_UNIX_PATH = 107;
 
 export function dialTcp(host: string, port: number, signal?: AbortSignal): Promise<SocketTransport> {
   const shown = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
@@ -14,13 +14,13 @@ export function dialTcp(host: string, port: number, signal?: AbortSignal): Promi
   return dial(options, shown, signal);
 }
 
-export function dialUnix(path: string, signal?: AbortSignal): Promise<SocketTransport> {
+export function dialUnix(path: string, signal?: AbortSignal, description = path): Promise<SocketTransport> {
   if (Buffer.byteLength(path) > MAX_UNIX_PATH) {
     // Node says ENOENT, which sends people looking for a missing file.
     const message = `the path of a Unix socket has at most ${MAX_UNIX_PATH} bytes, this one ${Buffer.byteLength(path)}`;
     return Promise.reject(Object.assign(new Error(message), { code: 'ENAMETOOLONG' }));
   }
-  return dial({ path }, path, signal);
+  return dial({ path }, description, signal);
 }
 
 function dial(options: NetConnectOpts, description: string, signal?: AbortSignal): Promise<SocketTransport> {

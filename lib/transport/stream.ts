@@ -9,11 +9,21 @@ interface Referable {
   unref?: () => unknown;
 }
 
+/**
+ * What the owner of the peer, or of a layer below, knows about an end that our side did not ask for: the error that
+ * tells it, or the one that was passed (null for an end in good order).
+ */
+export type Farewell = (error: Error | null) => Promise<Error | null>;
+
 export class StreamTransport implements Transport {
   readonly description: string;
+  /** Asked before the receiver is told of an end that our side did not ask for; the telling waits for the answer. */
+  farewell: Farewell | null = null;
   protected readonly stream: Duplex & Referable;
   protected receiver: Receiver | null = null;
   #error: Error | null = null;
+  #isDestroyed = false;
+  #isParting = false;
 
   constructor(stream: Duplex, description: string) {
     this.stream = stream;
@@ -79,6 +89,7 @@ export class StreamTransport implements Transport {
   }
 
   destroy(): void {
+    this.#isDestroyed = true;
     this.stream.destroy();
   }
 
@@ -97,7 +108,8 @@ export class StreamTransport implements Transport {
   };
 
   readonly #onEnd = (): void => {
-    this.receiver?.end();
+    if (this.farewell === null || this.stream.writableEnded) this.receiver?.end();
+    else void this.#part(this.farewell, null);
   };
 
   readonly #onError = (error: Error): void => {
@@ -105,9 +117,26 @@ export class StreamTransport implements Transport {
   };
 
   readonly #onClose = (): void => {
+    if (this.farewell === null || this.#isDestroyed) this.#close(this.#error);
+    else void this.#part(this.farewell, this.#error);
+  };
+
+  async #part(farewell: Farewell, error: Error | null): Promise<void> {
+    if (this.#isParting) return;
+    this.#isParting = true;
+    const answer = await farewell(error);
+    if (answer === null && !this.stream.destroyed) {
+      this.receiver?.end();
+      return;
+    }
+    this.#close(answer ?? this.#error);
+    this.stream.destroy();
+  }
+
+  #close(error: Error | null): void {
     const { receiver } = this;
     if (receiver === null) return;
     this.receiver = null;
-    receiver.close(this.#error);
-  };
+    receiver.close(error);
+  }
 }

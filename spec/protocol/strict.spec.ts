@@ -327,7 +327,7 @@ describe('special cases of the strict checks', () => {
     expect(at(size - 1n, 1)).toBe(0);
     expect(caught(() => at(size, 1))).toMatchObject({
       code: 'EINVAL',
-      message: expect.stringMatching(/ends 1 bytes beyond/) as string,
+      message: expect.stringMatching(/ends 1 bytes beyond/),
       offset: size,
       count: 1n,
     });

@@ -68,7 +68,7 @@ function run(how: string, segments: readonly Uint8Array[], open: () => Sink): vo
     const sink = open();
     // A copy per segment, overwritten afterwards: a decoder that keeps a view of what it was given shows itself.
     for (const segment of segments) {
-      const copy = Uint8Array.from(segment);
+      const copy = new Uint8Array(segment);
       sink.push(copy);
       copy.fill(0xa5);
     }

@@ -75,11 +75,11 @@ export const oldstyle = (size: number | bigint, flags: number, globalFlags = 0):
 
 /** What a client sends for an option. */
 export const option = (number: number, data: Uint8Array | string = ''): Buffer =>
-  cat('IHAVEOPT', u32(number), u32(Buffer.byteLength(data as string)), data);
+  cat('IHAVEOPT', u32(number), u32(Buffer.byteLength(data)), data);
 
 /** A reply to an option. */
 export const reply = (number: number, type: number, data: Uint8Array | string = ''): Buffer =>
-  cat(u32(0x3e889), u32(0x045565a9), u32(number), u32(type), u32(Buffer.byteLength(data as string)), data);
+  cat(u32(0x3e889), u32(0x045565a9), u32(number), u32(type), u32(Buffer.byteLength(data)), data);
 
 /** Payloads of information replies. */
 export const infoExport = (size: number | bigint, flags: number): Buffer => cat(u16(0), u64(size), u16(flags));
@@ -109,7 +109,7 @@ export const chunk = (
   type: number,
   cookie: number | bigint,
   payload: Uint8Array | string = '',
-  length = Buffer.byteLength(payload as string),
+  length = Buffer.byteLength(payload),
 ): Buffer => cat(u32(0x668e33ef), u16(flags), u16(type), u64(cookie), u32(length), payload);
 
 /** A chunk of an extended reply. */
@@ -119,7 +119,7 @@ export const extendedChunk = (
   cookie: number | bigint,
   offset: number | bigint,
   payload: Uint8Array | string = '',
-  length: number | bigint = Buffer.byteLength(payload as string),
+  length: number | bigint = Buffer.byteLength(payload),
 ): Buffer => cat(u32(0x6e8a278c), u16(flags), u16(type), u64(cookie), u64(offset), u64(length), payload);
 
 export const dataChunk = (

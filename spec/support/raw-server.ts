@@ -179,7 +179,7 @@ export class RawPeer {
     this.write(g.greeting());
     await this.take(4);
     for (;;) {
-      const { number, data } = await this.option();
+      const { number } = await this.option();
       if (number === g.OPT.EXTENDED && extended) {
         this.extended = true;
         this.write(g.reply(number, g.ACK));
@@ -196,7 +196,6 @@ export class RawPeer {
       } else {
         this.write(g.reply(number, g.ERR_UNSUP));
       }
-      void data;
     }
   }
 

@@ -15,6 +15,8 @@ export interface BenchOptions {
   /** Of each measurement. */
   readonly seconds: number;
   readonly warmup: number;
+  /** Seconds after which no further comparison begins. */
+  readonly budget: number;
   readonly json: string;
   readonly markdown: boolean;
   readonly checks: boolean;
@@ -31,8 +33,8 @@ const USAGE = `npm run bench -- [flags]
   --only A,B          rows and checks whose name contains A or B (--list shows the names)
   --peer A,B          of libnbd, python, vates, fio, floor
   --against DIR       compare with a copy of an earlier dist/ only
-  --pairs N           pairs of each comparison (5)
-  --seconds S         of each measurement (1)
+  --pairs N           pairs of each comparison (5; quick 3)
+  --seconds S         of each measurement (1; quick 0.25)
   --no-checks         rows only
   --no-initialize     reads do not clear their buffers, in ours and in libnbd
   --markdown          print the tables as Markdown
@@ -42,9 +44,9 @@ const USAGE = `npm run bench -- [flags]
 const PEERS: readonly PeerName[] = ['libnbd', 'python', 'vates', 'fio', 'floor', 'baseline'];
 
 const MODES = {
-  full: { pairs: 5, seconds: 1, warmup: 0.3 },
-  quick: { pairs: 5, seconds: 0.15, warmup: 0.15 },
-  smoke: { pairs: 1, seconds: 0.05, warmup: 0.02 },
+  full: { pairs: 5, seconds: 1, warmup: 0.3, budget: Infinity },
+  quick: { pairs: 3, seconds: 0.25, warmup: 0.2, budget: 50 },
+  smoke: { pairs: 1, seconds: 0.05, warmup: 0.02, budget: Infinity },
 } as const;
 
 function list(value: string | undefined): string[] {
@@ -93,6 +95,7 @@ export function readOptions(args: readonly string[]): BenchOptions | undefined {
     pairs: Math.ceil(positive('pairs', values.pairs, MODES[mode].pairs)),
     seconds: positive('seconds', values.seconds, MODES[mode].seconds),
     warmup: MODES[mode].warmup,
+    budget: MODES[mode].budget,
     json: values.json ?? join(tmpdir(), `nbd-sdk-bench-${mode}.json`),
     markdown: values.markdown ?? false,
     checks: values['no-checks'] !== true && mode === 'full' && values.against === undefined,

@@ -5,11 +5,9 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { NbdConnection } from 'nbd-sdk';
-import { fillPattern } from 'nbd-sdk/server';
 import { type Certificates, makeCertificates } from '../../support/certificates.js';
-import { hasTool, type NbdkitOptions, startNbdkit } from '../../support/real-servers.js';
-import { EXTENT, IMAGE, MIB, type Row } from './rows.js';
+import { hasTool, type NbdkitOptions, runTool, startNbdkit } from '../../support/real-servers.js';
+import { EXTENT, IMAGE, type Row } from './rows.js';
 import { type Workshop } from './workshop.js';
 
 export interface BenchServer {
@@ -57,7 +55,7 @@ export class Servers {
       ...(tls === undefined ? {} : { tls: { folder: tls.folder, mode: 'on' } }),
     });
     const plain = server.uri().replace(/^nbds/, 'nbd');
-    if (wanted.server === 'pattern') await fill(plain);
+    if (wanted.server === 'pattern') await fill(this.#workshop, plain);
     const uri = tls === undefined ? plain : `${server.uri()}?tls-certificates=${tls.folder}`;
     return { name: 'nbdkit', uri, stop: () => server.stop() };
   }
@@ -82,14 +80,11 @@ function extentList(count: number): string {
   return lines.join('');
 }
 
-/** Every aligned 8 bytes get their own offset. */
-async function fill(uri: string): Promise<void> {
-  await using connection = await NbdConnection.connect(uri);
-  const buffer = Buffer.alloc(MIB);
-  for (let offset = 0; offset < IMAGE; offset += MIB) {
-    fillPattern(buffer, offset);
-    await connection.pwrite(buffer, offset);
-  }
+/** The pattern is written by our own client; every program checks it. */
+async function fill(workshop: Workshop, uri: string): Promise<void> {
+  const args = [workshop.program('programs/fill.js'), uri, String(IMAGE)];
+  const { code, stderr } = await runTool(process.execPath, args);
+  if (code !== 0) throw new Error(`the image could not be written: ${stderr}`);
 }
 
 async function startEmbedded(workshop: Workshop, wanted: Wanted): Promise<BenchServer> {

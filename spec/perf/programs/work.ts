@@ -16,6 +16,8 @@ export interface Work {
   readonly ops: number;
   readonly seconds: number;
   readonly warmup: number;
+  /** The warm-up goes on until so many commands have run: before, the code is not compiled. */
+  readonly warmops: number;
   /** Bytes of the export that are used. */
   readonly image: number;
   /** Extents that a block status must tell of. */
@@ -43,6 +45,7 @@ export function readWork(args: readonly string[]): Work {
     ops: number('ops', 0),
     seconds: number('seconds', 1),
     warmup: number('warmup', 0.3),
+    warmops: number('warmops', 0),
     image: number('image', 64 * 1024 * 1024),
     extents: number('extents', 0),
     simple: text('replies', 'structured') === 'simple',
@@ -109,6 +112,8 @@ export class Verifier {
 
 const MAX_SAMPLES = 1 << 20;
 const PARTS = 10;
+/** Milliseconds. */
+const MAX_WARMUP = 3000;
 
 /** Counts, clocks and samples latencies while the work goes on: from a moment after the warm-up to one before the end. */
 export class Meter {
@@ -140,13 +145,19 @@ export class Meter {
       this.#parts.push({ at: this.#from.at, rssKib: status('VmRSS') });
       return;
     }
-    setTimeout(() => {
+    const deadline = performance.now() + MAX_WARMUP;
+    const warmedUp = (): void => {
+      if (this.#done < this.#work.warmops && performance.now() < deadline) {
+        setTimeout(warmedUp, 20);
+        return;
+      }
       this.#from = this.#look();
       this.#measuring = true;
       setTimeout(() => {
         this.#finish();
       }, this.#work.seconds * 1000);
-    }, this.#work.warmup * 1000);
+    };
+    setTimeout(warmedUp, this.#work.warmup * 1000);
   }
 
   /** A command begins: what to give to {@link end}. */

@@ -1,0 +1,172 @@
+// `nbd info`: nbdinfo. Invariant: nothing is on standard output unless the answer is complete.
+
+import { CONTEXT_BASE_ALLOCATION, type NbdConnection } from '../../index.js';
+import { type Operand, type ParsedArguments } from '../arguments.js';
+import { type Command, type CommandContext, type CommandSpec, UsageError } from '../command.js';
+import { collectReport, type ExportReport, reportJson, reportText } from '../export-report.js';
+import { messageOf, hintOf } from '../failure.js';
+import { CAN_NAMES, CANNOT_NAMES, findQuestion } from '../features.js';
+import { canonicalUri, onlyServer, openServer, SERVER } from '../server.js';
+import { choosePaint, COLOUR_OPTIONS, COLOURS, jsonString } from '../text.js';
+
+const spec: CommandSpec = {
+  name: 'info',
+  tool: 'nbdinfo',
+  summary: 'show what a server says about an export, or about all of them',
+  usage: [
+    `[--json] ${SERVER}`,
+    `--size | --uri ${SERVER}`,
+    `--is read-only|rotational|tls ${SERVER}`,
+    `--can cache|connect|... ${SERVER}`,
+    `--map[=CONTEXT] [--totals] [--json] ${SERVER}`,
+    `-L|--list [--json] ${SERVER}`,
+  ],
+  description: [
+    'Takes the options of nbdinfo and prints what nbdinfo prints.',
+    'The exit code is 0, or 1 after an error, when nothing is on standard output. --can, --is, --has and their ' +
+      'negations print nothing and end with 0 for yes and 2 for no.',
+  ],
+  options: [
+    {
+      names: [...CAN_NAMES],
+      takes: 'value',
+      value: 'X',
+      help:
+        'Tell by the exit code whether the export has a property: connect, read, write, tls, structured-reply, ' +
+        'extended-headers, read-only, rotational, block-status-payload, cache, df, fast-zero, flush, fua, ' +
+        'multi-conn, trim, zero.',
+    },
+    { names: [...CANNOT_NAMES], takes: 'value', value: 'X', help: 'The opposite.' },
+    ...COLOUR_OPTIONS,
+    { names: ['content'], help: 'Let file(1) guess the content. Default, but not with --list.' },
+    { names: ['no-content'], help: 'Do not.' },
+    { names: ['json'], help: 'Print JSON.' },
+    { names: ['list'], short: 'L', help: "All exports of the server; the URI's export name does not count." },
+    {
+      names: ['map'],
+      takes: 'optional',
+      value: 'CONTEXT',
+      help: 'The extents of a metadata context, base:allocation unless named.',
+    },
+    { names: ['totals', 'total'], help: 'With --map: how much there is of each type.' },
+    { names: ['size'], help: 'Only the size in bytes.' },
+    { names: ['uri'], help: 'Only the URI of the export, in its canonical form.' },
+  ],
+  examples: [
+    ['nbd info nbd://localhost', 'Everything about the default export.'],
+    ['nbd info --json nbd://localhost/disk | jq .exports[0]', 'The same for programs.'],
+    ['nbd info --can cache nbd://localhost && nbd cache nbd://localhost', 'Ask before doing.'],
+    ['nbd info --map --totals -- [ qemu-nbd -r -f qcow2 file.qcow2 ]', 'How much of an image is data.'],
+  ],
+};
+
+export const info: Command = { spec, run };
+
+/** Also what `nbd list` and `nbd map` run. */
+export async function run(args: ParsedArguments, context: CommandContext): Promise<number> {
+  const can = args.last('can', 'cannot');
+  const modes = [can !== undefined, args.has('list'), args.has('map'), args.has('size'), args.has('uri')];
+  if (modes.filter(Boolean).length > 1) {
+    throw new UsageError('you cannot use --can, --list, --map, --size and --uri together');
+  }
+  if (args.has('content') && args.has('no-content')) {
+    throw new UsageError('you cannot use --content and --no-content together');
+  }
+  if (args.has('totals') && !args.has('map')) throw new UsageError('you must use --totals only with --map option');
+  const server = onlyServer(args);
+
+  if (can !== undefined) return answer(args, can, server, context);
+  if (args.has('map')) {
+    const { showMap } = await import('../map-report.js');
+    await showMap(args, args.value('map') ?? CONTEXT_BASE_ALLOCATION, server, context);
+    return 0;
+  }
+  if (args.has('size')) {
+    const connection = await openServer(server, context);
+    await context.out(`${connection.getSize()}\n`);
+    return 0;
+  }
+  if (args.has('uri')) {
+    const connection = await openServer(server, context);
+    const uri = canonicalUri(connection, server, connection.getExportName());
+    if (uri === null) throw new UsageError('--uri: a server that is started for this command has no lasting URI');
+    await context.out(`${args.has('json') ? jsonString(uri) : uri}\n`);
+    return 0;
+  }
+  return args.has('list') ? showAll(args, server, context) : showOne(args, server, context);
+}
+
+async function answer(args: ParsedArguments, which: string, server: Operand, context: CommandContext): Promise<number> {
+  const ask = findQuestion(args.value(which) ?? '');
+  const connection = await openServer(server, context);
+  return ask(connection) === (which === 'can') ? 0 : 2;
+}
+
+async function showOne(args: ParsedArguments, server: Operand, context: CommandContext): Promise<number> {
+  const connection = await openServer(server, context, { optMode: true, fullInfo: true });
+  const head = describeProtocol(connection);
+  const uri = canonicalUri(connection, server, connection.getExportName());
+  const report = await collectReport(connection, { uri, content: !args.has('no-content') });
+  await context.out(assembled(args, head, [report]));
+  return 0;
+}
+
+async function showAll(args: ParsedArguments, server: Operand, context: CommandContext): Promise<number> {
+  const content = args.has('content');
+  const connection = await openServer(server, context, { optMode: true, fullInfo: true });
+  const head = describeProtocol(connection);
+  const listed = await connection.optList();
+  // Probing opens an export, so that each needs a connection of its own; servers may serve one client at a time.
+  if (content) await connection.optAbort();
+
+  const reports: ExportReport[] = [];
+  for (const { name, description } of listed) {
+    const each = content
+      ? await openServer(server, context, { optMode: true, fullInfo: true })
+      : connection;
+    try {
+      each.setExportName(name);
+      reports.push(await collectReport(each, { description, uri: canonicalUri(each, server, name), content }));
+    } catch (error) {
+      context.warn(`${messageOf(error)} for ${name === '' ? 'the default export' : `export: ${name}`}`);
+      const hint = hintOf(error);
+      if (context.verbose && hint !== undefined) context.warn(hint);
+    } finally {
+      if (content) await each.shutdown();
+    }
+  }
+  await context.out(assembled(args, head, reports));
+  return reports.length === listed.length ? 0 : 1;
+}
+
+interface Head {
+  readonly protocol: string;
+  readonly tls: boolean;
+  readonly structured: boolean;
+  readonly extended: boolean;
+}
+
+function describeProtocol(connection: NbdConnection): Head {
+  return {
+    protocol: connection.getProtocol(),
+    tls: connection.getTlsNegotiated(),
+    structured: connection.getStructuredRepliesNegotiated(),
+    extended: connection.getExtendedHeadersNegotiated(),
+  };
+}
+
+function assembled(args: ParsedArguments, head: Head, reports: readonly ExportReport[]): string {
+  if (args.has('json')) {
+    const exports = reports.length === 0 ? '[]\n' : `[\n${reports.map(reportJson).join(',\n')} ]\n`;
+    return (
+      `{\n"protocol": ${jsonString(head.protocol)},\n"TLS": ${head.tls},\n"structured": ${head.structured},\n` +
+      `"extended": ${head.extended},\n"exports": ${exports}}\n`
+    );
+  }
+  const paint = choosePaint(args.last('color', 'no-color'));
+  const packets = head.extended ? 'extended' : head.structured ? 'structured' : 'simple';
+  const first =
+    `${paint.begin(COLOURS.grey)}protocol: ${head.protocol} ${head.tls ? 'with' : 'without'} TLS, ` +
+    `using ${packets} packets\n${paint.end}`;
+  return first + reports.map((report) => reportText(report, paint)).join('');
+}

@@ -1,0 +1,31 @@
+// `nbd list`: `nbd info --list`.
+
+import { ParsedArguments } from '../arguments.js';
+import { type Command } from '../command.js';
+import { SERVER } from '../server.js';
+import { COLOUR_OPTIONS } from '../text.js';
+import { run } from './info.js';
+
+export const list: Command = {
+  spec: {
+    name: 'list',
+    summary: 'list the exports of a server',
+    usage: [`[--json] [--content] ${SERVER}`],
+    description: ['The same as nbd info --list. The exit code is 1 if an export could not be described.'],
+    options: [
+      ...COLOUR_OPTIONS,
+      { names: ['content'], help: 'Open each export and let file(1) guess its content.' },
+      { names: ['no-content'], help: 'Do not. The default.' },
+      { names: ['json'], help: 'Print JSON.' },
+    ],
+    examples: [
+      ['nbd list nbd://localhost', 'Every export with what it can do.'],
+      [`nbd list --json nbd://localhost | jq -r '.exports[]["export-name"]'`, 'Only the names.'],
+    ],
+  },
+  run: (args, context) =>
+    run(
+      new ParsedArguments([...args.options, { name: 'list', spelling: 'list', value: undefined }], args.operands),
+      context,
+    ),
+};

@@ -1,0 +1,60 @@
+// `nbd map`: `nbd info --map`, and the map as a picture.
+
+import { CONTEXT_BASE_ALLOCATION } from '../../index.js';
+import { type Command } from '../command.js';
+import { onlyServer, SERVER } from '../server.js';
+import { COLOUR_OPTIONS, operandCount, UsageError } from '../text.js';
+
+export const map: Command = {
+  spec: {
+    name: 'map',
+    summary: 'show which parts of an export are data, hole or zero, as text or as a picture',
+    usage: [
+      `[--context=NAME] [--totals] [--json] ${SERVER}`,
+      `--picture=FILE.svg|FILE.html [--context=NAME ...] ${SERVER}`,
+    ],
+    description: [
+      'Without --picture the same as nbd info --map; on a terminal a coloured bar follows the list.',
+      'A picture is a block map with a legend, totals and, in HTML, the range under the pointer. Several contexts, such ' +
+        'as a dirty bitmap beside the allocation, are drawn below each other.',
+    ],
+    options: [
+      {
+        names: ['context', 'map'],
+        takes: 'value',
+        value: 'NAME',
+        help: 'The metadata context; base:allocation unless named. May be repeated with --picture.',
+      },
+      { names: ['offset'], takes: 'value', value: 'N', help: 'Begin here. Takes k, M, G …' },
+      { names: ['length'], takes: 'value', value: 'N', help: 'Only so many bytes.' },
+      { names: ['totals', 'total'], help: 'How much there is of each type.' },
+      { names: ['json'], help: 'Print JSON.' },
+      { names: ['picture'], takes: 'value', value: 'FILE', help: 'Write a picture: FILE.svg or FILE.html.' },
+      { names: ['bar'], help: 'Print the coloured bar even if it is no terminal.' },
+      { names: ['no-bar'], help: 'Do not print it.' },
+      ...COLOUR_OPTIONS,
+    ],
+    examples: [
+      ['nbd map nbd://localhost', 'The extents, one a line.'],
+      ['nbd map --totals --json nbd://localhost', 'How much is data.'],
+      [
+        'nbd map --picture disk.html --context base:allocation --context qemu:dirty-bitmap:b0 nbd://localhost',
+        'The allocation and a dirty bitmap, to look at in a browser.',
+      ],
+    ],
+  },
+  async run(args, context) {
+    const server = onlyServer(args);
+    operandCount(args.operands.length, 1, 'one server');
+    const contexts = args.options.filter(({ name }) => name === 'context').map(({ value }) => value ?? '');
+    const picture = args.value('picture');
+    if (picture !== undefined) {
+      const { drawPicture } = await import('../map-picture.js');
+      await drawPicture(args, contexts, picture, server, context);
+      return;
+    }
+    if (contexts.length > 1) throw new UsageError('several contexts need --picture');
+    const { showMap } = await import('../map-report.js');
+    await showMap(args, contexts[0] ?? CONTEXT_BASE_ALLOCATION, server, context);
+  },
+};

@@ -1,0 +1,161 @@
+// What `nbd info` says about one export, as text and as JSON, in nbdinfo's layout.
+
+import { spawn } from 'node:child_process';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type NbdConnection, SIZE_MAXIMUM, SIZE_MINIMUM, SIZE_PREFERRED } from '../index.js';
+import { COLOURS, humanSize, jsonString, type Paint, sizeWithSuffix } from './text.js';
+
+/** Everything that is told about an export. */
+export interface ExportReport {
+  readonly name: string;
+  readonly description: string;
+  readonly size: bigint;
+  readonly content: string | null;
+  readonly uri: string | null;
+  readonly contexts: readonly string[] | null;
+  /** In the order in which they are shown. */
+  readonly flags: readonly (readonly [name: string, value: boolean])[];
+  readonly blockSizes: readonly (readonly [name: string, bytes: number])[];
+}
+
+/** What of it the caller decides. */
+export interface ReportOptions {
+  readonly description?: string;
+  readonly uri: string | null;
+  readonly content: boolean;
+}
+
+/**
+ * Asks the server. The connection is negotiating (or open already, where the server has no option mode) and the
+ * export's name is set; afterwards it may be open.
+ */
+export async function collectReport(connection: NbdConnection, options: ReportOptions): Promise<ExportReport> {
+  connection.setRequestMetaContext(false);
+  if (connection.aioIsNegotiating()) await informed(connection);
+  const contexts = connection.aioIsNegotiating() ? await orNull(connection.optListMetaContext()) : null;
+  const facts = {
+    name: orElse(() => connection.getCanonicalExportName(), connection.getExportName()),
+    description: options.description ?? orElse(() => connection.getExportDescription(), ''),
+    size: connection.getSize(),
+    uri: options.uri,
+    contexts,
+    flags: [
+      ['is_rotational', connection.isRotational()],
+      ['is_read_only', connection.isReadOnly()],
+      ['can_block_status_payload', connection.canBlockStatusPayload()],
+      ['can_cache', connection.canCache()],
+      ['can_df', connection.canDf()],
+      ['can_fast_zero', connection.canFastZero()],
+      ['can_flush', connection.canFlush()],
+      ['can_fua', connection.canFua()],
+      ['can_multi_conn', connection.canMultiConn()],
+      ['can_trim', connection.canTrim()],
+      ['can_zero', connection.canZero()],
+    ],
+    blockSizes: [
+      ['block_size_minimum', connection.getBlockSize(SIZE_MINIMUM)],
+      ['block_size_preferred', connection.getBlockSize(SIZE_PREFERRED)],
+      ['block_size_maximum', connection.getBlockSize(SIZE_MAXIMUM)],
+    ],
+  } as const;
+  return { ...facts, content: options.content ? await probeContent(connection) : null };
+}
+
+/** opt_info, or opt_go where a server knows only that. */
+async function informed(connection: NbdConnection): Promise<void> {
+  try {
+    await connection.optInfo();
+  } catch (error) {
+    if (!connection.aioIsNegotiating()) throw error;
+    await connection.optGo();
+  }
+}
+
+const PROBE_LENGTH = 8192;
+
+/** What file(1) says about the first bytes; null when it cannot be asked. */
+async function probeContent(connection: NbdConnection): Promise<string | null> {
+  if (connection.aioIsNegotiating()) await connection.optGo();
+  const size = connection.getSize();
+  const count = size < BigInt(PROBE_LENGTH) ? Number(size) : PROBE_LENGTH;
+  const bytes = count === 0 ? Buffer.alloc(0) : await orNull(connection.pread(count, 0));
+  if (bytes === null) return null;
+  // file(1) looks less closely at a pipe, so that it gets a file.
+  const folder = await mkdtemp(join(tmpdir(), 'nbd-info-'));
+  try {
+    const path = join(folder, 'content');
+    await writeFile(path, bytes);
+    return await fileSays(path);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+function fileSays(path: string): Promise<string | null> {
+  return new Promise((resolve) => {
+    const child = spawn('file', ['-b', path], { stdio: ['ignore', 'pipe', 'ignore'] });
+    let said = '';
+    child.stdout.setEncoding('utf8').on('data', (chunk: string) => (said += chunk));
+    child.on('error', () => resolve(null));
+    child.on('close', () => resolve(said === '' ? null : (said.split('\n')[0] ?? null)));
+  });
+}
+
+async function orNull<T>(promise: Promise<T>): Promise<T | null> {
+  try {
+    return await promise;
+  } catch {
+    return null;
+  }
+}
+
+function orElse<T>(get: () => T, otherwise: T): T {
+  try {
+    return get();
+  } catch {
+    return otherwise;
+  }
+}
+
+/** One line per fact. */
+export function reportText(report: ExportReport, paint: Paint): string {
+  let text = `${paint.begin(COLOURS.boldBlack)}export=${jsonString(report.name)}:\n`;
+  if (report.description !== '') text += `\tdescription: ${report.description}\n`;
+  text += `\texport-size: ${sizeWithSuffix(report.size)}\n`;
+  if (report.content !== null) text += `\tcontent: ${report.content}\n`;
+  if (report.uri !== null) text += `\turi: ${report.uri}\n`;
+  text += `${paint.end}${paint.begin(COLOURS.grey)}`;
+  if (report.contexts !== null) {
+    text += '\tcontexts:\n';
+    for (const context of report.contexts) text += `\t\t${context}\n`;
+  }
+  for (const [name, value] of report.flags) {
+    if (name.startsWith('can_')) {
+      text += `${paint.begin(value ? COLOURS.green : COLOURS.red)}\t${name}: ${value}\n${paint.end}`;
+    } else {
+      text += `\t${name}: ${value}\n${name === 'is_rotational' ? paint.end : ''}`;
+    }
+  }
+  for (const [name, bytes] of report.blockSizes) {
+    if (bytes > 0) text += `\t${name}: ${sizeWithSuffix(BigInt(bytes))}\n`;
+  }
+  return text;
+}
+
+/** An element of the `exports` array, without what separates it from others. */
+export function reportJson(report: ExportReport): string {
+  const fields: string[] = [`"export-name": ${jsonString(report.name)}`];
+  if (report.description !== '') fields.push(`"description": ${jsonString(report.description)}`);
+  if (report.content !== null) fields.push(`"content": ${jsonString(report.content)}`);
+  if (report.uri !== null) fields.push(`"uri": ${jsonString(report.uri)}`);
+  if (report.contexts !== null) {
+    const lines = report.contexts.map((context) => `\t\t${jsonString(context)}`);
+    fields.push(`"contexts": [\n${lines.join(',\n')}${lines.length === 0 ? '' : '\n'}\t]`);
+  }
+  for (const [name, value] of report.flags) fields.push(`"${name}": ${value}`);
+  for (const [name, bytes] of report.blockSizes) if (bytes > 0) fields.push(`"${name}": ${bytes}`);
+  fields.push(`"export-size": ${report.size}`, `"export-size-str": "${humanSize(report.size)}"`);
+  return `\t{\n${fields.map((field) => `\t${field}`).join(',\n')}\n\t}`;
+}

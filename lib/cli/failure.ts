@@ -1,0 +1,45 @@
+// How a failure is told: one line with the cause, a second one with the way out where there is one, the rest only
+// with --verbose.
+
+import { NbdError } from '../index.js';
+import { CliError } from './command.js';
+
+/** The text for standard error, with a newline at its end. */
+export function tell(error: unknown, program: string, verbose: boolean, stopped = false): string {
+  const lines = [`${program}: ${stopped && isAbort(error) ? 'interrupted' : messageOf(error)}`];
+  const hint = error instanceof CliError ? error.hint : hintOf(error);
+  if (hint !== undefined && !stopped) lines.push(`${program}: suggestion: ${hint}`);
+  if (verbose) {
+    for (let cause = error; cause instanceof Error; cause = cause.cause) lines.push(cause.stack ?? cause.message);
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+const isAbort = (error: unknown): boolean =>
+  (error instanceof CliError && error.message === 'interrupted') ||
+  (error instanceof Error && error.name === 'AbortError');
+
+/** One line: no message of a server or of the system may break out of it. */
+export function messageOf(error: unknown): string {
+  const text = error instanceof Error ? error.message : String(error);
+  return text.replace(/[\r\n]+\s*/g, ' ');
+}
+
+/** What to do about it. */
+export function hintOf(error: unknown): string | undefined {
+  if (!(error instanceof NbdError)) return undefined;
+  const { name, code, message } = error;
+  if (name === 'NbdOptionError') {
+    if (code === 'ENOENT') return 'to list all exports on the server, use --list (nbd list)';
+    if (code === 'ENOTSUP' && /TLS/i.test(message)) return 'the server wants TLS: use an nbds:// URI';
+  }
+  if (name === 'NbdConnectionError') {
+    if (code === 'ECONNREFUSED') return 'is the server running, and is this its port?';
+    if (code === 'ENOENT') return 'is the server running, and is this its socket?';
+    if (code === 'ETIMEDOUT') return 'the server does not answer: check the address, and that it speaks NBD';
+  }
+  if (code === 'EINVAL' && /URI/.test(message)) {
+    return 'an NBD URI is nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH';
+  }
+  return undefined;
+}

@@ -1,0 +1,103 @@
+// --help, --version and the lists that completion reads, all from the commands' descriptions.
+
+import { readFile } from 'node:fs/promises';
+import { type CommandSpec, type OptionSpec } from './command.js';
+import { optionsOf } from './arguments.js';
+import { COMMANDS } from './registry.js';
+
+const WIDTH = 96;
+
+/** The help of one command, laid out like a manual page. */
+export function commandHelp(spec: CommandSpec, program: string): string {
+  const sections = [
+    section('NAME', [`    ${program} - ${spec.summary}`]),
+    section(
+      'SYNOPSIS',
+      spec.usage.map((line) => `    ${program} ${line}`),
+    ),
+  ];
+  if (spec.description !== undefined) sections.push(section('DESCRIPTION', joined(spec.description)));
+  const listed = optionsOf(spec).filter((option) => option.help !== undefined);
+  sections.push(section('OPTIONS', listed.flatMap(optionHelp)));
+  sections.push(
+    section(
+      'EXAMPLES',
+      spec.examples.flatMap(([command, what]) => [`    ${command}`, ...wrapped(what, 8)]),
+    ),
+  );
+  return sections.join('\n');
+}
+
+/** The list of commands. */
+export async function overview(): Promise<string> {
+  const specs = await Promise.all(Object.values(COMMANDS).map(async (load) => (await load()).spec));
+  const width = Math.max(...specs.map(({ name }) => name.length));
+  return [
+    section('NAME', ['    nbd - work with network block devices: info, copy, prefetch, map and more']),
+    section('SYNOPSIS', ['    nbd COMMAND [OPTIONS] SERVER ...', '    nbd COMMAND --help']),
+    section(
+      'COMMANDS',
+      specs.map(({ name, summary }) => `    ${name.padEnd(width)}  ${summary}`),
+    ),
+    section('SERVER', [
+      '    nbd://HOST[:PORT]/EXPORT            TCP; nbds:// for TLS',
+      '    nbd+unix:///EXPORT?socket=PATH      a Unix socket',
+      '    [ CMD ARGS ... ]                    start a server for this command (socket activation)',
+    ]),
+  ].join('\n');
+}
+
+export async function showVersion(program: string): Promise<string> {
+  const version = await packageVersion();
+  return `${program} ${version}\nnbd-sdk ${version}\n`;
+}
+
+async function packageVersion(): Promise<string> {
+  const text = await readFile(new URL('../../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}
+
+export function longOptions(spec: CommandSpec): string {
+  const names = optionsOf(spec).flatMap((option) => (option.hidden === true ? [] : option.names));
+  return names.map((name) => `--${name}\n`).join('');
+}
+
+export function shortOptions(spec: CommandSpec): string {
+  return optionsOf(spec)
+    .flatMap((option) => (option.short === undefined || option.hidden === true ? [] : [`-${option.short}\n`]))
+    .join('');
+}
+
+function optionHelp(option: OptionSpec): string[] {
+  const value = option.value ?? 'VALUE';
+  const long = option.names.map((name) => {
+    if (option.takes === 'value') return `--${name}=${value}`;
+    return option.takes === 'optional' ? `--${name}[=${value}]` : `--${name}`;
+  });
+  const short =
+    option.short === undefined ? [] : [`-${option.short}${option.takes === 'value' ? ` ${value}` : ''}`];
+  return [...wrapped([...short, ...long].join(', '), 4), ...wrapped(option.help ?? '', 8)];
+}
+
+function section(title: string, lines: readonly string[]): string {
+  return `${title}\n${lines.join('\n')}\n`;
+}
+
+function joined(paragraphs: readonly string[]): string[] {
+  return paragraphs.flatMap((paragraph, at) => [...(at === 0 ? [] : ['']), ...wrapped(paragraph, 4)]);
+}
+
+function wrapped(text: string, indent: number): string[] {
+  const lines: string[] = [];
+  let line = '';
+  for (const word of text.split(/\s+/)) {
+    if (line !== '' && line.length + 1 + word.length > WIDTH - indent) {
+      lines.push(line);
+      line = word;
+    } else {
+      line = line === '' ? word : `${line} ${word}`;
+    }
+  }
+  if (line !== '') lines.push(line);
+  return lines.map((each) => ' '.repeat(indent) + each);
+}

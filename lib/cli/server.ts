@@ -1,0 +1,78 @@
+// Opening the SERVER operand of a command: a URI, or `[ CMD ARGS ]`, a server that is started for this one command.
+
+import { NbdConnection, type NbdConnectionOptions } from '../index.js';
+import { formatUri } from '../protocol/uri-format.js';
+import { parseUri } from '../protocol/uri.js';
+import { type Operand, type ParsedArguments } from './arguments.js';
+import { CliError, type CommandContext, UsageError } from './command.js';
+
+/** How the usage of commands names the operand. */
+export const SERVER = 'NBD-URI | [ CMD ARGS ... ]';
+
+/** The one server that a command takes. */
+export function onlyServer(args: ParsedArguments): Operand {
+  const [operand, extra] = args.operands;
+  if (operand === undefined) throw new UsageError('missing NBD-URI or [ CMD ARGS ... ]');
+  if (extra !== undefined) throw new UsageError('one server is expected', { hint: commandHint(args) });
+  return operand;
+}
+
+const commandHint = (args: ParsedArguments): string =>
+  args.operands.some((each) => 'word' in each && each.word.includes(']'))
+    ? 'write [ CMD ARGS ... ] with spaces around both brackets'
+    : 'quote a URI that holds & or spaces';
+
+/** Whether an operand is the URI of a server that goes on running. */
+export const isUri = (operand: Operand): operand is { readonly word: string } => 'word' in operand;
+
+/**
+ * Connects. The connection is shut down when the command ends: in good order when it came to its end, at once when it
+ * was interrupted.
+ */
+export async function openServer(
+  operand: Operand,
+  context: CommandContext,
+  options: NbdConnectionOptions = {},
+): Promise<NbdConnection> {
+  const connection = new NbdConnection(options);
+  context.onEnd(async () => {
+    if (context.signal.aborted) connection.close();
+    else await connection.shutdown();
+  });
+  if (isUri(operand)) await connection.connectUri(operand.word, context.signal);
+  else await startServer(connection, operand.command, context);
+  if (context.verbose) await describeConnection(connection, context);
+  return connection;
+}
+
+/** Not every release of the SDK can start servers. */
+type Starter = Partial<{
+  connectSystemdSocketActivation(argv: readonly string[], signal?: AbortSignal): Promise<void>;
+}>;
+
+async function startServer(
+  connection: NbdConnection,
+  command: readonly string[],
+  context: CommandContext,
+): Promise<void> {
+  const starter = connection as unknown as Starter;
+  if (starter.connectSystemdSocketActivation === undefined) {
+    throw new CliError('[ CMD ARGS ... ]: this version cannot start servers', {
+      hint: 'start the server yourself and give its URI',
+    });
+  }
+  await starter.connectSystemdSocketActivation(command, context.signal);
+}
+
+async function describeConnection(connection: NbdConnection, context: CommandContext): Promise<void> {
+  const { inspect } = await import('node:util');
+  context.warn(inspect(connection, { breakLength: Infinity, colors: false }));
+}
+
+/** The canonical URI of an export of the server that `operand` names; null for a server that was started for us. */
+export function canonicalUri(connection: NbdConnection, operand: Operand, exportName: string): string | null {
+  if (!isUri(operand)) return null;
+  const getter = connection as unknown as Partial<{ getUri(): string }>;
+  if (getter.getUri !== undefined) return getter.getUri();
+  return formatUri({ ...parseUri(operand.word, 'nbd'), exportName });
+}

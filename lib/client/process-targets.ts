@@ -1,0 +1,115 @@
+// Targets behind a program that this process runs: commands, socket activation, and the helpers for what Node cannot
+// reach by itself, ssh and vsock.
+
+import { type Transport } from '../transport/transport.js';
+import { firstAvailable, sshCommand, vsockCommands } from '../transport/programs.js';
+import { activate } from '../transport/socket-activation.js';
+import { nameOf, runCommand, type Subprocess, type SubprocessOptions } from '../transport/subprocess.js';
+import { type SshUriParts } from '../protocol/uri-parts.js';
+import { refuse, shown } from './checks.js';
+import { type Target } from './opening.js';
+import { type Settings } from './options.js';
+
+/** Helpers only pass bytes on: they have nothing to finish once the connection is gone. */
+const HELPER_GRACE = 500;
+/** For a `closeTimeout` that is no limit. */
+const DEFAULT_GRACE = 5000;
+
+const MAX_U32 = 0xffff_ffff;
+
+/** A program and its arguments. */
+function checkArgv(method: string, value: unknown): string[] {
+  if (value === undefined || value === null) throw refuse(method, 'argv is missing', 'EFAULT');
+  if (!Array.isArray(value)) throw refuse(method, `argv must be an array of strings, not ${shown(value)}`);
+  if (value.length === 0 || value[0] === '') throw refuse(method, 'missing command name in argv');
+  return value.map((argument: unknown) => {
+    if (typeof argument !== 'string') throw refuse(method, `argv must be strings, not ${shown(argument)}`);
+    if (argument.includes('\0')) throw refuse(method, 'an argument cannot hold a NUL');
+    return argument;
+  });
+}
+
+function checkNumber(method: string, name: string, value: unknown): number {
+  const number = typeof value === 'string' && /^\d{1,10}$/.test(value) ? Number(value) : value;
+  if (typeof number === 'number' && Number.isInteger(number) && number >= 0 && number <= MAX_U32) return number;
+  throw refuse(method, `${name} must be from 0 to ${MAX_U32}, not ${shown(value)}`);
+}
+
+/** A target whose subprocess is known once it runs. */
+class ProcessTarget implements Target {
+  readonly description: string;
+  readonly mayRetry = false;
+  readonly certificateName: string;
+  readonly #run: (signal: AbortSignal, target: ProcessTarget) => Promise<Transport>;
+  subprocess: Subprocess | null = null;
+  path: string | null = null;
+
+  constructor(
+    description: string,
+    run: (signal: AbortSignal, target: ProcessTarget) => Promise<Transport>,
+    certificateName = '',
+  ) {
+    this.description = description;
+    this.#run = run;
+    this.certificateName = certificateName;
+  }
+
+  open(signal: AbortSignal): Promise<Transport> {
+    return this.#run(signal, this);
+  }
+}
+
+function subprocessOptions(settings: Settings): SubprocessOptions {
+  return { errorOutput: settings.subprocessStderr, grace: settings.closeTimeout || DEFAULT_GRACE };
+}
+
+/** A program that serves on its stdin and stdout. */
+export function commandTarget(method: string, argv: unknown, settings: Settings): Target {
+  const command = checkArgv(method, argv);
+  return new ProcessTarget(`the command ${nameOf(command[0] ?? '')}`, async (signal, target) => {
+    const { transport, subprocess } = await runCommand(command, subprocessOptions(settings), signal);
+    target.subprocess = subprocess;
+    return transport;
+  });
+}
+
+/** A program that serves on a listening socket that it inherits. */
+export function activationTarget(method: string, argv: unknown, settings: Settings): Target {
+  const command = checkArgv(method, argv);
+  const socketName = settings.socketActivationName;
+  return new ProcessTarget(`the command ${nameOf(command[0] ?? '')}`, async (signal, target) => {
+    const activated = await activate(command, { ...subprocessOptions(settings), socketName }, signal);
+    target.subprocess = activated.subprocess;
+    target.path = activated.path;
+    return activated.transport;
+  });
+}
+
+/** AF_VSOCK, through whichever helper there is; it is no subprocess of the user's. */
+export function vsockTarget(method: string, cid: unknown, port: unknown, settings: Settings): Target {
+  const commands = vsockCommands(checkNumber(method, 'cid', cid), checkNumber(method, 'port', port));
+  return new ProcessTarget(`vsock ${String(cid)}:${String(port)}`, async (signal) => {
+    const command = await firstAvailable(commands, 'AF_VSOCK');
+    const { transport } = await runCommand(command, { ...subprocessOptions(settings), grace: HELPER_GRACE }, signal);
+    return transport;
+  });
+}
+
+/** An NBD server on, or reachable from, an ssh server. */
+export function sshTarget(method: string, uri: SshUriParts, settings: Settings): Target {
+  const { host, port, user, compress, socketPath, nbdPort } = uri;
+  const remote = socketPath === undefined ? { port: nbdPort } : { socketPath };
+  let command: string[];
+  try {
+    command = sshCommand({ host, port, user, compress, remote });
+  } catch (error) {
+    throw refuse(method, (error as Error).message);
+  }
+  const run = async (signal: AbortSignal, target: ProcessTarget): Promise<Transport> => {
+    const options = { ...subprocessOptions(settings), grace: HELPER_GRACE };
+    const { transport, subprocess } = await runCommand(command, options, signal);
+    target.subprocess = subprocess;
+    return transport;
+  };
+  return new ProcessTarget(`${host} by ssh`, run, host);
+}

@@ -1,0 +1,94 @@
+// The public names, all of them: an export that comes or goes by accident changes this list.
+
+import { describe, expect, it } from '@jest/globals';
+import { readFileSync } from 'node:fs';
+import { join, posix } from 'node:path';
+import ts from 'typescript';
+
+import { ROOT, typeCheck } from '../support/type-check.js';
+
+interface Names {
+  /** Classes, functions and constants. */
+  readonly values: readonly string[];
+  /** Interfaces and type aliases. */
+  readonly types: readonly string[];
+}
+
+const words = (text: string): string[] => text.trim().split(/\s+/);
+
+const PUBLIC: Readonly<Record<string, Names>> = {
+  'nbd-sdk': {
+    values: words(`
+      Extents NbdConnection
+      NbdError NbdStrictError NbdCommandError NbdOptionError NbdProtocolError NbdConnectionError NbdStateError
+      NbdQueueFullError
+      TLS_DISABLE TLS_ALLOW TLS_REQUIRE
+      SIZE_MINIMUM SIZE_PREFERRED SIZE_MAXIMUM SIZE_PAYLOAD
+      CMD_FLAG_FUA CMD_FLAG_NO_HOLE CMD_FLAG_DF CMD_FLAG_REQ_ONE CMD_FLAG_FAST_ZERO CMD_FLAG_PAYLOAD_LEN CMD_FLAG_MASK
+      HANDSHAKE_FLAG_FIXED_NEWSTYLE HANDSHAKE_FLAG_NO_ZEROES HANDSHAKE_FLAG_MASK
+      STRICT_COMMANDS STRICT_FLAGS STRICT_BOUNDS STRICT_ZERO_SIZE STRICT_ALIGN STRICT_PAYLOAD STRICT_AUTO_FLAG
+      STRICT_MASK
+      ALLOW_TRANSPORT_TCP ALLOW_TRANSPORT_UNIX ALLOW_TRANSPORT_VSOCK ALLOW_TRANSPORT_SSH ALLOW_TRANSPORT_MASK
+      SHUTDOWN_ABANDON_PENDING SHUTDOWN_MASK
+      AIO_DIRECTION_READ AIO_DIRECTION_WRITE AIO_DIRECTION_BOTH
+      READ_DATA READ_HOLE READ_ERROR
+      NAMESPACE_BASE CONTEXT_BASE_ALLOCATION STATE_HOLE STATE_ZERO
+      NAMESPACE_QEMU CONTEXT_QEMU_DIRTY_BITMAP CONTEXT_QEMU_ALLOCATION_DEPTH STATE_DIRTY
+    `),
+    types: words(`
+      BlockStatusEntries ByteCount ChunkCallback ChunkStatus CommandTrace CompletionCallback ConnectionState
+      ContextCallback Extent ExtentCallback ListCallback ListedExport NbdConnectionEvents NbdConnectionOptions
+      NbdErrorDetails NbdHandle NbdNegotiation NbdTarget OptionCallback ProtocolName
+    `),
+  },
+  'nbd-sdk/server': {
+    values: words('ExtentMap FaultPlan FileBackend MemoryBackend NbdServer PatternBackend fillPattern'),
+    types: words(`
+      BackendExtent BackendExtents BlockSize BytesFault CommandName CutFault DelayFault ErrorFault Fault FaultCondition
+      FaultedRequest Feature FileBackendOptions FlagOverrides HandshakeFeatures MemoryBackendOptions MetaContext
+      NbdBackend NbdExportOptions NbdServerAddress NbdServerOptions NbdServerStatistics NbdServerTlsOptions
+      OptionRefusal PatternBackendOptions PskKeys StallFault WriteOptions ZeroOptions
+    `),
+  },
+};
+
+const manifest = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { exports: Record<string, unknown> };
+const entryPoints = Object.keys(manifest.exports)
+  .filter((subpath) => subpath !== './package.json')
+  .map((subpath) => posix.join('nbd-sdk', subpath));
+
+/** The names that a module's declarations export, values and types apart. */
+function declaredBy(checked: ts.Program, path: string): Names {
+  const checker = checked.getTypeChecker();
+  const module = checker.getSymbolAtLocation(checked.getSourceFile(join(ROOT, path)) as ts.Node);
+  const values: string[] = [];
+  const types: string[] = [];
+  for (const symbol of module === undefined ? [] : checker.getExportsOfModule(module)) {
+    const alias = (symbol.flags & ts.SymbolFlags.Alias) !== 0;
+    const isValue = ((alias ? checker.getAliasedSymbol(symbol) : symbol).flags & ts.SymbolFlags.Value) !== 0;
+    const isTypeOnly = symbol.declarations?.some((each) => ts.isTypeOnlyExportDeclaration(each)) === true;
+    (isValue && !isTypeOnly ? values : types).push(symbol.name);
+  }
+  return { values: values.sort(), types: types.sort() };
+}
+
+const sourceOf = (name: string): string => posix.join('lib', posix.relative('nbd-sdk', name), 'index.ts');
+
+describe('the exports', () => {
+  const { program } = typeCheck(new Map(entryPoints.map((name) => [sourceOf(name), null])), { noLib: true, types: [] });
+
+  it('are listed here for every entry point', () => {
+    expect(Object.keys(PUBLIC).sort()).toEqual(entryPoints.sort());
+  });
+
+  it.each(entryPoints)('of %s at run time', async (name) => {
+    const module = (await import(name)) as object;
+    expect(Object.keys(module).sort()).toEqual([...(PUBLIC[name]?.values ?? [])].sort());
+  });
+
+  it.each(entryPoints)('of %s to the type checker', (name) => {
+    const declared = declaredBy(program, sourceOf(name));
+    expect(declared.values).toEqual([...(PUBLIC[name]?.values ?? [])].sort());
+    expect(declared.types).toEqual([...(PUBLIC[name]?.types ?? [])].sort());
+  });
+});

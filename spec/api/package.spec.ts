@@ -1,0 +1,229 @@
+// The package as others get it: what is in the repository's top folder, in the lock file, in the tarball, and that
+// every entry point can be imported, required and type-checked from the build.
+
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { copyFile, mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join, posix, relative, sep } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import { runTool } from '../support/tools.js';
+
+const ROOT = join(dirname(fileURLToPath(import.meta.url)), '../..');
+
+interface Manifest {
+  readonly name: string;
+  readonly type: string;
+  readonly engines: { readonly node: string };
+  readonly exports: Readonly<Record<string, string | { readonly types: string; readonly default: string }>>;
+  readonly bin?: Readonly<Record<string, string>>;
+  readonly files: readonly string[];
+  readonly scripts: Readonly<Record<string, string>>;
+  readonly dependencies: Readonly<Record<string, string>>;
+  readonly optionalDependencies?: object;
+  readonly peerDependencies?: object;
+}
+
+interface Lock {
+  readonly packages: Readonly<
+    Record<string, { readonly integrity?: string; readonly resolved?: string; readonly link?: boolean }>
+  >;
+}
+
+const json = (path: string): unknown => JSON.parse(readFileSync(join(ROOT, path), 'utf8'));
+const manifest = json('package.json') as Manifest;
+
+/** `./dist/server/index.js` of every entry point, declaration and command. */
+const targets = [
+  ...Object.values(manifest.exports).flatMap((entry) => (typeof entry === 'string' ? [entry] : Object.values(entry))),
+  ...Object.values(manifest.bin ?? {}),
+].map((path) => posix.normalize(path));
+
+/** The names that users import: `nbd-sdk`, `nbd-sdk/server` … */
+const entryPoints = Object.entries(manifest.exports)
+  .filter(([, entry]) => typeof entry !== 'string')
+  .map(([subpath]) => posix.join(manifest.name, subpath));
+
+describe('the top folder', () => {
+  const MADE = new Set(['.git', 'node_modules', 'dist', 'coverage']);
+  const ALLOWED = [
+    ...['package.json', 'tsconfig.json', 'jest.config.ts', 'lib', 'spec', 'examples', 'README.md'],
+    // What tools insist on finding here.
+    ...['.ci', '.gitignore', '.npmrc', 'package-lock.json', 'LICENSE', 'CHANGELOG.md', 'tsconfig.build.json'],
+    ...['eslint.config.js', '.prettierrc.json', '.prettierignore', 'knip.json'],
+  ];
+
+  it('holds what it should and nothing else', () => {
+    const entries = readdirSync(ROOT).filter((name) => !MADE.has(name) && !/\.(log|tgz)$/.test(name));
+    expect(entries.filter((name) => !ALLOWED.includes(name))).toEqual([]);
+    expect(ALLOWED.filter((name) => !entries.includes(name))).toEqual([]);
+  });
+
+  it('keeps what tools make out of the repository', () => {
+    const ignored = readFileSync(join(ROOT, '.gitignore'), 'utf8').split('\n');
+    expect(ignored).toEqual(expect.arrayContaining(['node_modules/', 'dist/', 'coverage/', '*.tgz']));
+  });
+});
+
+describe('package.json', () => {
+  it('is an ESM package for every Node that can require() one', () => {
+    expect(manifest).toMatchObject({ name: 'nbd-sdk', type: 'module', engines: { node: '>=20.19' } });
+  });
+
+  it('has two dependencies, and none by another door', () => {
+    expect(Object.keys(manifest.dependencies).sort()).toEqual(['eventemitter3', 'p-queue']);
+    expect([manifest.optionalDependencies, manifest.peerDependencies]).toEqual([undefined, undefined]);
+  });
+
+  it('uses both of them', () => {
+    const imported = new Set<string>();
+    for (const path of readdirSync(join(ROOT, 'lib'), { recursive: true, encoding: 'utf8' })) {
+      if (!path.endsWith('.ts')) continue;
+      const text = readFileSync(join(ROOT, 'lib', path), 'utf8');
+      for (const [, name] of text.matchAll(/^(?:import|export) .*from '([^.][^']*)';$|^} from '([^.][^']*)';$/gm)) {
+        if (name !== undefined && !name.startsWith('node:')) imported.add(name);
+      }
+    }
+    expect([...imported].sort()).toEqual(Object.keys(manifest.dependencies).sort());
+  });
+
+  it('runs nothing on the machine that installs it', () => {
+    const hooks = ['preinstall', 'install', 'postinstall', 'prepare', 'preprepare', 'postprepare'];
+    expect(hooks.filter((hook) => hook in manifest.scripts)).toEqual([]);
+  });
+
+  it('says where each export is, below dist/, with a source for it', () => {
+    for (const path of targets.filter((each) => each !== 'package.json')) {
+      expect(path).toMatch(/^dist\/[\w/-]+\.(js|d\.ts)$/);
+      const source = path.replace(/^dist\//, 'lib/').replace(/(\.d\.ts|\.js)$/, '.ts');
+      expect([source, existsSync(join(ROOT, source))]).toEqual([source, true]);
+    }
+  });
+
+  it('maps the same names in tsconfig.json and for jest', () => {
+    const { paths } = (json('tsconfig.json') as { compilerOptions: { paths: Record<string, string[]> } })
+      .compilerOptions;
+    for (const name of entryPoints) {
+      const source = `./lib/${posix.join(posix.relative(manifest.name, name), 'index.ts')}`;
+      expect([name, paths[name]]).toEqual([name, [source]]);
+      expect(readFileSync(join(ROOT, 'jest.config.ts'), 'utf8')).toContain(
+        `'^${name}$': '<rootDir>${source.slice(1)}'`,
+      );
+    }
+  });
+});
+
+describe('package-lock.json', () => {
+  const { packages } = json('package-lock.json') as Lock;
+  const installed = Object.entries(packages).filter(([path]) => path !== '');
+
+  it('pins every package by its contents and says nothing about where it was installed from', () => {
+    expect(installed.length).toBeGreaterThan(100);
+    expect(
+      installed.filter(([, each]) => each.integrity?.startsWith('sha512-') !== true).map(([path]) => path),
+    ).toEqual([]);
+    expect(installed.filter(([, each]) => each.resolved !== undefined || each.link === true)).toEqual([]);
+  });
+
+  it('has no path of a machine and no registry in it', () => {
+    const text = readFileSync(join(ROOT, 'package-lock.json'), 'utf8');
+    expect(text).not.toMatch(/"(file:|link:|\/|[A-Za-z]:\\)/);
+    expect(text).not.toMatch(/registry|localhost|127\.0\.0\.1/);
+    expect(installed.filter(([path]) => !path.startsWith('node_modules/'))).toEqual([]);
+  });
+});
+
+describe('the build', () => {
+  let folder = '';
+
+  // A copy of the package with a build of its own: dist/ in the repository may be old, or somebody's.
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'nbd-package-'));
+    for (const name of ['package.json', 'README.md', 'LICENSE', 'CHANGELOG.md']) {
+      if (existsSync(join(ROOT, name))) await copyFile(join(ROOT, name), join(folder, name));
+    }
+    await symlink(join(ROOT, 'node_modules'), join(folder, 'node_modules'));
+    const tsc = join(ROOT, 'node_modules/typescript/bin/tsc');
+    const args = [tsc, '-p', join(ROOT, 'tsconfig.build.json'), '--outDir', join(folder, 'dist')];
+    const { code, stdout } = await runTool(process.execPath, args, { timeout: 60_000 });
+    expect({ code, stdout }).toEqual({ code: 0, stdout: '' });
+  }, 60_000);
+
+  afterAll(() => rm(folder, { recursive: true, force: true }));
+
+  const node = (code: string, ...flags: string[]) =>
+    runTool(process.execPath, ['--no-warnings', ...flags, '-e', code], { cwd: folder, env: { FORCE_COLOR: '0' } });
+
+  it('makes every file that package.json names', () => {
+    expect(targets.filter((path) => !existsSync(join(folder, path)))).toEqual([]);
+  });
+
+  it('packs the build and the four documents, and nothing else', async () => {
+    const { stdout } = await runTool('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], { cwd: folder });
+    const [packed] = JSON.parse(stdout) as [{ files: { path: string }[]; unpackedSize: number }];
+    const files = packed.files.map(({ path }) => path);
+    const documents = files.filter((path) => !path.startsWith('dist/'));
+    expect(documents.sort()).toEqual(['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json']);
+    const built = files.filter((path) => path.startsWith('dist/'));
+    const sources = readdirSync(join(ROOT, 'lib'), { recursive: true, encoding: 'utf8' }).filter((path) =>
+      path.endsWith('.ts'),
+    );
+    const expected = sources.flatMap((path) => {
+      const stem = `dist/${path.split(sep).join('/').slice(0, -3)}`;
+      return [`${stem}.js`, `${stem}.d.ts`];
+    });
+    expect(built.sort()).toEqual(expected.sort());
+    expect(packed.unpackedSize).toBeLessThan(1_500_000);
+  });
+
+  it('tells nothing about the machine that built it', async () => {
+    for (const path of await readdir(join(folder, 'dist'), { recursive: true })) {
+      if (!/\.(js|ts)$/.test(path)) continue;
+      const text = await readFile(join(folder, 'dist', path), 'utf8');
+      expect([path, text.includes(ROOT) || text.includes(folder)]).toEqual([path, false]);
+    }
+  });
+
+  it.each(entryPoints)('%s can be imported and required, and both give the same module', async (name) => {
+    const { code, stdout, stderr } = await node(
+      `const required = require(${JSON.stringify(name)});
+      import(${JSON.stringify(name)}).then((imported) => {
+        console.log(required === imported, Object.keys(imported).length > 0);
+      });`,
+    );
+    expect({ code, stdout, stderr }).toEqual({ code: 0, stdout: 'true true\n', stderr: '' });
+  });
+
+  it('exports nothing but its entry points', async () => {
+    const { stdout } = await node(
+      `import('${manifest.name}/dist/errors.js').catch((error) => console.log(error.code));`,
+    );
+    expect(stdout).toBe('ERR_PACKAGE_PATH_NOT_EXPORTED\n');
+  });
+
+  it('shares one error tree between entry points', async () => {
+    const { stdout } = await node(
+      `const { NbdError } = require('nbd-sdk');
+      const { NbdServer } = require('nbd-sdk/server');
+      try { new NbdServer().uri(); } catch (error) { console.log(error instanceof NbdError, error.code); }`,
+    );
+    expect(stdout).toBe('true ENOTCONN\n');
+  });
+
+  it('declares types that a strict user can check', async () => {
+    const { code, stdout } = await runTool(
+      process.execPath,
+      [
+        join(ROOT, 'node_modules/typescript/bin/tsc'),
+        ...['--noEmit', '--strict', '--target', 'es2022', '--module', 'nodenext', '--types', 'node'],
+        ...['--skipLibCheck', 'false', '--lib', 'es2022'],
+        ...targets.filter((path) => path.endsWith('.d.ts')).map((path) => join(folder, path)),
+      ],
+      { cwd: folder, timeout: 60_000 },
+    );
+    expect({ code, stdout: relativeTo(folder, stdout) }).toEqual({ code: 0, stdout: '' });
+  }, 60_000);
+});
+
+const relativeTo = (folder: string, text: string): string => text.replaceAll(`${relative(ROOT, folder)}/`, '');

@@ -1,0 +1,261 @@
+import { describe, expect, it } from '@jest/globals';
+
+import {
+  type BlockStatusRequest,
+  decodeBlockStatus,
+  encodeBlockStatusFilter,
+} from '../../lib/protocol/block-status.js';
+import { cat, u32, u64 } from '../support/golden.js';
+
+type Pairs = readonly (readonly [length: number | bigint, flags: number | bigint])[];
+
+const TIB = 2 ** 40;
+const GIB4 = 2n ** 32n;
+
+const request = (over: Partial<BlockStatusRequest> = {}): BlockStatusRequest => ({
+  count: 65536,
+  offset: 0,
+  exportSize: 1 << 20,
+  onlyFirst: false,
+  wide: false,
+  ...over,
+});
+const narrow = (pairs: Pairs): Buffer => cat(...pairs.flat().map((value) => u32(Number(value))));
+const extended = (pairs: Pairs): Buffer => cat(...pairs.flat().map(u64));
+
+describe('32-bit descriptors', () => {
+  const big = { exportSize: TIB, count: TIB };
+  it.each<[string, Pairs, Partial<BlockStatusRequest>, number[]]>([
+    ['one extent', [[65536, 3]], {}, [65536, 3]],
+    [
+      'several',
+      [
+        [512, 0],
+        [512, 1],
+        [64512, 2],
+      ],
+      {},
+      [512, 0, 512, 1, 64512, 2],
+    ],
+    ['less than was asked for', [[4096, 0]], {}, [4096, 0]],
+    [
+      'a last extent past the request, inside the export',
+      [
+        [4096, 3],
+        [65536, 0],
+      ],
+      {},
+      [4096, 3, 65536, 0],
+    ],
+    ['bits that nobody knows', [[65536, 0xfffffffc]], {}, [65536, 0xfffffffc]],
+    ['the end of the export exactly', [[65536, 0]], { offset: (1 << 20) - 65536 }, [65536, 0]],
+    [
+      'an extent of length 0 later: the rest is dropped',
+      [
+        [4096, 0],
+        [0, 1],
+        [4096, 2],
+      ],
+      {},
+      [4096, 0],
+    ],
+    [
+      'extents after the end of the request: dropped',
+      [
+        [65536, 0],
+        [65536, 3],
+      ],
+      {},
+      [65536, 0],
+    ],
+    [
+      'two where one was asked for',
+      [
+        [4096, 0],
+        [4096, 3],
+      ],
+      { onlyFirst: true },
+      [4096, 0],
+    ],
+    [
+      'lengths with the highest bit',
+      [
+        [0xffffffff, 1],
+        [0x80000000, 2],
+      ],
+      big,
+      [0xffffffff, 1, 0x80000000, 2],
+    ],
+    [
+      'sums past 2^32',
+      [
+        [2 ** 31, 0],
+        [2 ** 31, 1],
+        [2 ** 31, 0],
+      ],
+      big,
+      [2 ** 31, 0, 2 ** 31, 1, 2 ** 31, 0],
+    ],
+  ])('%s', (_title, pairs, over, expected) => {
+    const { entries, problem } = decodeBlockStatus(narrow(pairs), false, request(over));
+    expect(problem).toBeNull();
+    expect(entries).toEqual(Uint32Array.from(expected));
+    const wide = decodeBlockStatus(narrow(pairs), false, request({ ...over, wide: true }));
+    expect(wide).toEqual({ entries: BigUint64Array.from(expected.map(BigInt)), problem: null });
+  });
+
+  it.each<[string, Pairs, Partial<BlockStatusRequest>, number[], RegExp]>([
+    [
+      'a first extent of length 0',
+      [
+        [0, 1],
+        [4096, 0],
+      ],
+      {},
+      [],
+      /first extent has length 0/,
+    ],
+    [
+      'an extent past the export',
+      [
+        [4096, 1],
+        [1 << 20, 0],
+      ],
+      {},
+      [4096, 1],
+      /extent 1 leaves the export of 1048576 bytes/,
+    ],
+    ['a first extent past the export', [[1 << 20, 0]], { offset: 1 }, [], /extent 0 leaves the export/],
+  ])('%s is the fault of the server', (_title, pairs, over, kept, reason) => {
+    for (const wide of [false, true]) {
+      const { entries, problem } = decodeBlockStatus(narrow(pairs), false, request({ ...over, wide }));
+      expect(problem).toEqual({ code: 'EPROTO', reason: expect.stringMatching(reason) });
+      expect([...entries].map(Number)).toEqual(kept);
+    }
+  });
+});
+
+describe('64-bit descriptors', () => {
+  const huge = { exportSize: 2n ** 64n - 1n, count: 2n ** 63n };
+  it.each<[string, Pairs, Partial<BlockStatusRequest>, bigint[]]>([
+    ['one extent', [[65536, 3]], {}, [65536n, 3n]],
+    ['2^40 bytes in one', [[TIB, 1]], { exportSize: TIB, count: TIB }, [2n ** 40n, 1n]],
+    ['the longest that there is', [[2n ** 64n - 1n, 2n ** 64n - 1n]], huge, [2n ** 64n - 1n, 2n ** 64n - 1n]],
+    [
+      'an extent of length 0 later',
+      [
+        [1, 0],
+        [0, 1],
+      ],
+      {},
+      [1n, 0n],
+    ],
+    [
+      'two where one was asked for',
+      [
+        [1, 0],
+        [1, 3],
+      ],
+      { onlyFirst: true },
+      [1n, 0n],
+    ],
+  ])('%s, for a 64-bit call', (_title, pairs, over, expected) => {
+    const decoded = decodeBlockStatus(extended(pairs), true, request({ ...over, wide: true }));
+    expect(decoded).toEqual({ entries: BigUint64Array.from(expected), problem: null });
+  });
+
+  it.each<[string, Pairs, number[]]>([
+    [
+      'small ones stay as they are',
+      [
+        [4096, 1],
+        [512, 2],
+      ],
+      [4096, 1, 512, 2],
+    ],
+    [
+      'a long one is cut below 2^32, and nothing follows',
+      [
+        [GIB4, 1],
+        [512, 2],
+      ],
+      [2 ** 32 - 65536, 1],
+    ],
+    [
+      'a long one later is cut as well',
+      [
+        [512, 2],
+        [2n * GIB4, 1],
+        [512, 3],
+      ],
+      [512, 2, 2 ** 32 - 65536, 1],
+    ],
+    [
+      'the longest that is not cut',
+      [
+        [GIB4 - 65536n, 1],
+        [512, 2],
+      ],
+      [2 ** 32 - 65536, 1, 512, 2],
+    ],
+    [
+      'flags of 64 bits later end the list',
+      [
+        [512, 2],
+        [512, GIB4],
+      ],
+      [512, 2],
+    ],
+  ])('for a 32-bit call: %s', (_title, pairs, expected) => {
+    const decoded = decodeBlockStatus(extended(pairs), true, request({ exportSize: TIB, count: TIB }));
+    expect(decoded).toEqual({ entries: Uint32Array.from(expected), problem: null });
+  });
+
+  it('for a 32-bit call: flags of 64 bits at once cannot be told', () => {
+    const { entries, problem } = decodeBlockStatus(extended([[512, GIB4]]), true, request());
+    expect(problem).toMatchObject({ code: 'EOVERFLOW', reason: expect.stringMatching(/blockStatus64/) });
+    expect(entries).toHaveLength(0);
+  });
+
+  it.each<[string, Pairs, Partial<BlockStatusRequest>, RegExp]>([
+    ['a first extent of length 0', [[0, 1]], {}, /first extent has length 0/],
+    ['a length that would wrap around', [[2n ** 64n - 1n, 0]], { offset: 4096 }, /extent 0 leaves the export/],
+  ])('%s is the fault of the server', (_title, pairs, over, reason) => {
+    for (const wide of [false, true]) {
+      const { entries, problem } = decodeBlockStatus(extended(pairs), true, request({ ...over, wide }));
+      expect(problem).toEqual({ code: 'EPROTO', reason: expect.stringMatching(reason) });
+      expect(entries).toHaveLength(0);
+    }
+  });
+});
+
+describe('a million extents', () => {
+  it('are one array', () => {
+    const data = Buffer.alloc(8 * 2 ** 20);
+    for (let i = 0; i < 2 ** 20; i++) {
+      data.writeUInt32BE(512 + (i & 1), 8 * i);
+      data.writeUInt32BE(i & 3, 8 * i + 4);
+    }
+    const big = request({ exportSize: TIB, count: TIB });
+    const { entries, problem } = decodeBlockStatus(data, false, big);
+    expect(problem).toBeNull();
+    expect(entries).toBeInstanceOf(Uint32Array);
+    expect(entries).toHaveLength(2 ** 21);
+    expect([...entries.subarray(0, 4)]).toEqual([512, 0, 513, 1]);
+    expect([...entries.subarray(-4)]).toEqual([512, 2, 513, 3]);
+    expect(decodeBlockStatus(data, false, { ...big, wide: true }).entries.at(-1)).toBe(3n);
+  });
+
+  it('leave the bytes that they came in as they were', () => {
+    const data = narrow([[65536, 3]]);
+    decodeBlockStatus(data, false, request());
+    expect(data).toEqual(narrow([[65536, 3]]));
+  });
+});
+
+describe('encodeBlockStatusFilter', () => {
+  it('writes the length of the range and the context IDs', () => {
+    expect(encodeBlockStatusFilter(TIB, [1, 0x80000000]).toString('hex')).toBe('00000100000000000000000180000000');
+    expect(encodeBlockStatusFilter(2n ** 64n - 1n, []).toString('hex')).toBe('ffffffffffffffff');
+  });
+});

@@ -1,0 +1,617 @@
+import { describe, expect, it } from '@jest/globals';
+import { ExtentMap, MemoryBackend, type NbdBackend, type NbdExportOptions } from '../../lib/server/index.js';
+import * as g from '../support/golden.js';
+import { newServer, RawClient, type HandshakeOptions, type SendOptions } from './raw-client.js';
+
+const { CMD, cat, content, u32, u64 } = g;
+const SIZE = 1 << 20;
+const PAGE = 65536;
+const [EPERM, EIO, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP] = [1, 5, 22, 28, 75, 95];
+const [FUA, NO_HOLE, DF, REQ_ONE, FAST_ZERO, PAYLOAD_LEN] = [1, 2, 4, 8, 16, 32];
+const STYLES = ['simple', 'structured', 'extended'] as const;
+
+const open = (backend: NbdBackend | NbdExportOptions, options: HandshakeOptions = {}): Promise<RawClient> =>
+  RawClient.of(newServer({ exports: { '': backend } })).handshake(options);
+
+/** A backend of 1 MiB that is what the test makes it. */
+const made = (methods: Partial<NbdBackend>): NbdBackend => ({
+  size: SIZE,
+  read: (buffer) => void buffer.fill(0),
+  ...methods,
+});
+
+describe.each(STYLES)('commands in the %s style', (style) => {
+  const writeFlags = style === 'extended' ? PAYLOAD_LEN : 0;
+
+  it('write, read back, zero, trim, flush and cache', async () => {
+    const client = await open(new MemoryBackend(SIZE), { style });
+    const data = content(0, 100_000);
+    expect(await client.ask(CMD.WRITE, { offset: 5000, payload: data, flags: writeFlags })).toBe(0);
+    expect((await client.read(5000, 100_000)).equals(data)).toBe(true);
+    expect(await client.ask(CMD.ZERO, { offset: 6000, count: 10, flags: FUA | NO_HOLE })).toBe(0);
+    expect((await client.read(5999, 12)).toString('hex')).toBe(
+      cat(data.subarray(999, 1000), Buffer.alloc(10), data.subarray(1010, 1011)).toString('hex'),
+    );
+    expect(await client.ask(CMD.TRIM, { offset: 0, count: SIZE })).toBe(0);
+    expect(await client.ask(CMD.FLUSH)).toBe(0);
+    expect(await client.ask(CMD.CACHE, { offset: 0, count: SIZE })).toBe(0);
+    expect((await client.read(0, SIZE)).every((byte) => byte === 0)).toBe(true);
+  });
+
+  it('a read that meets its end exactly, and one byte of the last', async () => {
+    const client = await open(MemoryBackend.from(content(0, SIZE)), { style });
+    expect((await client.read(SIZE - 1, 1))[0]).toBe(content(SIZE - 1, 1)[0]);
+    expect(await client.ask(CMD.READ, { offset: SIZE - 1, count: 2 })).toBe(EINVAL);
+  });
+
+  it('carries the bytes of an error, and goes on', async () => {
+    const client = await open(
+      made({
+        read: () => {
+          throw Object.assign(new Error('broken'), { code: 'EIO' });
+        },
+      }),
+      { style },
+    );
+    client.send(CMD.READ, { cookie: 77, offset: 512, count: 8 });
+    const expected =
+      style === 'simple'
+        ? g.simple(77, EIO)
+        : style === 'structured'
+          ? g.errorChunk(77, EIO, 'broken')
+          : g.extendedChunk(g.DONE, g.ERROR, 77, 512, cat(u32(EIO), g.u16(6), 'broken'));
+    expect((await client.take(expected.length)).toString('hex')).toBe(expected.toString('hex'));
+    expect(await client.ask(CMD.READ, { count: 0 })).toBe(EINVAL);
+  });
+});
+
+describe('bytes of reads', () => {
+  const sparse = (): MemoryBackend => {
+    const backend = new MemoryBackend(SIZE);
+    backend.write(content(0, 10), PAGE + 100);
+    return backend;
+  };
+  const asked = { cookie: 9, offset: PAGE - 512, count: PAGE + 1024 };
+  const page = Buffer.alloc(PAGE);
+  content(0, 10).copy(page, 100);
+
+  it('simple: data, zeroes included', async () => {
+    const client = await open(sparse());
+    client.send(CMD.READ, asked);
+    const expected = g.simple(9, 0, cat(Buffer.alloc(512), page, Buffer.alloc(512)));
+    expect((await client.take(expected.length)).equals(expected)).toBe(true);
+  });
+
+  it('structured: holes as holes', async () => {
+    const client = await open(sparse(), { style: 'structured' });
+    client.send(CMD.READ, asked);
+    const expected = cat(
+      g.holeChunk(9, PAGE - 512, 512, 0),
+      g.dataChunk(9, PAGE, page, 0),
+      g.holeChunk(9, 2 * PAGE, 512, g.DONE),
+    );
+    expect((await client.take(expected.length)).equals(expected)).toBe(true);
+    expect(client.buffered).toBe(0);
+  });
+
+  it('extended: the same, each chunk with the offset of the request', async () => {
+    const client = await open(sparse(), { style: 'extended' });
+    client.send(CMD.READ, asked);
+    const expected = cat(
+      g.extendedChunk(0, g.HOLE, 9, PAGE - 512, cat(u64(PAGE - 512), u32(512))),
+      g.extendedChunk(0, g.DATA, 9, PAGE - 512, cat(u64(PAGE), page)),
+      g.extendedChunk(1, g.HOLE, 9, PAGE - 512, cat(u64(2 * PAGE), u32(512))),
+    );
+    expect((await client.take(expected.length)).equals(expected)).toBe(true);
+  });
+
+  it('DF, and an export without sparse reads: one chunk of data', async () => {
+    const expected = g.dataChunk(9, PAGE - 512, cat(Buffer.alloc(512), page, Buffer.alloc(512)));
+    const client = await open(sparse(), { style: 'structured' });
+    client.send(CMD.READ, { ...asked, flags: DF });
+    expect((await client.take(expected.length)).equals(expected)).toBe(true);
+    const dense = await open({ backend: sparse(), sparseReads: false }, { style: 'structured' });
+    dense.send(CMD.READ, asked);
+    expect((await dense.take(expected.length)).equals(expected)).toBe(true);
+  });
+
+  it('a chequered range does not fall into thousands of chunks', async () => {
+    const backend = made({
+      read: (buffer, offset) => {
+        content(Number(offset), buffer.length).copy(buffer);
+      },
+      extents: () => Array.from({ length: 1000 }, (_, i) => ({ length: 16, flags: i % 2 === 0 ? 0 : 2 })),
+    });
+    const client = await open(backend, { style: 'structured' });
+    client.send(CMD.READ, { count: 16_000 });
+    const chunks = await client.chunks();
+    expect(chunks.length).toBe(65);
+    expect(chunks.at(-1)!.payload.length).toBe(8 + 16_000 - 64 * 16);
+  });
+
+  it('extents that end early or promise more than was asked are made to fit', async () => {
+    const backend = made({
+      read: (buffer) => void buffer.fill(1),
+      extents: (offset) => [{ length: offset === 0 ? 100 : 1 << 30, flags: 3 }],
+    });
+    const client = await open(backend, { style: 'structured' });
+    expect(await client.read(0, 150)).toEqual(cat(Buffer.alloc(100), Buffer.alloc(50, 1)));
+    expect(await client.read(1, 150)).toEqual(Buffer.alloc(150));
+  });
+
+  it('a backend that answers later, piece by piece', async () => {
+    const backend = made({
+      read: async (buffer, offset) => {
+        await new Promise((resolve) => setTimeout(resolve, offset === 0 ? 5 : 1));
+        content(Number(offset), buffer.length).copy(buffer);
+      },
+      extents: async () => [
+        { length: 10, flags: 0 },
+        { length: 10, flags: 2 },
+        { length: 10, flags: 0 },
+      ],
+    });
+    const client = await open(backend, { style: 'structured' });
+    expect(await client.read(0, 30)).toEqual(cat(content(0, 10), Buffer.alloc(10), content(20, 10)));
+  });
+
+  it('one failing piece is an error of the whole, and nothing of the rest is sent', async () => {
+    let calls = 0;
+    const backend = made({
+      read: (buffer, offset) => {
+        calls += 1;
+        buffer.fill(1);
+        if (offset === 0) return Promise.reject(Object.assign(new Error('first'), { code: 'EIO' }));
+        throw Object.assign(new Error('second'), { code: 'EIO' });
+      },
+      extents: () => [
+        { length: 10, flags: 0 },
+        { length: 10, flags: 2 },
+        { length: 10, flags: 0 },
+      ],
+    });
+    const client = await open(backend, { style: 'structured' });
+    client.send(CMD.READ, { cookie: 1, count: 30 });
+    const expected = g.errorChunk(1, EIO, 'first');
+    expect((await client.take(expected.length)).equals(expected)).toBe(true);
+    expect(calls).toBe(2);
+  });
+
+  it('never shows memory that the backend did not fill', async () => {
+    const client = await open(made({ read: () => undefined }), { style: 'structured' });
+    const junk = await open(new MemoryBackend(SIZE));
+    for (let i = 0; i < 20; i += 1) {
+      await junk.ask(CMD.WRITE, { payload: Buffer.alloc(PAGE, 0xab) });
+      expect((await client.read(0, 100_000)).every((byte) => byte === 0)).toBe(true);
+    }
+  });
+});
+
+describe('what is refused', () => {
+  const BIG = 1 << 28;
+  const limited = (): NbdExportOptions => ({
+    backend: new MemoryBackend(BIG),
+    blockSize: { minimum: 512, preferred: 4096, maximum: PAGE },
+  });
+  const MAX = (1n << 64n) - 1n;
+
+  it.each<[string, number, SendOptions, number]>([
+    ['V13 an unknown command', 99, {}, EINVAL],
+    ['V13 resize', 8, {}, EINVAL],
+    ['V13 an unknown flag', CMD.READ, { count: 512, flags: 0x40 }, EINVAL],
+    ['V13 a flag of another command', CMD.READ, { count: 512, flags: REQ_ONE }, EINVAL],
+    ['V13 DF for a write', CMD.WRITE, { payload: Buffer.alloc(512), flags: DF }, EINVAL],
+    ['V13 a flag for cache', CMD.CACHE, { count: 512, flags: NO_HOLE }, EINVAL],
+    ['PAYLOAD_LEN with compact headers', CMD.WRITE, { payload: Buffer.alloc(512), flags: PAYLOAD_LEN }, EINVAL],
+    ['V13 a flush with a range', CMD.FLUSH, { count: 512 }, EINVAL],
+    ['a read of no bytes', CMD.READ, { count: 0 }, EINVAL],
+    ['a write of no bytes', CMD.WRITE, { count: 0 }, EINVAL],
+    ['a block status of no bytes', CMD.STATUS, { count: 0 }, EINVAL],
+    ['a read beyond the end', CMD.READ, { offset: BIG, count: 512 }, EINVAL],
+    ['a cache beyond the end', CMD.CACHE, { offset: BIG - 512, count: 1024 }, EINVAL],
+    ['a trim beyond the end', CMD.TRIM, { offset: BIG, count: 512 }, EINVAL],
+    ['a write beyond the end', CMD.WRITE, { offset: BIG, payload: Buffer.alloc(512) }, ENOSPC],
+    ['a zero beyond the end', CMD.ZERO, { offset: BIG, count: 512 }, ENOSPC],
+    ['V16 a read that wraps', CMD.READ, { offset: MAX - 511n, count: 1024 }, EINVAL],
+    ['V16 a write that wraps', CMD.WRITE, { offset: MAX - 511n, payload: Buffer.alloc(1024) }, EINVAL],
+    ['V16 a zero that wraps', CMD.ZERO, { offset: MAX - 511n, count: 0xfffffe00 }, EINVAL],
+    ['an unaligned offset', CMD.READ, { offset: 1, count: 512 }, EINVAL],
+    ['an unaligned count', CMD.TRIM, { offset: 0, count: 513 }, EINVAL],
+    ['V14 a read above the maximum', CMD.READ, { count: PAGE + 512 }, EOVERFLOW],
+    ['V14 a read of all that 32 bits can say', CMD.READ, { count: 0xfffffe00 }, EINVAL],
+    ['V14 a write above the maximum', CMD.WRITE, { payload: Buffer.alloc(PAGE + 512) }, EINVAL],
+    ['V15 a block status without contexts', CMD.STATUS, { count: 512 }, EINVAL],
+    ['a zero above the maximum, which has no payload', CMD.ZERO, { count: PAGE * 4 }, 0],
+    ['FUA for a command that does not write', CMD.READ, { count: 512, flags: FUA }, 0],
+  ])('%s', async (_name, type, options, error) => {
+    const client = await open(limited(), { style: 'structured' });
+    expect(await client.ask(type, options)).toBe(error);
+    expect((await client.read(512, 512)).length).toBe(512);
+  });
+
+  it('reads above the maximum with EINVAL in simple replies, where EOVERFLOW has no place', async () => {
+    const client = await open(limited());
+    expect(await client.ask(CMD.READ, { count: PAGE + 512 })).toBe(EINVAL);
+  });
+
+  it('every change of a read-only export, with the payload swallowed', async () => {
+    const backend = new MemoryBackend(SIZE, { readOnly: true });
+    const client = await open(backend, { style: 'structured' });
+    expect(client.flags & g.READ_ONLY).toBe(g.READ_ONLY);
+    expect(client.flags & (g.SEND_TRIM | g.SEND_ZERO | g.SEND_FAST_ZERO | g.SEND_FUA)).toBe(0);
+    expect(await client.ask(CMD.WRITE, { payload: Buffer.alloc(100_000, 1) })).toBe(EPERM);
+    expect(await client.ask(CMD.TRIM, { count: 512 })).toBe(EPERM);
+    expect(await client.ask(CMD.ZERO, { count: 512 })).toBe(EPERM);
+    expect(backend.allocated).toBe(0);
+  });
+
+  it('what was not advertised', async () => {
+    const none = { flush: false, fua: false, trim: false, zero: false, df: false, cache: false, multiConn: false };
+    const client = await open({ backend: new MemoryBackend(SIZE), flags: none }, { style: 'structured' });
+    expect(client.flags).toBe(g.HAS_FLAGS);
+    expect(await client.ask(CMD.FLUSH)).toBe(EINVAL);
+    expect(await client.ask(CMD.TRIM, { count: 512 })).toBe(EINVAL);
+    expect(await client.ask(CMD.ZERO, { count: 512 })).toBe(EINVAL);
+    expect(await client.ask(CMD.CACHE, { count: 512 })).toBe(EINVAL);
+    expect(await client.ask(CMD.READ, { count: 512, flags: DF })).toBe(EINVAL);
+    expect(await client.ask(CMD.WRITE, { payload: 'x', flags: FUA })).toBe(EINVAL);
+    expect(await client.ask(CMD.WRITE, { payload: 'x' })).toBe(0);
+  });
+
+  it('fast zeroes where only FAST_ZERO was withheld', async () => {
+    const client = await open({ backend: new MemoryBackend(SIZE), flags: { fastZero: false } });
+    expect(client.flags & (g.SEND_ZERO | g.SEND_FAST_ZERO)).toBe(g.SEND_ZERO);
+    expect(await client.ask(CMD.ZERO, { count: 512, flags: FAST_ZERO })).toBe(EINVAL);
+    expect(await client.ask(CMD.ZERO, { count: 512 })).toBe(0);
+  });
+});
+
+describe('with extended headers', () => {
+  it('effects of more than 32 bits', async () => {
+    const backend = new MemoryBackend(1n << 50n);
+    backend.write(Buffer.from('x'), 1n << 49n);
+    const client = await open(backend, { style: 'extended' });
+    const count = (1n << 50n) - 4096n;
+    for (const type of [CMD.CACHE, CMD.ZERO, CMD.TRIM]) {
+      expect(await client.ask(type, { offset: 4096, count })).toBe(0);
+    }
+    expect(backend.allocated).toBe(0);
+    expect(await client.ask(CMD.READ, { count })).toBe(EOVERFLOW);
+    expect(await client.ask(CMD.TRIM, { offset: 4097, count })).toBe(EINVAL);
+  });
+
+  it('a write without PAYLOAD_LEN has no payload; another command with one has it swallowed', async () => {
+    const client = await open(new MemoryBackend(SIZE), { style: 'extended' });
+    expect(await client.ask(CMD.WRITE, { count: 512 })).toBe(EINVAL);
+    expect(await client.ask(CMD.READ, { payload: 'x'.repeat(512), flags: PAYLOAD_LEN })).toBe(EINVAL);
+    expect(await client.ask(CMD.FLUSH, { payload: 'x', flags: PAYLOAD_LEN })).toBe(EINVAL);
+    expect(await client.ask(CMD.STATUS, { payload: 'x'.repeat(9), flags: PAYLOAD_LEN })).toBe(EINVAL);
+    expect(await client.ask(CMD.WRITE, { payload: 'x', flags: PAYLOAD_LEN })).toBe(0);
+  });
+});
+
+describe('errors of a backend', () => {
+  const error = (code: string): Error => Object.assign(new Error(`it said ${code}`), { code });
+
+  it.each<[string, unknown, number, string]>([
+    ['EPERM', error('EPERM'), 1, 'it said EPERM'],
+    ['ENOSPC', error('ENOSPC'), 28, 'it said ENOSPC'],
+    ['ESHUTDOWN', error('ESHUTDOWN'), 108, 'it said ESHUTDOWN'],
+    ['EDQUOT', error('EDQUOT'), 28, 'it said EDQUOT'],
+    ['EFBIG', error('EFBIG'), 28, 'it said EFBIG'],
+    ['EROFS', error('EROFS'), 1, 'it said EROFS'],
+    ['EOPNOTSUPP', error('EOPNOTSUPP'), 95, 'it said EOPNOTSUPP'],
+    ['a code that the protocol lacks', error('EBADF'), 5, 'it said EBADF'],
+    ['a bug', new TypeError('x is not a function'), 5, 'the backend failed'],
+    ['a string', 'nonsense', 5, 'the backend failed'],
+    ['nothing', undefined, 5, 'the backend failed'],
+  ])('%s, thrown and rejected', async (_name, reason, wire, message) => {
+    const backend = made({
+      write: () => {
+        throw reason;
+      },
+      flush: () => Promise.reject(reason),
+    });
+    const client = await open(backend, { style: 'structured' });
+    client.send(CMD.WRITE, { cookie: 1, payload: 'x' });
+    client.send(CMD.FLUSH, { cookie: 2 });
+    const expected = cat(g.errorChunk(1, wire, message), g.errorChunk(2, wire, message));
+    expect((await client.take(expected.length)).toString()).toBe(expected.toString());
+  });
+});
+
+describe('what the server makes up for a backend', () => {
+  it('FUA by a flush after the write, before the reply', async () => {
+    const calls: string[] = [];
+    const backend = made({
+      write: async (_data, _offset, { fua }) => void calls.push(`write ${fua}`),
+      trim: async (_offset, _count, { fua }) => void calls.push(`trim ${fua}`),
+      zero: (_offset, _count, { fua }) => void calls.push(`zero ${fua}`),
+      flush: async () => {
+        await new Promise((resolve) => setTimeout(resolve, 5));
+        calls.push('flush');
+      },
+    });
+    const client = await open(backend);
+    expect(client.flags & g.SEND_FUA).toBe(g.SEND_FUA);
+    await client.ask(CMD.WRITE, { payload: 'x', flags: FUA });
+    await client.ask(CMD.TRIM, { count: 1, flags: FUA });
+    await client.ask(CMD.ZERO, { count: 1, flags: FUA });
+    await client.ask(CMD.WRITE, { payload: 'x' });
+    expect(calls).toEqual(['write false', 'flush', 'trim false', 'flush', 'zero false', 'flush', 'write false']);
+  });
+
+  it('nothing of it for a backend that does FUA itself', async () => {
+    const calls: string[] = [];
+    const backend = made({
+      fua: true,
+      write: (_data, _offset, { fua }) => void calls.push(`write ${fua}`),
+      flush: () => void calls.push('flush'),
+    });
+    const client = await open(backend);
+    await client.ask(CMD.WRITE, { payload: 'x', flags: FUA });
+    expect(calls).toEqual(['write true']);
+  });
+
+  it('zeroes by writes, and no fast ones', async () => {
+    const store = MemoryBackend.from(Buffer.alloc(4 << 20, 7));
+    const backend: NbdBackend = {
+      size: store.size,
+      read: (buffer, offset) => store.read(buffer, offset),
+      write: async (data, offset) => store.write(data, offset),
+    };
+    const client = await open(backend);
+    expect(client.flags & (g.SEND_ZERO | g.SEND_FAST_ZERO)).toBe(g.SEND_ZERO | g.SEND_FAST_ZERO);
+    expect(client.flags & (g.SEND_FLUSH | g.SEND_FUA | g.SEND_TRIM | g.SEND_CACHE)).toBe(0);
+    expect(await client.ask(CMD.ZERO, { offset: 1, count: (3 << 20) + 5, flags: FAST_ZERO })).toBe(ENOTSUP);
+    expect((await client.read(0, 4 << 20)).every((byte) => byte === 7)).toBe(true);
+    expect(await client.ask(CMD.ZERO, { offset: 1, count: (3 << 20) + 5, flags: NO_HOLE })).toBe(0);
+    const expected = Buffer.alloc(4 << 20, 7).fill(0, 1, (3 << 20) + 6);
+    expect((await client.read(0, 4 << 20)).equals(expected)).toBe(true);
+  });
+
+  it('hints that it advertises on request succeed without an effect', async () => {
+    const flags = { flush: true, trim: true, cache: true, rotational: true, fastZero: true };
+    const client = await open({ backend: made({ write: () => undefined }), flags });
+    expect(client.flags & g.ROTATIONAL).toBe(g.ROTATIONAL);
+    expect(await client.ask(CMD.FLUSH)).toBe(0);
+    expect(await client.ask(CMD.TRIM, { count: 1 })).toBe(0);
+    expect(await client.ask(CMD.CACHE, { count: 1 })).toBe(0);
+    expect(await client.ask(CMD.ZERO, { count: 1, flags: FAST_ZERO })).toBe(ENOTSUP);
+  });
+});
+
+describe('block status', () => {
+  const CONTEXTS = ['base:allocation', 'qemu:dirty-bitmap:b0'];
+  const exported = (size: number | bigint = SIZE): NbdExportOptions => {
+    const backend = new MemoryBackend(size);
+    backend.write(Buffer.alloc(PAGE, 1), PAGE);
+    const dirty = new ExtentMap(size);
+    dirty.set(0, 512, 1);
+    return { backend, metaContexts: { 'qemu:dirty-bitmap:b0': dirty } };
+  };
+
+  it('one chunk for each context, by its ID', async () => {
+    const client = await open(exported(), { style: 'structured', contexts: CONTEXTS });
+    client.send(CMD.STATUS, { cookie: 3, offset: 0, count: SIZE });
+    const expected = cat(
+      g.statusChunk(
+        3,
+        1,
+        [
+          [PAGE, 3],
+          [PAGE, 0],
+          [SIZE - 2 * PAGE, 3],
+        ],
+        0,
+      ),
+      g.statusChunk(3, 2, [
+        [512, 1],
+        [SIZE - 512, 0],
+      ]),
+    );
+    expect((await client.take(expected.length)).toString('hex')).toBe(expected.toString('hex'));
+  });
+
+  it('only what was selected, and one extent within the range when only one is wanted', async () => {
+    const client = await open(exported(), { style: 'structured', contexts: ['base:allocation'] });
+    client.send(CMD.STATUS, { cookie: 3, offset: PAGE + 512, count: 512, flags: REQ_ONE });
+    client.send(CMD.STATUS, { cookie: 4, offset: PAGE + 512, count: SIZE - PAGE - 512, flags: REQ_ONE });
+    const expected = cat(g.statusChunk(3, 1, [[512, 0]]), g.statusChunk(4, 1, [[PAGE - 512, 0]]));
+    expect((await client.take(expected.length)).toString('hex')).toBe(expected.toString('hex'));
+  });
+
+  it('V15 a huge hole: within the request in 32 bits, whole in 64', async () => {
+    const narrow = await open(exported(1n << 60n), { style: 'structured', contexts: ['base:allocation'] });
+    narrow.send(CMD.STATUS, { cookie: 3, offset: 1n << 40n, count: 0xffff_ffff });
+    const chunk = g.statusChunk(3, 1, [[0xffff_ffff, 3]]);
+    expect((await narrow.take(chunk.length)).toString('hex')).toBe(chunk.toString('hex'));
+
+    const wide = await open(exported(1n << 60n), { style: 'extended', contexts: ['base:allocation'] });
+    const rest = (1n << 60n) - (1n << 40n);
+    wide.send(CMD.STATUS, { cookie: 3, offset: 1n << 40n, count: rest });
+    const payload = cat(u32(1), u32(1), u64(rest), u64(3));
+    const expected = g.extendedChunk(g.DONE, g.STATUS_EXT, 3, 1n << 40n, payload);
+    expect((await wide.take(expected.length)).toString('hex')).toBe(expected.toString('hex'));
+    expect(await wide.ask(CMD.STATUS, { offset: 1, count: (1n << 64n) - 1n })).toBe(EINVAL);
+  });
+
+  it('64-bit flags, for clients with extended headers only', async () => {
+    const serial = { wide: true, extents: () => [{ length: 1 << 30, flags: 1n << 63n }] };
+    const options = { backend: new MemoryBackend(SIZE), metaContexts: { 'x-a:serial': serial } };
+    const wide = await open(options, { style: 'extended', contexts: ['x-a:serial'] });
+    wide.send(CMD.STATUS, { cookie: 3, count: 512 });
+    const expected = g.extendedChunk(g.DONE, g.STATUS_EXT, 3, 0, cat(u32(1), u32(1), u64(512), u64(1n << 63n)));
+    expect((await wide.take(expected.length)).toString('hex')).toBe(expected.toString('hex'));
+    const narrow = await open(options, { style: 'structured', contexts: ['x-a:serial'] });
+    expect(await narrow.ask(CMD.STATUS, { count: 512 })).toBe(EINVAL);
+  });
+
+  it('joins equal neighbours, drops empty runs, and is an error where there are none', async () => {
+    const runs = [
+      { length: 0, flags: 9 },
+      { length: 10, flags: 1 },
+      { length: 10n, flags: 1n },
+      { length: 0, flags: 2 },
+      { length: 5, flags: 1 },
+      { length: 7, flags: 2 },
+    ];
+    const metaContexts = {
+      'x-a:runs': { extents: async () => runs },
+      'x-a:none': { extents: () => [] },
+      'x-a:fails': { extents: () => Promise.reject(Object.assign(new Error('no map'), { code: 'ENOMEM' })) },
+    };
+    const options = { backend: new MemoryBackend(SIZE), metaContexts };
+    const client = await open(options, { style: 'structured', contexts: ['x-a:runs'] });
+    client.send(CMD.STATUS, { cookie: 3, count: 512 });
+    const expected = g.statusChunk(3, 1, [
+      [25, 1],
+      [7, 2],
+    ]);
+    expect((await client.take(expected.length)).toString('hex')).toBe(expected.toString('hex'));
+    const none = await open(options, { style: 'structured', contexts: ['x-a:runs', 'x-a:none'] });
+    expect(await none.ask(CMD.STATUS, { count: 512 })).toBe(EIO);
+    const fails = await open(options, { style: 'structured', contexts: ['base:allocation', 'x-a:fails'] });
+    expect(await fails.ask(CMD.STATUS, { count: 512 })).toBe(12);
+  });
+
+  it('a map without end does not make a reply without end', async () => {
+    const endless = {
+      *extents() {
+        for (let i = 0; ; i += 1) yield { length: 1, flags: i % 2 };
+      },
+    };
+    const options = { backend: new MemoryBackend(SIZE), metaContexts: { 'x-a:endless': endless } };
+    const client = await open(options, { style: 'structured', contexts: ['x-a:endless'] });
+    client.send(CMD.STATUS, { count: SIZE });
+    expect((await client.chunk()).payload.length).toBe(4 + 65536 * 8);
+  });
+
+  it('with a filter: the contexts that it names, in its order', async () => {
+    const client = await open(exported(), { style: 'extended', contexts: CONTEXTS });
+    expect(client.flags & g.STATUS_PAYLOAD).toBe(g.STATUS_PAYLOAD);
+    const ask = async (...parts: Buffer[]): Promise<string> => {
+      client.send(CMD.STATUS, { cookie: 3, flags: PAYLOAD_LEN, payload: cat(...parts) });
+      return (await client.chunks()).map(({ type, payload }) => `${type}:${payload.toString('hex', 0, 4)}`).join(' ');
+    };
+    expect(await ask(u64(512), u32(2))).toBe('6:00000002');
+    expect(await ask(u64(512), u32(2), u32(1))).toBe('6:00000002 6:00000001');
+    expect(await ask(u64(512))).toBe('0:');
+  });
+
+  it('with a filter that is malformed: swallowed and refused', async () => {
+    const client = await open(exported(), { style: 'extended', contexts: CONTEXTS });
+    const ask = (...parts: (Buffer | string)[]): Promise<number> =>
+      client.ask(CMD.STATUS, { flags: PAYLOAD_LEN, payload: cat(...parts) });
+    expect(await ask('short')).toBe(EINVAL);
+    expect(await ask(u64(512), 'odd')).toBe(EINVAL);
+    expect(await ask(u64(512), u32(1), u32(1))).toBe(EINVAL);
+    expect(await ask(u64(512), u32(3))).toBe(EINVAL);
+    expect(await ask(u64(512), Buffer.alloc(100_000))).toBe(EINVAL);
+    expect(await ask(u64(SIZE + 1), u32(1))).toBe(EINVAL);
+    expect(await ask(u64(0), u32(1))).toBe(EINVAL);
+    expect(await client.ask(CMD.STATUS, { count: 512 })).toBe(0);
+  });
+});
+
+describe('several requests at once', () => {
+  /** A backend whose reads wait until the test lets them go. */
+  function gated(): { backend: NbdBackend; waiting: Map<number, () => void>; most: () => number } {
+    const waiting = new Map<number, () => void>();
+    let most = 0;
+    const backend: NbdBackend = {
+      size: 1 << 30,
+      read: (buffer, offset) =>
+        new Promise((resolve) => {
+          waiting.set(Number(offset), () => {
+            waiting.delete(Number(offset));
+            buffer.fill(Number(offset) & 255);
+            resolve();
+          });
+          most = Math.max(most, waiting.size);
+        }),
+    };
+    return { backend, waiting, most: () => most };
+  }
+  const turn = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5));
+
+  it('are answered in the order in which they are done', async () => {
+    const { backend, waiting } = gated();
+    const client = await open(backend);
+    for (const offset of [1, 2, 3]) client.send(CMD.READ, { cookie: offset, offset, count: 1 });
+    await turn();
+    for (const offset of [3, 1, 2]) {
+      waiting.get(offset)!();
+      expect(await client.simple()).toEqual({ error: 0, cookie: offset });
+      expect((await client.take(1))[0]).toBe(offset);
+    }
+  });
+
+  it('run up to the limit, and the others follow', async () => {
+    const { backend, waiting, most } = gated();
+    const server = newServer({ exports: { '': backend }, maxInFlight: 4 });
+    const client = await RawClient.of(server).handshake();
+    for (let offset = 0; offset < 20; offset += 1) client.send(CMD.READ, { offset, count: 1 });
+    for (let done = 0; done < 20; done += 1) {
+      await turn();
+      expect(waiting.size).toBe(Math.min(4, 20 - done));
+      [...waiting.values()][0]!();
+      await client.simple();
+      await client.take(1);
+    }
+    expect(most()).toBe(4);
+  });
+
+  it('run up to the limit of bytes, and one that is larger runs alone', async () => {
+    const { backend, waiting } = gated();
+    const server = newServer({ exports: { '': backend }, maxInFlightBytes: 1000 });
+    const client = await RawClient.of(server).handshake();
+    for (const [offset, count] of [
+      [0, 600],
+      [1, 400],
+      [2, 1],
+      [3, 5000],
+    ] as const) {
+      client.send(CMD.READ, { offset, count });
+    }
+    await turn();
+    expect([...waiting.keys()]).toEqual([0, 1]);
+    waiting.get(0)!();
+    await turn();
+    expect([...waiting.keys()]).toEqual([1, 2]);
+    waiting.get(1)!();
+    await turn();
+    expect([...waiting.keys()]).toEqual([2]);
+    waiting.get(2)!();
+    await turn();
+    expect([...waiting.keys()]).toEqual([3]);
+    waiting.get(3)!();
+    await client.take(4 * 16 + 600 + 400 + 1 + 5000);
+  });
+
+  it('V18 are answered before the end that DISC asks for, and nothing after it is looked at', async () => {
+    const { backend, waiting } = gated();
+    const client = await open(backend);
+    client.write(
+      client.request(CMD.READ, { offset: 1, count: 1 }),
+      client.request(CMD.READ, { offset: 2, count: 1 }),
+      client.request(CMD.DISC),
+      client.request(CMD.READ, { offset: 3, count: 1 }),
+      'and nonsense',
+    );
+    await turn();
+    expect([...waiting.keys()]).toEqual([1, 2]);
+    for (const go of waiting.values()) go();
+    expect((await client.rest()).length).toBe(34);
+  });
+
+  it('are answered to a client that has half-closed', async () => {
+    const { backend, waiting } = gated();
+    const client = await open(backend);
+    client.send(CMD.READ, { offset: 1, count: 1 });
+    client.stream.end();
+    await turn();
+    waiting.get(1)!();
+    expect((await client.rest()).length).toBe(17);
+  });
+});

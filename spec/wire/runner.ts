@@ -1,0 +1,211 @@
+// Runs one row of a table: a scripted peer, our client, the scenario; then the outcome and the invariants that hold
+// whatever the outcome is. A rejection that nobody handles fails the test by jest's own handler.
+
+import { setTimeout as delay } from 'node:timers/promises';
+
+import { NbdConnection, type NbdConnectionOptions } from '../../lib/index.js';
+import { type PeerScript, ScriptedPeer } from '../../lib/testing/index.js';
+import { type OperationResult, type WireCase } from './notation.js';
+import { describe, mismatch, type Observation, outcomeName, PROMPTLY } from './outcomes.js';
+import { Scenario, WrongData } from './scenario.js';
+
+/** Every promise of a case has settled by then. */
+const DEADLINE = 8000;
+const CLOSE_TIMEOUT = 500;
+/** Longest time that the event loop may stand still in a case that asks for much at once. */
+const MAX_BLOCKED = 400;
+
+/** Lines of the printed table. */
+export interface Verdict {
+  readonly id: string;
+  readonly expected: string;
+  readonly seen: string;
+  readonly passed: boolean;
+}
+
+/** Every verdict of this test file, in order. */
+export const verdicts: Verdict[] = [];
+
+export interface RunOptions {
+  /** Added to every row's script, such as a certificate. */
+  readonly script?: PeerScript;
+  readonly client?: NbdConnectionOptions;
+}
+
+/** Runs a row; throws with the whole story when it does not pass. */
+export async function runCase(row: WireCase, more: RunOptions = {}): Promise<void> {
+  const before = resources();
+  const watch = row.memory === undefined ? undefined : new Watch();
+  const peer = await ScriptedPeer.listen({ ...more.script, ...row.script }, { transport: row.transport ?? 'unix' });
+  const client = new NbdConnection({
+    connectTimeout: row.timeout ?? 3000,
+    requestTimeout: row.timeout ?? 0,
+    closeTimeout: CLOSE_TIMEOUT,
+    ...more.client,
+    ...row.client,
+  });
+  const scenario = new Scenario(client, row.zeroes === true);
+  try {
+    await settled(act(client, peer, scenario, row.user ?? 'R'));
+    const grown = watch?.stop();
+    const seen = await observe(row, client, peer, scenario);
+    const problems = judge(row, seen, scenario);
+    if (grown !== undefined) problems.push(...grown.problems(row.memory ?? 0));
+    client.close();
+    client.close();
+    await peer.stop();
+    problems.push(...(await leftovers(before)));
+    report(row, seen, problems);
+  } finally {
+    watch?.stop();
+    client.close();
+    await peer.stop();
+  }
+}
+
+async function act(client: NbdConnection, peer: ScriptedPeer, scenario: Scenario, user: string): Promise<void> {
+  const { socketPath, host = '', port = 0 } = peer;
+  const connected = await scenario.record('connect', () =>
+    socketPath === undefined ? client.connectTcp(host, port) : client.connectUnix(socketPath),
+  );
+  if (connected.status === 'resolved') await scenario.run(user);
+}
+
+/** I1: waits for the scenario, but not for ever. */
+async function settled(scenario: Promise<void>): Promise<void> {
+  const timer = new AbortController();
+  await Promise.race([scenario, delay(DEADLINE, undefined, { signal: timer.signal }).catch(() => undefined)]);
+  timer.abort();
+}
+
+async function observe(
+  row: WireCase,
+  client: NbdConnection,
+  peer: ScriptedPeer,
+  scenario: Scenario,
+): Promise<Observation> {
+  const record = peer.connection;
+  const mustClose = row.expected.some(({ kind }) => !['OK', 'F', 'L', 'E', 'local'].includes(kind));
+  const state = client.connectionState();
+  const start = performance.now();
+  let isClosed = false;
+  void record.done.then(() => (isClosed = true));
+  while (!isClosed && performance.now() - start < (mustClose && state !== 'ready' ? PROMPTLY : 50)) await delay(5);
+  const closedAfter = isClosed ? performance.now() - start : undefined;
+  const later: OperationResult = { name: 'later pread', status: 'pending', took: 0 };
+  if (state !== 'ready' && state !== 'processing') {
+    const begin = performance.now();
+    await settled(
+      client.pread(512, 0).then(
+        () => void (later.status = 'resolved'),
+        (error: unknown) => {
+          later.status = 'rejected';
+          later.error = error;
+        },
+      ),
+    );
+    later.took = performance.now() - begin;
+  }
+  return { row, results: scenario.results, record, closedAfter, later, state };
+}
+
+function judge(row: WireCase, seen: Observation, scenario: Scenario): string[] {
+  const problems: string[] = [];
+  for (const result of seen.results) {
+    if (result.status === 'pending') problems.push(`${result.name} never settled`);
+    if (result.error instanceof WrongData) problems.push(result.error.message);
+  }
+  const reasons = row.expected.map((outcome) => ({ outcome, reason: mismatch(outcome, seen) }));
+  if (reasons.every(({ reason }) => reason !== undefined)) {
+    problems.push(...reasons.map(({ outcome, reason }) => `not ${outcomeName(outcome)}: ${reason}`));
+  }
+  problems.push(...attempt(() => row.check?.(seen.results, seen.record)), ...attempt(() => scenario.checkBuffers()));
+  const violations = seen.record.violations.filter((text) => !(row.mayViolate?.test(text) ?? false));
+  problems.push(...violations.map((text) => `the client sent what is forbidden: ${text}`));
+  return problems;
+}
+
+function attempt(check: () => void): string[] {
+  try {
+    check();
+    return [];
+  } catch (error) {
+    return [error instanceof Error ? error.message : String(error)];
+  }
+}
+
+function report(row: WireCase, seen: Observation, problems: readonly string[]): void {
+  const { ending, options, commands, violations } = seen.record;
+  const closing = seen.closedAfter === undefined ? 'open' : ending;
+  const story = `${seen.results.map(describe).join('; ')}; ${seen.state}, ${closing}`;
+  verdicts.push({
+    id: row.id,
+    expected: row.expected.map(outcomeName).join('|'),
+    seen: story,
+    passed: problems.length === 0,
+  });
+  if (problems.length === 0) return;
+  const sent = `options ${options.map(({ option }) => option).join(' ')}; commands ${commands.map(({ type }) => type).join(' ')}`;
+  throw new Error(
+    [`${row.id}, ${row.what}`, ...problems, `seen: ${story}`, `sent: ${sent}`, ...violations].join('\n  '),
+  );
+}
+
+/** I4: what holds the process open, by kind. */
+function resources(): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const kind of process.getActiveResourcesInfo()) counts.set(kind, (counts.get(kind) ?? 0) + 1);
+  return counts;
+}
+
+async function leftovers(before: ReadonlyMap<string, number>): Promise<string[]> {
+  const found = (): string[] =>
+    [...resources()].flatMap(([kind, count]) =>
+      count > (before.get(kind) ?? 0) ? [`left behind: ${kind} (${count}, before ${before.get(kind) ?? 0})`] : [],
+    );
+  for (let tries = 0; tries < 100; tries++) {
+    // The immediate and the timer of this very loop are not among what is counted.
+    await new Promise(setImmediate);
+    if (found().length === 0) return [];
+    await delay(10);
+  }
+  return found();
+}
+
+/** I5 and I6: memory and the event loop, watched while a case runs. */
+class Watch {
+  readonly #start = process.memoryUsage.rss();
+  readonly #timer: NodeJS.Timeout;
+  #peak = 0;
+  #blocked = 0;
+
+  constructor() {
+    let last = performance.now();
+    this.#timer = setInterval(() => {
+      const now = performance.now();
+      this.#blocked = Math.max(this.#blocked, now - last);
+      last = now;
+      this.#peak = Math.max(this.#peak, process.memoryUsage.rss());
+    }, 10);
+  }
+
+  stop(): { problems: (limit: number) => string[] } {
+    clearInterval(this.#timer);
+    const grown = Math.round((Math.max(this.#peak, process.memoryUsage.rss()) - this.#start) / 2 ** 20);
+    const blocked = Math.round(this.#blocked);
+    return {
+      problems: (limit) => [
+        ...(grown > limit ? [`RSS grew by ${grown} MiB`] : []),
+        ...(blocked > MAX_BLOCKED ? [`the event loop stood still for ${blocked} ms`] : []),
+      ],
+    };
+  }
+}
+
+/** Prints what was seen: everything with WIRE_TABLE=1, else only what failed. */
+export function printVerdicts(): void {
+  const lines = verdicts
+    .filter(({ passed }) => !passed || process.env['WIRE_TABLE'] === '1')
+    .map(({ id, expected, seen, passed }) => `${passed ? ' ' : '!'} ${id.padEnd(12)} ${expected.padEnd(24)} ${seen}`);
+  if (lines.length > 0) process.stdout.write(`${lines.join('\n')}\n`);
+}
