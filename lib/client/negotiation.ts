@@ -5,7 +5,8 @@ import { listMetaContext, setMetaContext } from '../protocol/handshake/opt-meta-
 import { type ListedExport } from '../protocol/handshake/opt-list.js';
 import { extendedHeaders, startTls, structuredReply } from '../protocol/handshake/opt-simple.js';
 import { toCallback } from '../protocol/strict.js';
-import { lifecycleOf, NbdHandle } from './handle.js';
+import { NbdFacts } from './facts.js';
+import { lifecycleOf } from './handle.js';
 import { type Lifecycle } from './lifecycle.js';
 import { optBoolean, optGo, optInfo, optList, optMetaContext, optRequired, type OptionRun } from './option-mode.js';
 import { checkNames, checkSignal, type NbdConnectionOptions } from './options.js';
@@ -27,7 +28,7 @@ export type ContextCallback = (name: string) => void;
  * connection. What a callback throws is what the call rejects with. An option cannot be cancelled: an abort rejects at
  * once, and until the server has answered the next option is refused.
  */
-export abstract class NbdNegotiation extends NbdHandle {
+export abstract class NbdNegotiation extends NbdFacts {
   readonly #lifecycle: Lifecycle;
 
   protected constructor(options?: NbdConnectionOptions) {

@@ -53,6 +53,8 @@ export class PeerRecording {
   bytesReceived = 0;
   /** Set when the first scripted answer had been given. */
   mark: RecordingMark | undefined;
+  /** True once the connection is over. */
+  isOver = false;
   /** Resolves when the connection is over. */
   readonly done: Promise<void>;
   readonly #raw: Buffer[] = [];
@@ -98,6 +100,7 @@ export class PeerRecording {
   }
 
   finish(): void {
+    this.isOver = true;
     this.#finish();
   }
 }

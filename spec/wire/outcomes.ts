@@ -174,6 +174,6 @@ export function describe(result: OperationResult | undefined): string {
 /** An outcome as the tables write it. */
 export function outcomeName(outcome: Outcome): string {
   return 'code' in outcome
-    ? `${outcome.kind.replace('F', `F(${outcome.code})`).replace('L', `L(${outcome.code})`)}`
+    ? outcome.kind.replace('F', `F(${outcome.code})`).replace('L', `L(${outcome.code})`)
     : outcome.kind;
 }

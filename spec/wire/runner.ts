@@ -88,10 +88,8 @@ async function observe(
   const mustClose = row.expected.some(({ kind }) => !['OK', 'F', 'L', 'E', 'local'].includes(kind));
   const state = client.connectionState();
   const start = performance.now();
-  let isClosed = false;
-  void record.done.then(() => (isClosed = true));
-  while (!isClosed && performance.now() - start < (mustClose && state !== 'ready' ? PROMPTLY : 50)) await delay(5);
-  const closedAfter = isClosed ? performance.now() - start : undefined;
+  while (!record.isOver && performance.now() - start < (mustClose && state !== 'ready' ? PROMPTLY : 50)) await delay(5);
+  const closedAfter = record.isOver ? performance.now() - start : undefined;
   const later: OperationResult = { name: 'later pread', status: 'pending', took: 0 };
   if (state !== 'ready' && state !== 'processing') {
     const begin = performance.now();

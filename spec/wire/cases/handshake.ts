@@ -66,7 +66,7 @@ export const GREETING: readonly WireCase[] = [
     check: (_, seen) => {
       if (seen.clientFlags !== 0) throw new Error(`client flags ${seen.clientFlags}`);
       const options = seen.options.map((option) => option.option);
-      if (options.length !== 1 || options[0] !== OPT.EXPORT_NAME) throw new Error(`options ${options}`);
+      if (options.length !== 1 || options[0] !== OPT.EXPORT_NAME) throw new Error(`options ${options.join()}`);
     },
   },
   { id: 'A11', what: 'newstyle with NO_ZEROES only', script: { ...NO_SR, handshakeFlags: 2 }, expected: [OK] },

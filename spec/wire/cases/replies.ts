@@ -30,7 +30,7 @@ import {
 
 type Reply = Exclude<WireCase['script']['reply'], undefined>;
 const simple = (reply: Reply): WireCase['script'] => ({ ...NO_SR, reply });
-const after2 = (steps: (...requests: Requests) => ReturnType<Steps>): Reply => ({ collect: 2, steps: steps as Steps });
+const after2 = (steps: (...requests: Requests) => ReturnType<Steps>): Reply => ({ collect: 2, steps: steps });
 type Steps = Extract<Extract<Reply, { steps: unknown }>['steps'], (...args: never[]) => unknown>;
 type Requests = [Parameters<Steps>[0], Parameters<Steps>[0]];
 const PREAD2 = { user: 'pread2, pread 512 4096' } as const;
