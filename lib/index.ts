@@ -10,8 +10,10 @@ export {
   type OptionCallback,
 } from './client/negotiation.js';
 export { type NbdConnectionOptions } from './client/options.js';
+export { type NbdSecurity } from './client/security.js';
 export { type ConnectionState } from './client/state.js';
 export { type NbdTarget } from './client/targets.js';
+export { type NbdTlsOptions, type PemInput, type TlsPsk } from './client/tls-options.js';
 export { type CommandTrace } from './client/tracing.js';
 export {
   NbdError,
@@ -36,4 +38,26 @@ export { type ProtocolName } from './protocol/export-info.js';
 export { type Extent, Extents } from './util/extents.js';
 export { type ExtentsOptions, extents } from './stream/extents.js';
 export * from './protocol/client-constants.js';
-export { hasAllocation, prefetch, type PrefetchOptions, type PrefetchResult } from './stream/prefetch.js';
+export {
+  hasAllocation,
+  inRange,
+  prefetch,
+  type PrefetchOptions,
+  type PrefetchResult,
+  type RangeOptions,
+} from './stream/prefetch.js';
+export { copy, type CopyOptions, type CopyProgress, type CopyResult } from './stream/copy.js';
+export {
+  type Connections,
+  type CopyDestination,
+  type CopySource,
+  exportDestination,
+  exportSource,
+  nullDestination,
+  type ZeroRun,
+} from './stream/endpoint.js';
+export { isAllZero } from './stream/zeroes.js';
+export { createReadStream, type ReadStreamOptions } from './stream/read-stream.js';
+export { createWriteStream, type WriteStreamOptions } from './stream/write-stream.js';
+export { compare, type CompareOptions, type CompareResult } from './stream/compare.js';
+export { blockHash, hash, type HashOptions } from './stream/hash.js';

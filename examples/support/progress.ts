@@ -3,9 +3,9 @@
 const MIB = 1024 ** 2;
 
 /** A function to be called with every step; `what` begins each line. */
-export function showProgress(what: string): (done: bigint, size: bigint) => void {
+export function showProgress(what: string, size: bigint): (done: bigint) => void {
   let shown = 0;
-  return (done, size) => {
+  return (done) => {
     const percent = Number((done * 100n) / size);
     const step = process.stdout.isTTY ? percent : percent - (percent % 25);
     if (step === shown) return;

@@ -95,7 +95,7 @@ export function parse(spec: CommandSpec, words: readonly string[]): ParsedArgume
       if (option === undefined) {
         throw new UsageError(shown.startsWith("'") ? `unrecognized option ${shown}` : `invalid option ${shown}`);
       }
-      const value = token.value as string | undefined;
+      const value = token.value;
       if (option.takes === 'value' && value === undefined) {
         throw new UsageError(`option ${shown.replace('-- ', '')} requires an argument`);
       }

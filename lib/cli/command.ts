@@ -65,3 +65,10 @@ export class CliError extends Error {
 
 /** Wrong use of the command line. */
 export class UsageError extends CliError {}
+
+/** What the signal of a command is aborted with. */
+export class Interruption extends CliError {
+  constructor(exitCode: number) {
+    super('interrupted', { exitCode });
+  }
+}

@@ -5,19 +5,15 @@ import { NbdError } from '../index.js';
 import { CliError } from './command.js';
 
 /** The text for standard error, with a newline at its end. */
-export function tell(error: unknown, program: string, verbose: boolean, stopped = false): string {
-  const lines = [`${program}: ${stopped && isAbort(error) ? 'interrupted' : messageOf(error)}`];
+export function tell(error: unknown, program: string, verbose: boolean): string {
+  const lines = [`${program}: ${messageOf(error)}`];
   const hint = error instanceof CliError ? error.hint : hintOf(error);
-  if (hint !== undefined && !stopped) lines.push(`${program}: suggestion: ${hint}`);
+  if (hint !== undefined) lines.push(`${program}: suggestion: ${hint}`);
   if (verbose) {
     for (let cause = error; cause instanceof Error; cause = cause.cause) lines.push(cause.stack ?? cause.message);
   }
   return `${lines.join('\n')}\n`;
 }
-
-const isAbort = (error: unknown): boolean =>
-  (error instanceof CliError && error.message === 'interrupted') ||
-  (error instanceof Error && error.name === 'AbortError');
 
 /** One line: no message of a server or of the system may break out of it. */
 export function messageOf(error: unknown): string {
@@ -38,7 +34,7 @@ export function hintOf(error: unknown): string | undefined {
     if (code === 'ENOENT') return 'is the server running, and is this its socket?';
     if (code === 'ETIMEDOUT') return 'the server does not answer: check the address, and that it speaks NBD';
   }
-  if (code === 'EINVAL' && /URI/.test(message)) {
+  if (code === 'EINVAL' && message.includes('URI')) {
     return 'an NBD URI is nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH';
   }
   return undefined;

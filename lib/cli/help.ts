@@ -74,8 +74,7 @@ function optionHelp(option: OptionSpec): string[] {
     if (option.takes === 'value') return `--${name}=${value}`;
     return option.takes === 'optional' ? `--${name}[=${value}]` : `--${name}`;
   });
-  const short =
-    option.short === undefined ? [] : [`-${option.short}${option.takes === 'value' ? ` ${value}` : ''}`];
+  const short = option.short === undefined ? [] : [`-${option.short}${option.takes === 'value' ? ` ${value}` : ''}`];
   return [...wrapped([...short, ...long].join(', '), 4), ...wrapped(option.help ?? '', 8)];
 }
 

@@ -68,9 +68,13 @@ export class HexDump {
     return text;
   }
 
-  /** What is left: a short last line. */
+  /** What is left: a short last line. Where a limit cut it, it counts as if zeroes followed, as for nbddump. */
   end(): string {
-    return this.#filled === 0 ? '' : this.#show(this.#line.subarray(0, this.#filled));
+    if (this.#filled === 0) return '';
+    this.#line.fill(0, this.#filled);
+    const isSame = this.#at > this.#first && this.#line.equals(this.#last);
+    if (isSame && this.#at + BigInt(WIDTH) < this.#size) return this.#squashing ? '' : this.#splat();
+    return this.#show(this.#line.subarray(0, this.#filled));
   }
 
   #splat(): string {

@@ -2,7 +2,7 @@
 // and ends with 130 after Ctrl-C. Invariant: whatever a command registered with onEnd has run before the exit.
 
 import { basename } from 'node:path';
-import { type Command, type CommandContext, CliError, UsageError } from './command.js';
+import { type Command, type CommandContext, CliError, Interruption, UsageError } from './command.js';
 import { parse } from './arguments.js';
 import { COMMANDS, TOOLS } from './registry.js';
 
@@ -51,11 +51,9 @@ async function withoutCommand(name: string | undefined, rest: readonly string[])
 async function runCommand(command: Command, program: string, words: readonly string[]): Promise<number> {
   const abort = new AbortController();
   const cleanups: (() => Promise<void> | void)[] = [];
-  let stopped: string | null = null;
   const onSignal = (name: string): void => {
-    if (stopped !== null) process.exit(SIGNALS[name]);
-    stopped = name;
-    abort.abort(new CliError('interrupted', { exitCode: SIGNALS[name] ?? 1 }));
+    if (abort.signal.aborted) process.exit(SIGNALS[name]);
+    abort.abort(new Interruption(SIGNALS[name] ?? 1));
     setTimeout(() => process.exit(SIGNALS[name]), STOP_DEADLINE).unref();
   };
   for (const name of Object.keys(SIGNALS)) process.on(name, onSignal);
@@ -81,13 +79,12 @@ async function runCommand(command: Command, program: string, words: readonly str
       onEnd: (cleanup) => cleanups.push(cleanup),
     };
     const code = (await command.run(args, context)) ?? 0;
-    return stopped === null ? code : (SIGNALS[stopped] ?? 1);
+    return interruptedBy(abort.signal) ?? code;
   } catch (error) {
     const { tell } = await import('./failure.js');
-    process.stderr.write(tell(error, program, verbose, stopped !== null));
+    process.stderr.write(tell(error, program, verbose));
     if (error instanceof UsageError) process.stderr.write(`Try '${program} --help'.\n`);
-    if (stopped !== null) return SIGNALS[stopped] ?? 1;
-    return error instanceof CliError ? error.exitCode : 1;
+    return interruptedBy(abort.signal) ?? (error instanceof CliError ? error.exitCode : 1);
   } finally {
     for (const cleanup of cleanups.reverse()) {
       try {
@@ -99,12 +96,13 @@ async function runCommand(command: Command, program: string, words: readonly str
   }
 }
 
+/** The exit code that a signal asked for; null when none came. */
+function interruptedBy(signal: AbortSignal): number | null {
+  return signal.reason instanceof Interruption ? signal.reason.exitCode : null;
+}
+
 /** --help, --version and the two that completion scripts ask: text instead of a run. */
-async function showOnly(
-  command: Command,
-  args: ReturnType<typeof parse>,
-  program: string,
-): Promise<string | null> {
+async function showOnly(command: Command, args: ReturnType<typeof parse>, program: string): Promise<string | null> {
   const asked = args.options.find(({ name }) => ['help', 'version', 'long-options', 'short-options'].includes(name));
   if (asked === undefined) return null;
   const help = await import('./help.js');

@@ -58,7 +58,9 @@ const UNITS: Readonly<Record<string, bigint>> = {
 export function parseSize(option: string, text: string): bigint {
   const match = /^(\d+)([bskmgtpe]?)$/i.exec(text.trim());
   if (match === null) {
-    throw new UsageError(`--${option}: could not parse: ${text}`, { hint: 'a size is a number with k, M, G, T, P or E' });
+    throw new UsageError(`--${option}: could not parse: ${text}`, {
+      hint: 'a size is a number with k, M, G, T, P or E',
+    });
   }
   const bytes = BigInt(match[1] ?? '0') * (UNITS[(match[2] ?? '').toLowerCase() || 'b'] ?? 1n);
   if (bytes >= 1n << 63n) throw new UsageError(`--${option}: too large: ${text}`);

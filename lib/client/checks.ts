@@ -6,6 +6,8 @@ import { MAX_STRING } from '../protocol/constants.js';
 
 /** Longest delay that Node's timers take; above, they fire at once. */
 const MAX_DELAY = 2 ** 31 - 1;
+/** libnbd's limit. */
+const MAX_SOCKET_NAME = 32;
 
 export const refuse = (method: string, why: string, code = 'EINVAL'): NbdStrictError =>
   new NbdStrictError(`${method}: ${why}`, { code, syscall: method });
@@ -74,4 +76,13 @@ export function checkTimeout(method: string, value: unknown): number {
   if (value === Infinity || value === 0) return 0;
   if (typeof value === 'number' && value > 0 && value <= MAX_DELAY) return value;
   throw refuse(method, `must be from 0 to ${MAX_DELAY} milliseconds, or Infinity, not ${shown(value)}`);
+}
+
+/** What LISTEN_FDNAMES may say of a socket, or `''`. */
+export function checkSocketName(method: string, value: unknown): string {
+  const name = checkName(method, value);
+  if (name.length > MAX_SOCKET_NAME)
+    throw refuse(method, `a name has at most ${MAX_SOCKET_NAME} characters`, 'ENAMETOOLONG');
+  if (!/^[a-z0-9]*$/i.test(name)) throw refuse(method, 'a name has ASCII letters and digits only');
+  return name;
 }

@@ -7,17 +7,19 @@ import { SHUTDOWN_ABANDON_PENDING } from '../protocol/client-constants.js';
 import { type ChunkCallback, type CompletionCallback, type ExtentCallback } from '../protocol/command.js';
 import * as spec from '../protocol/commands.js';
 import { toCallback } from '../protocol/strict.js';
-import { isUri, type NbdUri, parseUri } from '../protocol/uri.js';
+import { isUri, parseUri } from '../protocol/uri.js';
 import { type Extents } from '../util/extents.js';
 import { type Duplex } from 'node:stream';
 import { lifecycleOf } from './handle.js';
 import { NbdNegotiation, type OptionCallback } from './negotiation.js';
 import { type Lifecycle } from './lifecycle.js';
 import { type Target } from './opening.js';
-import { checkBits, checkName, checkSignal, type NbdConnectionOptions } from './options.js';
+import { checkBits, checkSignal, type NbdConnectionOptions } from './options.js';
+import { activationTarget, commandTarget, killSubprocess, subprocessOf, vsockTarget } from './process-targets.js';
 import { checkState, WHEN_CONNECTED, WHEN_CREATED, WHEN_STARTED } from './state.js';
 import { Submission } from './submission.js';
-import { namedTarget, type NbdTarget, streamTarget, tcpTarget, unixTarget, uriTarget } from './targets.js';
+import { namedTarget, type NbdTarget, streamTarget, tcpTarget, unixTarget } from './targets.js';
+import { uriTarget } from './uri-target.js';
 
 /** A 64-bit count or offset in bytes. Numbers must be safe integers from 0; use a bigint above 2^53 - 1. */
 export type ByteCount = number | bigint;
@@ -64,7 +66,9 @@ export class NbdConnection extends NbdNegotiation {
     const connection = new NbdConnection(rest);
     const isText = typeof target === 'string' || target instanceof URL;
     const makeTarget = (): Target =>
-      isText ? connection.#applyUri('connect', String(target)) : namedTarget('connect', target);
+      isText
+        ? connection.#applyUri('connect', String(target))
+        : namedTarget('connect', target, connection.#lifecycle.settings);
     await connection.#connect('connect', makeTarget, signal);
     return connection;
   }
@@ -119,6 +123,86 @@ export class NbdConnection extends NbdNegotiation {
     this.#begin('aioConnectSocket', completion, () => streamTarget('aioConnectSocket', stream));
   }
 
+  /**
+   * Runs a program that serves on its stdin and stdout, such as `nbdkit -s`, and connects to it (libnbd:
+   * `nbd_connect_command`). When the connection ends the program sees the end of its input; `shutdown` waits for it,
+   * and one that runs on for `closeTimeout` is ended.
+   *
+   * @param argv The program, looked for on PATH, and its arguments. No shell is involved.
+   * @throws (rejects) NbdStrictError `EINVAL` for an empty argv, `EFAULT` for none; NbdConnectionError `ENOENT` or
+   *   `EACCES` for a program that cannot be run, `ENOTCONN` with its exit status and the end of its stderr when it ends.
+   */
+  connectCommand(argv: readonly string[], signal?: AbortSignal): Promise<void> {
+    return this.#connect(
+      'connectCommand',
+      () => commandTarget('connectCommand', argv, this.#lifecycle.settings),
+      signal,
+    );
+  }
+
+  /**
+   * Runs a server and hands it a listening socket as systemd would (libnbd: `nbd_connect_systemd_socket_activation`):
+   * nbdkit and qemu-nbd know that. The server gets SIGTERM when the connection ends.
+   *
+   * @throws (rejects) as {@link connectCommand}.
+   */
+  connectSystemdSocketActivation(argv: readonly string[], signal?: AbortSignal): Promise<void> {
+    const method = 'connectSystemdSocketActivation';
+    return this.#connect(method, () => activationTarget(method, argv, this.#lifecycle.settings), signal);
+  }
+
+  /**
+   * Connects over AF_VSOCK, from a virtual machine to its host, say (libnbd: `nbd_connect_vsock`). Node cannot do
+   * that by itself: the program `socat` or `ncat` must be installed.
+   *
+   * @param cid 2 is the host.
+   * @throws (rejects) NbdConnectionError `ENOTSUP` where neither program is there.
+   */
+  connectVsock(cid: number, port: number, signal?: AbortSignal): Promise<void> {
+    return this.#connect(
+      'connectVsock',
+      () => vsockTarget('connectVsock', cid, port, this.#lifecycle.settings),
+      signal,
+    );
+  }
+
+  /** Begins to run a program and to connect to it (libnbd: `nbd_aio_connect_command`). */
+  aioConnectCommand(argv: readonly string[], completion?: OptionCallback | null): void {
+    const method = 'aioConnectCommand';
+    this.#begin(method, completion, () => commandTarget(method, argv, this.#lifecycle.settings));
+  }
+
+  /** Begins to activate a server (libnbd: `nbd_aio_connect_systemd_socket_activation`). */
+  aioConnectSystemdSocketActivation(argv: readonly string[], completion?: OptionCallback | null): void {
+    const method = 'aioConnectSystemdSocketActivation';
+    this.#begin(method, completion, () => activationTarget(method, argv, this.#lifecycle.settings));
+  }
+
+  /** Begins to connect over AF_VSOCK (libnbd: `nbd_aio_connect_vsock`). */
+  aioConnectVsock(cid: number, port: number, completion?: OptionCallback | null): void {
+    const method = 'aioConnectVsock';
+    this.#begin(method, completion, () => vsockTarget(method, cid, port, this.#lifecycle.settings));
+  }
+
+  /**
+   * Sends a signal to the program that the connection has started (libnbd: `nbd_kill_subprocess`).
+   *
+   * @param signal A number or a name; 0, the default, is SIGTERM.
+   * @throws NbdStrictError `ESRCH` where there is no program, or none any more; `EINVAL` for no signal.
+   */
+  killSubprocess(signal: number | NodeJS.Signals = 0): void {
+    killSubprocess('killSubprocess', this.#lifecycle.target, signal);
+  }
+
+  /**
+   * The process ID of that program (libnbd: `nbd_get_subprocess_pid`).
+   *
+   * @throws NbdStrictError `ESRCH` where there is no program, or none any more.
+   */
+  getSubprocessPid(): number {
+    return subprocessOf('getSubprocessPid', this.#lifecycle.target).pid;
+  }
+
   #connect(method: string, makeTarget: () => Target, signal?: AbortSignal): Promise<void> {
     try {
       this.#check(method, WHEN_CREATED);
@@ -146,17 +230,7 @@ export class NbdConnection extends NbdNegotiation {
     if (typeof text !== 'string') {
       throw new NbdStrictError(`${method}: the URI must be a string`, { code: 'EINVAL', syscall: method });
     }
-    const uri: NbdUri = parseUri(text, method);
-    const target = uriTarget(method, uri);
-    if (uri.tls) {
-      throw new NbdStrictError(`${method}: ${uri.scheme} needs TLS, which this version does not have`, {
-        code: 'ENOTSUP',
-        syscall: method,
-      });
-    }
-    // A URI without a name leaves the name that was set.
-    if (uri.exportName !== '') this.#lifecycle.settings.exportName = checkName(method, uri.exportName);
-    return target;
+    return uriTarget(method, parseUri(text, method), this.#lifecycle.settings);
   }
 
   #check(method: string, permitted: Parameters<typeof checkState>[2]): void {

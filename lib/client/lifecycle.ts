@@ -1,7 +1,7 @@
 // The states of one connection and the ways between them: connect, negotiate, transmit, end.
 // Invariant: ending is done once, by #end(), and leaves no timer, listener, socket or pending promise.
 
-import { NbdConnectionError, NbdError, NbdProtocolError, NbdStateError } from '../errors.js';
+import { NbdConnectionError, NbdError, NbdProtocolError, NbdStateError, NbdStrictError } from '../errors.js';
 import { type HandshakeSession } from '../protocol/handshake/session.js';
 import { type StrictContext } from '../protocol/strict.js';
 import { Completions } from './completions.js';
@@ -272,7 +272,14 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   closed(error: Error | null): void {
     if (error === null) this.ended();
     else if (this.#transmission?.isLeaving === true) this.#end('closed', null);
-    else this.#end('dead', toConnectionError(error, 'connection', 'ENOTCONN'));
+    else this.#end('dead', this.#explain(error));
+  }
+
+  #explain(error: Error): NbdError {
+    const target = this.#connecting === null ? null : this.target;
+    if (target === null) return toConnectionError(error, 'connection', 'ENOTCONN');
+    const what = `connect to ${target.description}`;
+    return error instanceof NbdError ? withContext(error, what, 'connect') : toConnectionError(error, what, 'ENOTCONN');
   }
 
   drained(): void {
@@ -312,12 +319,19 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   /** Graceful: what is in flight settles, the server is told, the stream ends; resolves in any case. */
   shutdown(abandonPending = false): Promise<void> {
     if (abandonPending) this.#transmission?.abandon((command) => endOfCommand(command, CLOSED));
-    if (this.#phase === 'closed' || this.#phase === 'dead') return Promise.resolve();
     this.#shutdown ??= this.#runShutdown();
     return this.#shutdown;
   }
 
   async #runShutdown(): Promise<void> {
+    const begun = Date.now();
+    if (this.#phase !== 'closed' && this.#phase !== 'dead') await this.#leave();
+    const { closeTimeout } = this.settings;
+    const left = closeTimeout > 0 ? Math.max(0, begun + closeTimeout - Date.now()) : Infinity;
+    await this.target?.subprocess?.endedWithin(left);
+  }
+
+  async #leave(): Promise<void> {
     const { closeTimeout } = this.settings;
     const transmission = this.#transmission;
     if (transmission === null || this.#phase !== 'connected') {

@@ -5,11 +5,11 @@ import { listMetaContext, setMetaContext } from '../protocol/handshake/opt-meta-
 import { type ListedExport } from '../protocol/handshake/opt-list.js';
 import { extendedHeaders, startTls, structuredReply } from '../protocol/handshake/opt-simple.js';
 import { toCallback } from '../protocol/strict.js';
-import { NbdFacts } from './facts.js';
 import { lifecycleOf } from './handle.js';
 import { type Lifecycle } from './lifecycle.js';
 import { optBoolean, optGo, optInfo, optList, optMetaContext, optRequired, type OptionRun } from './option-mode.js';
 import { checkNames, checkSignal, type NbdConnectionOptions } from './options.js';
+import { NbdSecurity } from './security.js';
 import { checkState, WHEN_NEGOTIATING } from './state.js';
 
 /** Told once how a raw option went. */
@@ -28,7 +28,7 @@ export type ContextCallback = (name: string) => void;
  * connection. What a callback throws is what the call rejects with. An option cannot be cancelled: an abort rejects at
  * once, and until the server has answered the next option is refused.
  */
-export abstract class NbdNegotiation extends NbdFacts {
+export abstract class NbdNegotiation extends NbdSecurity {
   readonly #lifecycle: Lifecycle;
 
   protected constructor(options?: NbdConnectionOptions) {

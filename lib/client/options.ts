@@ -10,6 +10,7 @@ import {
   checkName,
   checkNames,
   checkQueued,
+  checkSocketName,
   checkTimeout,
   refuse,
   shown,
@@ -57,6 +58,23 @@ export interface NbdConnectionOptions extends NbdTlsOptions {
   requestTimeout?: number;
   /** Milliseconds that `shutdown()` gives the server before it closes. Default 5,000. */
   closeTimeout?: number;
+
+  /** ALLOW_TRANSPORT_* bits: the transports that a URI may use. Default: all. */
+  uriAllowTransports?: number;
+  /** TLS_DISABLE: no `nbds` URIs; TLS_REQUIRE: no others. Default TLS_ALLOW: either. */
+  uriAllowTls?: number;
+  /** Whether a URI may name files of this machine, as `tls-certificates` does. Default false. */
+  uriAllowLocalFile?: boolean;
+  /** Whether a URI may choose the ciphers, with `tls-priority`. Default false. */
+  uriAllowTlsPriority?: boolean;
+
+  /** What the socket is called that `connectSystemdSocketActivation` hands over. Default `''`: unknown. */
+  socketActivationName?: string;
+  /**
+   * Where the stderr of a program goes that a connection starts. `capture`, the default, keeps the end of it for the
+   * error when the program dies; `inherit` leaves it to this process's stderr.
+   */
+  subprocessStderr?: 'capture' | 'inherit';
 }
 
 type PlainOption = Exclude<keyof NbdConnectionOptions, keyof NbdTlsOptions>;
@@ -89,6 +107,15 @@ const CHECKS: {
   connectTimeout: checkTimeout,
   requestTimeout: checkTimeout,
   closeTimeout: checkTimeout,
+  uriAllowTransports: (method, value) => checkBits(method, value, s.ALLOW_TRANSPORT_MASK),
+  uriAllowTls: TLS_CHECKS.tls,
+  uriAllowLocalFile: checkBoolean,
+  uriAllowTlsPriority: checkBoolean,
+  socketActivationName: checkSocketName,
+  subprocessStderr: (method, value) => {
+    if (value === 'capture' || value === 'inherit') return value;
+    throw refuse(method, `must be 'capture' or 'inherit', not ${shown(value)}`);
+  },
   ...TLS_CHECKS,
 };
 
@@ -112,6 +139,12 @@ function defaults(): Settings {
     connectTimeout: 10_000,
     requestTimeout: 0,
     closeTimeout: 5_000,
+    uriAllowTransports: s.ALLOW_TRANSPORT_MASK,
+    uriAllowTls: s.TLS_ALLOW,
+    uriAllowLocalFile: false,
+    uriAllowTlsPriority: false,
+    socketActivationName: '',
+    subprocessStderr: 'capture',
     ...tlsDefaults(),
   };
 }

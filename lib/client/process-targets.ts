@@ -1,6 +1,7 @@
 // Targets behind a program that this process runs: commands, socket activation, and the helpers for what Node cannot
 // reach by itself, ssh and vsock.
 
+import { constants } from 'node:os';
 import { type Transport } from '../transport/transport.js';
 import { firstAvailable, sshCommand, vsockCommands } from '../transport/programs.js';
 import { activate } from '../transport/socket-activation.js';
@@ -60,7 +61,8 @@ class ProcessTarget implements Target {
 }
 
 function subprocessOptions(settings: Settings): SubprocessOptions {
-  return { errorOutput: settings.subprocessStderr, grace: settings.closeTimeout || DEFAULT_GRACE };
+  // SIGTERM after half of it, SIGKILL after the other half.
+  return { errorOutput: settings.subprocessStderr, grace: (settings.closeTimeout || DEFAULT_GRACE) / 2 };
 }
 
 /** A program that serves on its stdin and stdout. */
@@ -113,3 +115,21 @@ export function sshTarget(method: string, uri: SshUriParts, settings: Settings):
   };
   return new ProcessTarget(`${host} by ssh`, run, host);
 }
+
+/** The running program behind a target. */
+export function subprocessOf(method: string, target: Target | null): Subprocess {
+  const subprocess = target?.subprocess;
+  if (subprocess?.isRunning === true) return subprocess;
+  throw refuse(method, 'no subprocess exists', 'ESRCH');
+}
+
+export function killSubprocess(method: string, target: Target | null, signal: unknown): void {
+  const subprocess = subprocessOf(method, target);
+  const number = typeof signal === 'string' ? SIGNALS[signal] : signal === 0 ? SIGNALS['SIGTERM'] : signal;
+  if (typeof number !== 'number' || !Object.values(SIGNALS).includes(number)) {
+    throw refuse(method, `must be the number or the name of a signal, not ${shown(signal)}`);
+  }
+  if (!subprocess.kill(number)) throw refuse(method, 'no subprocess exists', 'ESRCH');
+}
+
+const SIGNALS: Readonly<Record<string, number | undefined>> = constants.signals;

@@ -2,13 +2,12 @@
 
 import { Duplex } from 'node:stream';
 import { DEFAULT_PORT } from '../protocol/constants.js';
-import { type NbdUri } from '../protocol/uri.js';
 import { dialTcp, dialUnix } from '../transport/dial.js';
 import { StreamTransport } from '../transport/stream.js';
 import { refuse } from './checks.js';
 import { type Target } from './opening.js';
 import { type Settings } from './options.js';
-import { activationTarget, commandTarget, sshTarget, vsockTarget } from './process-targets.js';
+import { activationTarget, commandTarget, vsockTarget } from './process-targets.js';
 
 /** A host and a port from 1 to 65535, as a number or in decimal digits. */
 export function tcpTarget(method: string, host: unknown, port: unknown): Target {
@@ -50,31 +49,30 @@ function isDuplex(value: unknown): value is Duplex {
   );
 }
 
-/** The target of a URI; what else it says is the caller's to apply. */
-export function uriTarget(method: string, uri: NbdUri, settings: Settings): Target {
-  switch (uri.transport) {
-    case 'tcp':
-      return tcpTarget(method, uri.host, uri.port);
-    case 'unix':
-      return unixTarget(method, uri.socketPath);
-    case 'vsock':
-      return vsockTarget(method, uri.cid, uri.port, settings);
-    case 'ssh':
-      return sshTarget(method, uri, settings);
-  }
-}
-
 /** What `NbdConnection.connect` takes. */
 export type NbdTarget =
-  string | URL | Duplex | { readonly host?: string; readonly port?: number | string } | { readonly path: string };
+  | string
+  | URL
+  | Duplex
+  | { readonly host?: string; readonly port?: number | string }
+  | { readonly path: string }
+  | { readonly cid: number; readonly port?: number }
+  | { readonly command: readonly string[] }
+  | { readonly socketActivation: readonly string[] };
 
 /** A target that is not a URI. */
-export function namedTarget(method: string, target: unknown): Target {
+export function namedTarget(method: string, target: unknown, settings: Settings): Target {
   if (isDuplex(target)) return streamTarget(method, target);
   if (typeof target === 'object' && target !== null) {
-    const { host, port, path } = target as { host?: unknown; port?: unknown; path?: unknown };
+    const { host, port, path, cid, command, socketActivation } = target as Record<string, unknown>;
     if (path !== undefined) return unixTarget(method, path);
+    if (command !== undefined) return commandTarget(method, command, settings);
+    if (socketActivation !== undefined) return activationTarget(method, socketActivation, settings);
+    if (cid !== undefined) return vsockTarget(method, cid, port ?? DEFAULT_PORT, settings);
     if (host !== undefined || port !== undefined) return tcpTarget(method, host ?? 'localhost', port ?? DEFAULT_PORT);
   }
-  throw refuse(method, 'the target must be an NBD URI, { host, port }, { path } or a Duplex stream');
+  throw refuse(
+    method,
+    'the target must be an NBD URI, { host, port }, { path }, { command }, { socketActivation }, { cid, port } or a Duplex',
+  );
 }

@@ -31,7 +31,7 @@ const WAYS_TO_TRUST = 'give its authority with ca or tlsCertificates';
 
 /** The error to report for Node's, or null where nothing is wrong: the stream has ended in good order. */
 export function explainTls(cause: Error | null, moment: TlsMoment, facts: TlsFacts): Error | null {
-  const code = String((cause as { code?: unknown } | null)?.code ?? '');
+  const { code = '' } = (cause ?? {}) as NodeJS.ErrnoException;
   if (VERIFICATION.test(code)) return failed(describeVerification(cause as Error, code), 'EACCES', cause);
   const isTls = code.startsWith('ERR_SSL_') || code.startsWith('ERR_TLS_') || code === 'EPROTO';
   if (moment === 'later') return isTls ? failed(`the session broke: ${said(cause)}`, 'EPROTO', cause) : cause;
@@ -50,10 +50,14 @@ export function explainTls(cause: Error | null, moment: TlsMoment, facts: TlsFac
   if (isTls) return failed(`the handshake failed: ${said(cause)}`, 'EPROTO', cause);
   if (moment === 'beginning') {
     // GnuTLS's servers hang up without an alert.
-    return failed(`the server ended the connection after the handshake: it may not accept ${shown}`, 'EACCES', cause);
+    return failed(
+      `the server hung up after the handshake: it may not accept ${shown}: ${said(cause)}`,
+      'EACCES',
+      cause,
+    );
   }
   const lost = /^E[A-Z0-9]+$/.test(code) ? code : 'ECONNRESET';
-  return failed(`the server ended the connection during the handshake: it may not accept ${shown}`, lost, cause);
+  return failed(`the server hung up during the handshake: it may not accept ${shown}: ${said(cause)}`, lost, cause);
 }
 
 /** What is wrong with the names of a certificate that is trusted otherwise. */
@@ -86,6 +90,7 @@ const failed = (what: string, code: string, cause: Error | null): NbdConnectionE
 /** OpenSSL's reason where there is one: its whole text has thread numbers and file names in it. */
 function said(cause: Error | null): string {
   const { reason, code } = (cause ?? {}) as { reason?: unknown; code?: unknown };
-  const text = typeof reason === 'string' && code !== 'ERR_TLS_CERT_ALTNAME_INVALID' ? reason : (cause?.message ?? 'it ended');
+  const text =
+    typeof reason === 'string' && code !== 'ERR_TLS_CERT_ALTNAME_INVALID' ? reason : (cause?.message ?? 'it ended');
   return printable(Buffer.from(text), 300);
 }

@@ -43,7 +43,9 @@ export async function loadTls(settings: TlsSettings): Promise<TlsMaterial> {
   }
   const { ca, cert, key, crl } = await loadCertificates(settings);
   if ((cert === null) !== (key === null)) {
-    throw refuse(cert === null ? 'there is a key (option key) without cert' : 'there is a cert (option cert) without key');
+    throw refuse(
+      cert === null ? 'there is a key (option key) without cert' : 'there is a cert (option cert) without key',
+    );
   }
   return {
     psk: null,

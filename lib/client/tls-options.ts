@@ -145,7 +145,7 @@ function checkPsk(method: string, value: unknown): SecretPsk {
 }
 
 /** A cipher list that OpenSSL finds something in. */
-function checkPriority(method: string, value: unknown): string {
+export function checkPriority(method: string, value: unknown): string {
   if (typeof value !== 'string') throw refuse(method, `must be a list of ciphers, not ${shown(value)}`);
   if (value === '') return value;
   try {

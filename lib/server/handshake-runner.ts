@@ -37,6 +37,7 @@ export class HandshakeRunner<Result> {
   }
 
   push(chunk: Buffer): void {
+    if (this.#state === 'over') return;
     this.#rest = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
     this.#run();
   }

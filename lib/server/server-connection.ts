@@ -37,6 +37,7 @@ export class ServerConnection {
   #detach: () => void = () => undefined;
   #error: Error | null = null;
   #ending = false;
+  #isCut = false;
   #closed = false;
 
   constructor(stream: Duplex, options: ConnectionOptions) {
@@ -76,7 +77,7 @@ export class ServerConnection {
 
   /** Ends as soon as what is being done is done: at once in the handshake. The server keeps the deadline. */
   shutdown(): void {
-    if (this.#transmission === null) this.destroy(null);
+    if (this.#transmission === null || this.#isCut) this.destroy(null);
     else this.#transmission.shutdown();
   }
 
@@ -135,7 +136,8 @@ export class ServerConnection {
   }
 
   #peerEnded(): void {
-    if (this.#transmission !== null) this.#transmission.end();
+    if (this.#isCut) this.destroy(null);
+    else if (this.#transmission !== null) this.#transmission.end();
     else this.#end();
   }
 
@@ -211,15 +213,21 @@ export class ServerConnection {
     stream.end(() => stream.destroy());
   }
 
+  /** What a fault asks for. Closing is lingering: with input unread, the system would make a reset of it. */
   #cut(how: 'close' | 'reset'): void {
-    const stream = this.#stream;
+    if (this.#isCut || this.#closed) return;
+    this.#isCut = true;
     this.#output.flush();
     this.#output.close();
     this.#transmission?.destroy();
     this.#runner?.stop();
-    if (how === 'reset' && stream instanceof Socket) stream.resetAndDestroy();
-    else if (stream.writableLength === 0) stream.destroy();
-    else stream.end(() => stream.destroy());
+    if (how === 'reset' && this.#stream instanceof Socket) {
+      this.#stream.resetAndDestroy();
+      return;
+    }
+    this.#setTimer(this.#options.closeTimeout, 'the client did not close');
+    this.#stream.resume();
+    this.#stream.end();
   }
 
   #setTimer(milliseconds: number, reason: string): void {

@@ -121,3 +121,32 @@ function* split(start: bigint, end: bigint, requestSize: bigint): Generator<Piec
     yield { offset, length: rest < requestSize ? rest : requestSize, skip: false };
   }
 }
+
+/** What {@link inRange} takes. */
+export interface RangeOptions {
+  offset?: ByteCount;
+  length?: ByteCount;
+  /** Bytes of one piece; cut to a multiple of the server's minimum block. */
+  requestSize: number;
+  /** Pieces at a time. */
+  requests: number;
+  signal?: AbortSignal;
+}
+
+/**
+ * Calls `command` for every piece of a range, some at a time: for commands without a payload (`zero`, `trim`, `cache`),
+ * whose length a server limits less than a read's.
+ */
+export async function inRange(
+  connection: NbdConnection,
+  options: RangeOptions,
+  command: (count: bigint, offset: bigint) => Promise<void>,
+): Promise<void> {
+  const [start, end] = checkRange(connection, options, 'inRange');
+  const minimum = Math.max(connection.getBlockSize(SIZE_MINIMUM), 1);
+  const requestSize = Math.max(options.requestSize - (options.requestSize % minimum), minimum);
+  await inLanes(split(start, end, BigInt(requestSize)), options.requests, async ({ offset, length }) => {
+    options.signal?.throwIfAborted();
+    await command(length, offset);
+  });
+}

@@ -22,7 +22,7 @@ export interface ReceivedCommand {
   readonly extended: boolean;
 }
 
-/** How far the client was when the first scripted answer had been given. */
+/** How far the client was when a scripted answer had been given. */
 export interface RecordingMark {
   readonly options: number;
   readonly commands: number;
@@ -51,7 +51,7 @@ export class PeerRecording {
   errorCode: string | undefined;
   /** Bytes that came, as they were on the wire. */
   bytesReceived = 0;
-  /** Set when the first scripted answer had been given. */
+  /** Set when a scripted answer has been given; the last one counts. */
   mark: RecordingMark | undefined;
   /** True once the connection is over. */
   isOver = false;
@@ -96,7 +96,7 @@ export class PeerRecording {
   }
 
   setMark(): void {
-    this.mark ??= { options: this.options.length, commands: this.commands.length, bytes: this.bytesReceived };
+    this.mark = { options: this.options.length, commands: this.commands.length, bytes: this.bytesReceived };
   }
 
   finish(): void {

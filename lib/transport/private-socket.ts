@@ -78,7 +78,7 @@ export class InheritableListener {
 }
 
 async function makeFolder(): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), 'nbd-'));
+  const folder = await mkdtemp(join(tmpdir(), `nbd-${process.pid}-`));
   const longest = Buffer.byteLength(join(folder, 'socket'));
   if (longest <= MAX_UNIX_PATH) return folder;
   removeFolder(folder);

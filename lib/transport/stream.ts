@@ -114,6 +114,8 @@ export class StreamTransport implements Transport {
 
   readonly #onError = (error: Error): void => {
     this.#error ??= error;
+    // A TLS socket tells of a broken session and stays open.
+    this.stream.destroy();
   };
 
   readonly #onClose = (): void => {

@@ -1,7 +1,7 @@
 // A program that this process runs for the sake of one connection: started, watched, ended.
 // Invariant: none outlives its connection for longer than its grace, or this process at all.
 
-import { type ChildProcess, spawn, type SpawnOptions } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { type Readable } from 'node:stream';
 import { connectedPair } from './private-socket.js';
 import { type SocketTransport } from './socket.js';
@@ -83,13 +83,12 @@ export class Subprocess {
     args: readonly string[],
     name: string,
     stdio: readonly ('ignore' | 'inherit' | number | Readable)[],
-    options: SpawnOptions & { readonly errorOutput: ErrorOutput },
+    { errorOutput, env = process.env }: { readonly errorOutput: ErrorOutput; readonly env?: NodeJS.ProcessEnv },
   ): Promise<Subprocess> {
-    const { errorOutput, ...rest } = options;
     return new Promise((resolve, reject) => {
       const [input = 'ignore', output = 'ignore', ...more] = stdio;
       const errors = errorOutput === 'capture' ? 'pipe' : 'inherit';
-      const child = spawn(program, args, { ...rest, stdio: [input, output, errors, ...more], windowsHide: true });
+      const child = spawn(program, args, { env, stdio: [input, output, errors, ...more], windowsHide: true });
       const onError = (error: NodeJS.ErrnoException): void => {
         reject(startError(error, name));
       };
@@ -101,6 +100,14 @@ export class Subprocess {
         resolve(new Subprocess(child, child.pid as number, name));
       });
     });
+  }
+
+  /** Resolves when it is gone, or after so many milliseconds; meanwhile it keeps this process alive. */
+  async endedWithin(delay: number): Promise<void> {
+    if (!this.isRunning || delay <= 0) return;
+    this.#child.ref();
+    await (delay === Infinity ? this.ended : within(delay, this.ended));
+    this.#child.unref();
   }
 
   get isRunning(): boolean {

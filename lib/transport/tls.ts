@@ -35,9 +35,8 @@ export function startTls(raw: StreamTransport, options: TlsOptions): Promise<Tls
     const fail = (error: Error): void => {
       settle();
       stream.destroy();
-      void (farewell?.(error) ?? Promise.resolve(error)).then((reason) => {
-        // What a program said when it died says more than that the connection ended.
-        reject(reason !== null && reason !== error ? reason : (options.explain(error, 'handshake') ?? error));
+      void ask(farewell, error).then((reason) => {
+        reject(options.explain(reason, 'handshake') ?? error);
       });
     };
     let socket: TLSSocket;
@@ -86,10 +85,7 @@ export class TlsTransport extends StreamTransport {
     super(socket, description);
     // With TLS 1.3 a client has finished its handshake before the server has looked at the client's certificate: the
     // refusal comes as the first thing after it, as an alert or, from GnuTLS's servers, as the end of the stream.
-    this.farewell = async (error) => {
-      const reason = (await below?.(error)) ?? error;
-      return reason === error ? options.explain(error, this.#moment) : reason;
-    };
+    this.farewell = async (error) => options.explain(await ask(below, error), this.#moment);
   }
 
   protected override listen(): void {
@@ -98,4 +94,11 @@ export class TlsTransport extends StreamTransport {
     });
     super.listen();
   }
+}
+
+/** What the layer below knows about a lost connection, if that is what happened. */
+async function ask(below: Farewell | null, error: Error | null): Promise<Error | null> {
+  const { code = '' } = (error ?? {}) as NodeJS.ErrnoException;
+  const isLost = error === null || /^E(?!PROTO$|RR_)[A-Z0-9]+$/.test(code);
+  return below !== null && isLost ? below(error) : error;
 }

@@ -38,7 +38,7 @@ const PUBLIC: Readonly<Record<string, Names>> = {
     types: words(`
       BlockStatusEntries ByteCount ChunkCallback ChunkStatus CommandTrace CompletionCallback ConnectionState
       ContextCallback Extent ExtentCallback ListCallback ListedExport NbdConnectionEvents NbdConnectionOptions
-      NbdErrorDetails NbdHandle NbdNegotiation NbdTarget OptionCallback ProtocolName
+      NbdErrorDetails NbdHandle NbdNegotiation NbdSecurity NbdTarget NbdTlsOptions OptionCallback PemInput ProtocolName TlsPsk
     `),
   },
   'nbd-sdk/server': {

@@ -1,5 +1,6 @@
 // Cases for the reply decoder: what is in flight, what the server sends, and how each command ends. Every case is
-// delivered in every way that a network may cut it, by push() and by target()/advance().
+// delivered in every way that a network may cut it, by push() and by
+// target()/advance().
 
 import { expect } from '@jest/globals';
 
@@ -43,6 +44,9 @@ export interface DecoderCase {
   readonly told?: readonly (readonly [status: number, offset: number, length: number])[];
 }
 
+/** How the bytes get in: in buffers of somebody else's, or into those that the decoder chose. */
+type Way = 'push' | 'targets' | 'large targets';
+
 class Run {
   readonly commands: Command[];
   readonly finished: Command[] = [];
@@ -51,11 +55,11 @@ class Run {
   readonly decoder: ReplyDecoder;
   thrown: unknown = null;
   readonly #case: DecoderCase;
-  readonly #byTarget: boolean;
+  readonly #way: Way;
 
-  constructor(each: DecoderCase, byTarget: boolean) {
+  constructor(each: DecoderCase, way: Way) {
     this.#case = each;
-    this.#byTarget = byTarget;
+    this.#way = way;
     this.commands = each.inFlight.map(({ command, count, offset = 0, flags = 0 }, index) => {
       const made = new Command(command, count, offset, flags);
       made.cookie = index + 1;
@@ -75,6 +79,7 @@ class Run {
       {
         find: (cookie) => this.commands.find((each) => each.cookie === cookie && !this.finished.includes(each)),
         finished: (command) => void this.finished.push(command),
+        expectsLarge: way === 'large targets',
       },
       {
         structuredReplies: each.mode !== 'simple',
@@ -88,7 +93,7 @@ class Run {
   push(segment: Uint8Array): void {
     if (this.thrown !== null) return;
     try {
-      if (!this.#byTarget) {
+      if (this.#way === 'push') {
         this.decoder.push(segment);
         return;
       }
@@ -163,9 +168,9 @@ class Run {
  */
 export function decodeEveryWay(each: DecoderCase): void {
   let expected: string | null = null;
-  for (const byTarget of [false, true]) {
+  for (const way of ['push', 'targets', 'large targets'] as const) {
     const open = (): Sink => {
-      const run = new Run(each, byTarget);
+      const run = new Run(each, way);
       return {
         push: (segment) => {
           run.push(segment);
@@ -181,6 +186,6 @@ export function decodeEveryWay(each: DecoderCase): void {
       };
     };
     // A decoder that is asked for targets has a large buffer to make each time.
-    deliver(each.bytes, open, byTarget ? { maxSplits: 32, random: 3 } : { maxSplits: 256, random: 10 });
+    deliver(each.bytes, open, way === 'push' ? { maxSplits: 256, random: 10 } : { maxSplits: 32, random: 3 });
   }
 }

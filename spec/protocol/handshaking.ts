@@ -105,7 +105,7 @@ class Run {
     const { sends, returns, session, fails, rest } = this.#case;
     if (fails === undefined) {
       if (this.thrown !== null) throw this.thrown as Error;
-      expect(this.returned).toEqual(returns ?? 'transmission');
+      expect(this.returned).toEqual('returns' in this.#case ? returns : 'transmission');
     } else {
       expect(this.returned).toBeUndefined();
       expect(this.thrown).toMatchObject({

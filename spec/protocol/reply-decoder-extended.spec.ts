@@ -173,7 +173,7 @@ describe('block status', () => {
     command.expected = [2];
     const finished: Command[] = [];
     const decoder = new ReplyDecoder(
-      { find: () => command, finished: (each) => finished.push(each) },
+      { find: () => command, finished: (each) => void finished.push(each), expectsLarge: false },
       { structuredReplies: true, extendedHeaders: true, exportSize: 1 << 20, contexts: two },
     );
     const report = (flags: number, id: number): Buffer =>
@@ -199,7 +199,11 @@ describe('payload that goes straight into the buffer', () => {
     command.buffer = Buffer.alloc(large, 0xdb);
     const finished: Command[] = [];
     const decoder = new ReplyDecoder(
-      { find: () => (finished.length === 0 ? command : undefined), finished: (each) => finished.push(each) },
+      {
+        find: () => (finished.length === 0 ? command : undefined),
+        finished: (each) => void finished.push(each),
+        expectsLarge: false,
+      },
       { structuredReplies: false, extendedHeaders: false, exportSize: 1 << 20, contexts: new Map() },
     );
     return { command, decoder, finished };

@@ -121,7 +121,7 @@ describe('rules of structured replies that cost the connection', () => {
     const command = new Command(spec.PREAD, 64, 4096, 0);
     command.cookie = 5;
     const decoder = new ReplyDecoder(
-      { find: () => command, finished: () => undefined },
+      { find: () => command, finished: () => undefined, expectsLarge: false },
       { structuredReplies: true, extendedHeaders: false, exportSize: 1 << 20, contexts: new Map() },
     );
     expect(caught(() => decoder.push(holeChunk(5, 4096, 0)))).toMatchObject({
@@ -137,7 +137,7 @@ describe('a reply without end', () => {
     inFlight.cookie = 1;
     inFlight.allocate = (length) => Buffer.alloc(length);
     const decoder = new ReplyDecoder(
-      { find: () => inFlight, finished: () => undefined },
+      { find: () => inFlight, finished: () => undefined, expectsLarge: false },
       { structuredReplies: true, extendedHeaders: false, exportSize: 2 ** 40, contexts: new Map([[1, 'a:b']]) },
     );
     const error = caught(() => {
@@ -170,7 +170,7 @@ describe('a reply without end', () => {
 describe('what is left of a decoder', () => {
   const decoder = (): ReplyDecoder =>
     new ReplyDecoder(
-      { find: () => undefined, finished: () => undefined },
+      { find: () => undefined, finished: () => undefined, expectsLarge: false },
       { structuredReplies: true, extendedHeaders: false, exportSize: 0, contexts: new Map() },
     );
 
@@ -195,7 +195,7 @@ describe('what is left of a decoder', () => {
     const command = new Command(spec.PREAD, 64, 4096, 0);
     command.allocate = (length) => Buffer.alloc(length);
     const cut = new ReplyDecoder(
-      { find: () => command, finished: () => undefined },
+      { find: () => command, finished: () => undefined, expectsLarge: false },
       { structuredReplies: true, extendedHeaders: false, exportSize: 1 << 20, contexts: new Map() },
     );
     cut.push(bytes(command));

@@ -24,6 +24,18 @@ export function newServer(options: NbdServerOptions): NbdServer {
   return server;
 }
 
+export const sleep = (milliseconds: number): Promise<void> =>
+  new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+/** Waits, two seconds at the most. */
+export async function until(isSo: () => boolean, what: string): Promise<void> {
+  for (let i = 0; i < 400; i += 1) {
+    if (isSo()) return;
+    await sleep(5);
+  }
+  throw new Error(`waited in vain until ${what}`);
+}
+
 export interface HandshakeOptions {
   name?: string;
   style?: 'simple' | 'structured' | 'extended';

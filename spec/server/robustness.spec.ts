@@ -9,21 +9,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { MemoryBackend, type NbdBackend, type NbdServer } from '../../lib/server/index.js';
 import * as g from '../support/golden.js';
-import { newServer, RawClient } from './raw-client.js';
+import { newServer, RawClient, sleep, until } from './raw-client.js';
 
 const { CMD, cat, option, u16, u32 } = g;
 const SIZE = 1 << 20;
 const GO = option(g.OPT.GO, cat(u32(0), u16(0)));
-
-const sleep = (milliseconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, milliseconds));
-
-async function until(isSo: () => boolean, what: string): Promise<void> {
-  for (let i = 0; i < 400; i += 1) {
-    if (isSo()) return;
-    await sleep(5);
-  }
-  throw new Error(`waited in vain until ${what}`);
-}
 
 async function expectAlive(server: NbdServer): Promise<void> {
   const client = await RawClient.of(server).handshake();

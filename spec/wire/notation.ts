@@ -123,10 +123,14 @@ export interface WireCase {
   readonly timeout?: number;
   /** The server's violation reaches the client after the operation under test has rightly succeeded. */
   readonly late?: true;
+  /** The stream ends, or something is refused: no violation that an error could name. */
+  readonly ends?: true;
   /** The reads are answered with zeroes. */
   readonly zeroes?: true;
   /** RSS may grow by so many MiB. */
   readonly memory?: number;
+  /** The peer itself has so much to do in one go that the event loop stands still. */
+  readonly heavy?: true;
   /** The client is allowed to say what the record calls a violation. */
   readonly mayViolate?: RegExp;
   /** Further checks; `results` are the operations, the first one being `connect`. */

@@ -83,8 +83,16 @@ function dead(seen: Observation): Reason {
   const rest = results.slice(first).find((result) => result.status !== 'rejected' && !result.name.startsWith('wait'));
   if (rest !== undefined && !(row.user ?? '').startsWith('pread2')) return `${describe(rest)} after the failure`;
   if (codeOf(results[first]) === '') return `${describe(results[first])} has no code`;
+  if (!namesViolation(seen, results[first])) return `${describe(results[first])}: neither it nor its cause is EPROTO`;
   if (seen.closedAfter === undefined) return `the connection was not closed within ${PROMPTLY} ms`;
   return refusesMore(seen);
+}
+
+/** What breaks the protocol is EPROTO, itself or as the cause; an end of the stream and a refusal are something else. */
+function namesViolation({ record, row }: Observation, result: OperationResult | undefined): boolean {
+  const isBroken = row.expected.some(({ kind }) => kind === 'D') && record.ending !== 'closed' && row.ends !== true;
+  const { code, cause } = result?.error as { code?: string; cause?: { code?: string } };
+  return !isBroken || code === 'EPROTO' || cause?.code === 'EPROTO';
 }
 
 /** After the server's violation the client has sent nothing but these options. */
@@ -173,7 +181,6 @@ export function describe(result: OperationResult | undefined): string {
 
 /** An outcome as the tables write it. */
 export function outcomeName(outcome: Outcome): string {
-  return 'code' in outcome
-    ? outcome.kind.replace('F', `F(${outcome.code})`).replace('L', `L(${outcome.code})`)
-    : outcome.kind;
+  if (!('code' in outcome)) return outcome.kind;
+  return outcome.kind === 'F+DISC' ? `F(${outcome.code})+DISC` : `${outcome.kind}(${outcome.code})`;
 }

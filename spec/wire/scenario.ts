@@ -88,6 +88,8 @@ export class Scenario {
         return client.canMetaContext('base:allocation');
       case 'bsize':
         return [0, 1, 2, 3].map((type) => client.getBlockSize(type));
+      case 'tls':
+        return client.getTlsNegotiated();
       case 'size':
         return client.getSize();
       case 'eflags':

@@ -121,9 +121,7 @@ async function showAll(args: ParsedArguments, server: Operand, context: CommandC
 
   const reports: ExportReport[] = [];
   for (const { name, description } of listed) {
-    const each = content
-      ? await openServer(server, context, { optMode: true, fullInfo: true })
-      : connection;
+    const each = content ? await openServer(server, context, { optMode: true, fullInfo: true }) : connection;
     try {
       each.setExportName(name);
       reports.push(await collectReport(each, { description, uri: canonicalUri(each, server, name), content }));

@@ -41,7 +41,10 @@ function* prepare(session: HandshakeSession): Handshake<void> {
   const { request, negotiated } = session;
   if (request.tls !== TLS_DISABLE) {
     const refusal = yield* startTls(session);
-    if (refusal !== null && request.tls === TLS_REQUIRE) throw refusal;
+    if (refusal !== null && request.tls === TLS_REQUIRE) {
+      refusal.message = `TLS is required, and the server does not start it: ${refusal.message}`;
+      throw refusal;
+    }
   }
   if (request.extendedHeaders && request.structuredReplies) yield* extendedHeaders(session);
   if (request.structuredReplies && !negotiated.extendedHeaders) yield* structuredReply(session);

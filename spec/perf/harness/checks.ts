@@ -2,8 +2,8 @@
 
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { findTool, hasTool } from '../../support/real-servers.js';
-import { Gap, measure, run, spread } from './measure.js';
+import { hasTool, runTool } from '../../support/real-servers.js';
+import { type CommandLine, Gap, measure, run, spread } from './measure.js';
 import { type BenchOptions } from './options.js';
 import { type Peers, workArguments } from './peers.js';
 import { type Row, ROWS } from './rows.js';
@@ -34,18 +34,20 @@ async function runProgram(bench: Bench, name: string, row: Row, flags: readonly 
   return JSON.parse((await run({ file: process.execPath, args })).output);
 }
 
-async function eventLoop(bench: Bench): Promise<Check> {
-  const row = { ...rowOf('blockstatus-4k-d1-100k'), extents: MILLION };
-  const { maps, idle } = (await runProgram(bench, 'loop-delay', row)) as { maps: number[]; idle: number[] };
-  const text = (values: readonly number[]): string => {
-    const { median, min, max } = spread(values);
-    return `${median.toFixed(1)} ms (${min.toFixed(1)}–${max.toFixed(1)})`;
-  };
-  return {
-    name: 'longest turn of the event loop, block map of 1,000,000 extents',
-    figure: `${text(maps)}; idle for as long ${text(idle)}`,
-    goal: '≤ 20 ms',
-    values: { maps, idle },
+function eventLoop(server: 'extents' | 'burst'): (bench: Bench) => Promise<Check> {
+  return async (bench) => {
+    const row = { ...rowOf('blockstatus-4k-d1-100k'), server, extents: MILLION };
+    const { maps, idle } = (await runProgram(bench, 'loop-delay', row)) as { maps: number[]; idle: number[] };
+    const text = (values: readonly number[]): string => {
+      const { median, min, max } = spread(values);
+      return `${median.toFixed(1)} ms (${min.toFixed(1)}–${max.toFixed(1)})`;
+    };
+    return {
+      name: `longest turn of the event loop, block map of 1,000,000 extents ${server === 'burst' ? 'in one go' : 'from nbdkit'}`,
+      figure: `${text(maps)}; idle for as long ${text(idle)}`,
+      goal: '≤ 20 ms',
+      values: { maps, idle },
+    };
   };
 }
 
@@ -73,66 +75,56 @@ function copies(id: string): (bench: Bench) => Promise<Check> {
   };
 }
 
-const READING = /^(read|readv|recvfrom|recvmsg|recv)$/;
-const WRITING = /^(write|writev|sendto|sendmsg|send)$/;
-const WAITING = /^(epoll_wait|epoll_pwait|poll|ppoll)$/;
-
 interface Calls {
-  reads: number;
-  writes: number;
-  waits: number;
+  readonly reads: number;
+  readonly writes: number;
+  readonly waits: number;
 }
 
-/** Counts the calls on sockets other than the standard streams. */
-function countCalls(trace: string): Calls {
-  const calls = { reads: 0, writes: 0, waits: 0 };
-  for (const line of trace.split('\n')) {
-    const [, name = '', fd, kind = ''] = /^(?:\d+\s+)?(\w+)\((\d+)?(?:<(\w+))?/.exec(line) ?? [];
-    if (WAITING.test(name)) calls.waits++;
-    if (Number(fd) <= 2 || !/^(UNIX|TCP|socket)/.test(kind)) continue;
-    if (READING.test(name)) calls.reads++;
-    else if (WRITING.test(name)) calls.writes++;
-  }
-  return calls;
+/** A library that counts system calls, for LD_PRELOAD: a program under strace is slow, and its batches are large. */
+async function makeCounter(workshop: Workshop): Promise<string> {
+  if (!hasTool('gcc')) throw new Gap('gcc is not installed');
+  const library = join(workshop.folder, 'calls.so');
+  const args = ['-O2', '-shared', '-fPIC', '-o', library, workshop.source('peers/calls.c')];
+  const { code, stderr } = await runTool('gcc', args);
+  if (code !== 0) throw new Gap(`peers/calls.c cannot be compiled: ${stderr.trim()}`);
+  return library;
 }
 
 function systemCalls(id: string): (bench: Bench) => Promise<Check> {
   return async (bench) => {
-    if (!hasTool('strace')) throw new Gap('strace is not installed');
-    const ops = 20_000;
+    const counter = await makeCounter(bench.workshop);
+    const ops = 200_000;
     const row = { ...rowOf(id), ops };
     const { uri } = await bench.servers.get(row);
-    const trace = async (command: { file: string; args: readonly string[] }): Promise<Calls> => {
-      const file = join(bench.workshop.folder, 'trace');
-      const set = 'trace=read,readv,recvfrom,recvmsg,write,writev,sendto,sendmsg,epoll_wait,epoll_pwait,poll,ppoll';
-      await measure({
-        file: findTool('strace') ?? 'strace',
-        args: ['-f', '-yy', '-s0', '-e', set, '-o', file, command.file, ...command.args],
-      });
-      return countCalls(await readFile(file, 'utf8'));
+    const count = async ({ file, args }: CommandLine): Promise<Calls> => {
+      const result = join(bench.workshop.folder, 'calls.json');
+      await measure({ file: 'env', args: [`LD_PRELOAD=${counter}`, `CALLS_FILE=${result}`, file, ...args] });
+      return JSON.parse(await readFile(result, 'utf8')) as Calls;
     };
-    const ours = await trace(bench.peers.ours(row, uri));
     const text = ({ reads, writes, waits }: Calls): string =>
-      `${(reads / ops).toFixed(2)} read, ${(writes / ops).toFixed(2)} write, ${(waits / ops).toFixed(2)} poll per op`;
-    let libnbd: Calls | undefined;
-    try {
-      libnbd = await trace(await bench.peers.command('libnbd', row, uri));
-    } catch (error) {
-      if (!(error instanceof Gap)) throw error;
+      [reads, writes, waits].map((calls) => (calls / ops).toFixed(2)).join(' / ');
+    const ours = await count(bench.peers.ours(row, uri));
+    const counts: Record<string, Calls> = { ours };
+    let figure = `${(ours.writes / ours.reads).toFixed(2)} writes per read; read / write / poll per op: ${text(ours)}`;
+    for (const peer of ['libnbd', 'floor'] as const) {
+      if (row.peers[peer] === undefined) continue;
+      try {
+        const calls = await count(await bench.peers.command(peer, row, uri));
+        counts[peer] = calls;
+        figure += `, ${peer} ${text(calls)}`;
+      } catch (error) {
+        if (!(error instanceof Gap)) throw error;
+        figure += `, ${peer} not measured: ${error.message}`;
+      }
     }
-    return {
-      name: `system calls under strace, ${id}`,
-      figure:
-        `${(ours.writes / ours.reads).toFixed(2)} writes per read; ${text(ours)}` +
-        (libnbd === undefined ? '' : `; libnbd ${text(libnbd)}`),
-      goal: '≤ 1.1 writes per read',
-      values: { ops, ours, libnbd },
-    };
+    return { name: `system calls, ${id}`, figure, goal: '≤ 1.1 writes per read', values: { ops, ...counts } };
   };
 }
 
 const CHECKS: Readonly<Record<string, (bench: Bench) => Promise<Check>>> = {
-  'check-event-loop': eventLoop,
+  'check-event-loop': eventLoop('extents'),
+  'check-event-loop-burst': eventLoop('burst'),
   'check-heap': heap,
   'check-copies-pread': copies('pread-1m-d16'),
   'check-copies-preadinto': copies('preadinto-1m-d16'),

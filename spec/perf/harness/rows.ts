@@ -2,8 +2,11 @@
 
 export type PeerName = 'libnbd' | 'python' | 'vates' | 'fio' | 'floor' | 'baseline';
 
-/** What a row's server holds: the pattern, room to write, nothing but zeroes, or a list of extents. */
-export type ServerKind = 'pattern' | 'scratch' | 'null' | 'extents';
+/**
+ * What a row's server holds: the pattern, room to write, nothing but zeroes, or a list of extents, which nbdkit sends
+ * one by one and `burst` in one go.
+ */
+export type ServerKind = 'pattern' | 'scratch' | 'null' | 'extents' | 'burst';
 
 export interface Row {
   readonly id: string;
@@ -20,6 +23,8 @@ export interface Row {
   /** Commands to run, instead of a time. */
   readonly ops?: number;
   readonly extents?: number;
+  /** How much longer than others it runs, being slow. */
+  readonly longer?: number;
   /** The peers, each with the ratio that is aimed at (0: none). */
   readonly peers: Partial<Record<PeerName, number>>;
   /** In which shorter runs it takes part. */
@@ -105,7 +110,8 @@ function special(): Row[] {
   return [
     row('pread', 4 * KIB, 64, { libnbd: 0 }, { name: 'tls', transport: 'tcp', tls: true }),
     row('pread', 256 * KIB, 16, { libnbd: 0 }, { name: 'tls', transport: 'tcp', tls: true }),
-    row('blockStatus', EXTENT, 1, { libnbd: 0, python: 0 }, { name: '100k', extents: 100_000 }),
+    row('blockStatus', EXTENT, 1, { libnbd: 0, python: 0 }, { name: '100k', extents: 100_000, longer: 3 }),
+    row('blockStatus', EXTENT, 1, { libnbd: 0 }, { name: '100k-burst', extents: 100_000, server: 'burst' }),
     row('pread', 4 * KIB, 64, { libnbd: 0 }, { name: 'million', ops: 1_000_000 }),
     row('cache', 4 * KIB, 64, { libnbd: 0 }, { name: 'million', ops: 1_000_000 }),
   ];

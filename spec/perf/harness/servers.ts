@@ -7,6 +7,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Certificates, makeCertificates } from '../../support/certificates.js';
 import { hasTool, type NbdkitOptions, runTool, startNbdkit } from '../../support/real-servers.js';
+import { Gap } from './measure.js';
 import { EXTENT, IMAGE, type Row } from './rows.js';
 import { type Workshop } from './workshop.js';
 
@@ -46,7 +47,10 @@ export class Servers {
   }
 
   async #start(wanted: Wanted): Promise<BenchServer> {
-    if (!hasTool('nbdkit')) return startEmbedded(this.#workshop, wanted);
+    if (wanted.server === 'burst' || (wanted.server === 'extents' && !hasTool('nbdkit'))) {
+      return startProgram(this.#workshop, 'extents-server', wanted);
+    }
+    if (!hasTool('nbdkit')) return startProgram(this.#workshop, 'server', wanted);
     const tls = wanted.tls ? await (this.#certificates ??= makeCertificates()) : undefined;
     const server = await startNbdkit({
       transport: wanted.transport,
@@ -87,16 +91,17 @@ async function fill(workshop: Workshop, uri: string): Promise<void> {
   if (code !== 0) throw new Error(`the image could not be written: ${stderr}`);
 }
 
-async function startEmbedded(workshop: Workshop, wanted: Wanted): Promise<BenchServer> {
-  if (wanted.tls) throw new Error('TLS needs nbdkit');
-  const child = spawn(process.execPath, [workshop.program('programs/server.js'), JSON.stringify(wanted)], {
+/** A server of spec/perf/programs. */
+async function startProgram(workshop: Workshop, program: string, wanted: Wanted): Promise<BenchServer> {
+  if (wanted.tls) throw new Gap('TLS needs nbdkit');
+  const child = spawn(process.execPath, [workshop.program(`programs/${program}.js`), JSON.stringify(wanted)], {
     stdio: ['pipe', 'pipe', 'inherit'],
   });
   const ended = once(child, 'exit');
   const [line] = (await Promise.race([once(child.stdout, 'data'), ended])) as [unknown];
-  if (!Buffer.isBuffer(line)) throw new Error(`the embedded server ended with code ${String(line)}`);
+  if (!Buffer.isBuffer(line)) throw new Error(`${program} ended with code ${String(line)}`);
   return {
-    name: 'nbd-sdk/server',
+    name: program === 'server' ? 'nbd-sdk/server' : 'own',
     uri: line.toString().trim(),
     stop: async () => {
       child.stdin.end();

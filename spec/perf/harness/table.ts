@@ -46,7 +46,13 @@ function bytesName(bytes: number): string {
 
 function serverName(comparison: Comparison): string {
   const { row, server } = comparison;
-  const kinds = { pattern: 'memory', scratch: 'memory', null: 'null', extents: 'extents' } as const;
+  const kinds = {
+    pattern: 'memory',
+    scratch: 'memory',
+    null: 'null',
+    extents: 'extentlist',
+    burst: 'extents',
+  } as const;
   const notes = [row.transport, ...(row.tls ? ['TLS'] : []), ...(row.replies === 'structured' ? [] : [row.replies])];
   return `${server === 'nbdkit' ? '' : `${server} `}${kinds[row.server]}, ${notes.join(', ')}`;
 }
@@ -90,7 +96,11 @@ function lines(comparison: Comparison): string[][] {
   const { row, peer, goal, pairs, gap } = comparison;
   const depth = row.window === undefined ? String(row.depth) : `${row.depth}, ${row.window} on the wire`;
   const name = row.ops === undefined ? row.op : `${row.op} × ${row.ops.toLocaleString('en-US')}`;
-  const what = [name, row.extents === undefined ? bytesName(row.size) : `${row.extents} extents`, depth];
+  const what = [
+    name,
+    row.extents === undefined ? bytesName(row.size) : `${row.extents.toLocaleString('en-US')} extents`,
+    depth,
+  ];
   const where = serverName(comparison);
   if (gap !== undefined) return [[...what, where, LABELS[peer], `not measured: ${gap}`, '', '', '', '', '', '', '']];
   const bytes = bytesPerOp(row);

@@ -54,31 +54,41 @@ export function readWork(args: readonly string[]): Work {
   };
 }
 
-/** Small ranges at random, large ones in order. */
+/** Small ranges at random, large ones in order. Writers have every depth-th range to themselves, so that what each
+ * wrote last can be read back. */
 export class Offsets {
   readonly #size: number;
+  readonly #stride: number;
+  readonly #first: number;
   readonly #blocks: number;
   readonly #random: boolean;
-  #state = 0x9e3779b9;
+  #state: number;
   #block = -1;
 
-  constructor(work: Work) {
+  constructor(work: Work, writer?: number) {
     this.#size = work.size;
-    this.#blocks = Math.floor(work.image / work.size);
+    this.#stride = writer === undefined ? 1 : work.depth;
+    this.#first = writer ?? 0;
+    this.#blocks = Math.floor(work.image / work.size / this.#stride);
     this.#random = work.size < 65536;
+    this.#state = 0x9e3779b9 + this.#first;
   }
 
   next(): number {
+    return (this.#next() * this.#stride + this.#first) * this.#size;
+  }
+
+  #next(): number {
     if (!this.#random) {
       this.#block = this.#block + 1 === this.#blocks ? 0 : this.#block + 1;
-      return this.#block * this.#size;
+      return this.#block;
     }
     let state = this.#state;
     state ^= state << 13;
     state ^= state >>> 17;
     state ^= state << 5;
     this.#state = state;
-    return ((state >>> 0) % this.#blocks) * this.#size;
+    return (state >>> 0) % this.#blocks;
   }
 }
 

@@ -169,6 +169,7 @@ export const BLOCK_STATUS: readonly WireCase[] = [
     user: 'bs 2147483647 0, pread 512 4096',
     expected: [OK, F('EPROTO'), D],
     memory: 128,
+    heavy: true,
   },
   {
     id: 'K16',
@@ -177,6 +178,7 @@ export const BLOCK_STATUS: readonly WireCase[] = [
     ...BS,
     expected: [D, OK],
     memory: 256,
+    heavy: true,
   },
   {
     id: 'K17',

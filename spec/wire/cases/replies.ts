@@ -719,6 +719,7 @@ export const STRUCTURED_REPLIES: readonly WireCase[] = [
     script: { size: 2 ** 27 },
     user: 'pread 67108864 0, pread 512 4096',
     memory: 400,
+    heavy: true,
     expected: [OK],
   },
   {

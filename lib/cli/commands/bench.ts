@@ -1,0 +1,94 @@
+// `nbd bench`: requests per second, bytes per second and latency of a server.
+
+import { type Command, type CommandContext } from '../command.js';
+import { type BenchResult, type BenchSettings, runBench } from '../bench-run.js';
+import { onlyServer, openServer, SERVER } from '../server.js';
+import { CliError, parseCount, parseSmallSize, roundSize, UsageError } from '../text.js';
+
+export const bench: Command = {
+  spec: {
+    name: 'bench',
+    summary: 'measure requests per second, throughput and latency of a server',
+    usage: [`[--depth=N] [--size=N] [--mix=PERCENT] [--time=SECONDS] [--json] ${SERVER}`],
+    description: [
+      'Sends reads (with --mix some writes) to random places, a number of them always in flight, and tells how many were ' +
+        'answered in a second and how long they took. --mix above 0 overwrites the export with rubbish and wants --force.',
+    ],
+    options: [
+      { names: ['depth'], short: 'd', takes: 'value', value: 'N', help: 'Requests in flight. Default 64.' },
+      { names: ['size'], short: 's', takes: 'value', value: 'N', help: 'Bytes of each request. Default 4k.' },
+      { names: ['mix'], takes: 'value', value: 'PERCENT', help: 'How many of a hundred requests write. Default 0.' },
+      { names: ['sequential'], help: 'One place after the other instead of random ones.' },
+      { names: ['time'], short: 't', takes: 'value', value: 'SECONDS', help: 'How long. Default 5.' },
+      {
+        names: ['connections'],
+        short: 'C',
+        takes: 'value',
+        value: 'N',
+        help: 'Connections, where the server allows several. Default 1.',
+      },
+      { names: ['force'], help: 'Really overwrite the export.' },
+      { names: ['json'], help: 'Print JSON.' },
+    ],
+    examples: [
+      ['nbd bench nbd://localhost', 'Random reads of 4 KiB, 64 in flight.'],
+      ['nbd bench --size 1M --depth 8 --sequential nbd://localhost', 'Throughput.'],
+      ['nbd bench --mix 30 --force --json nbd://localhost/scratch', 'A third of writes, for a program.'],
+    ],
+  },
+  async run(args, context) {
+    const number = (name: string, otherwise: number, minimum = 1): number => {
+      const text = args.value(name);
+      return text === undefined ? otherwise : parseCount(name, text, minimum);
+    };
+    const settings: BenchSettings = {
+      depth: number('depth', 64),
+      size: parseSmallSize('size', args.value('size') ?? '4k'),
+      mix: number('mix', 0, 0),
+      seconds: seconds(args.value('time')),
+      sequential: args.has('sequential'),
+    };
+    if (settings.mix > 100) throw new UsageError('--mix: is a share of 100');
+    if (settings.size < 1) throw new UsageError('--size: must be at least 1');
+    if (settings.mix > 0 && !args.has('force')) {
+      throw new CliError('--mix: writes would overwrite the export', {
+        hint: 'add --force if nobody needs what is in it',
+      });
+    }
+    const server = onlyServer(args);
+    const first = await openServer(server, context);
+    const wanted = first.canMultiConn() && 'word' in server ? number('connections', 1) : 1;
+    const others = await Promise.all(Array.from({ length: wanted - 1 }, () => openServer(server, context)));
+    const size = first.getSize();
+    if (size < BigInt(settings.size)) throw new CliError(`the export has ${size} bytes, fewer than one request`);
+    if (settings.mix > 0 && first.isReadOnly()) throw new CliError('the export is read-only, cannot write to it');
+    const result = await runBench([first, ...others], settings, context.signal);
+    await tellResult(result, settings, args.has('json'), context);
+  },
+};
+
+function seconds(text = '5'): number {
+  const value = Number(text);
+  if (value > 0 && value <= 86_400) return value;
+  throw new UsageError(`--time: could not parse: ${text}`);
+}
+
+async function tellResult(
+  result: BenchResult,
+  settings: BenchSettings,
+  json: boolean,
+  context: CommandContext,
+): Promise<void> {
+  if (json) {
+    await context.out(`${JSON.stringify({ ...settings, ...result })}\n`);
+    return;
+  }
+  const rows: [string, string][] = [
+    ['requests', `${result.requests} in ${result.elapsed.toFixed(2)} s, ${settings.depth} in flight`],
+    ['requests/s', result.requestsPerSecond.toFixed(0)],
+    ['throughput', `${roundSize(result.bytesPerSecond)}/s`],
+  ];
+  for (const [name, value] of Object.entries(result.latency)) rows.push([`latency ${name}`, `${value.toFixed(3)} ms`]);
+  const width = Math.max(...rows.map(([name]) => name.length));
+  await context.out(rows.map(([name, value]) => `${name.padEnd(width)}  ${value}\n`).join(''));
+}

@@ -1,0 +1,68 @@
+// `nbd compare`: whether two exports, or an export and a file, hold the same bytes.
+
+import { compare as compareExports, type CompareResult } from '../../index.js';
+import { type Command, UsageError } from '../command.js';
+import { openSource, sizeOf, sourceOf } from '../copy-ends.js';
+import { makeProgress, PROGRESS_OPTION } from '../progress.js';
+import { CliError, roundSize } from '../text.js';
+
+export const compare: Command = {
+  spec: {
+    name: 'compare',
+    summary: 'compare two exports, or an export and a file',
+    usage: ['[--stop] [--no-extents] [-p] [-q] [--json] A B', '', 'A, B := FILE | NBD-URI | [ CMD ARGS ... ]'],
+    description: [
+      'What both know to be zero is not read. The exit code is 0 when they are the same, 2 when they differ in a byte ' +
+        'or in size, and 1 after an error.',
+    ],
+    options: [
+      { names: ['stop'], help: 'Stop at the first difference instead of counting them all.' },
+      { names: ['no-extents'], help: 'Read everything, holes too.' },
+      PROGRESS_OPTION,
+      { names: ['quiet'], short: 'q', help: 'Say nothing: the exit code tells.' },
+      { names: ['json'], help: 'Print JSON.' },
+    ],
+    examples: [
+      ['nbd compare nbd://old/disk nbd://new/disk', 'After a migration.'],
+      ['nbd compare -q disk.img nbd://localhost && echo same', 'In a script.'],
+    ],
+  },
+  async run(args, context) {
+    const [a, b, extra] = args.operands;
+    if (a === undefined || b === undefined || extra !== undefined) throw new UsageError('two operands are expected');
+    const ends = [await openSource(a, context), await openSource(b, context)] as const;
+    const sources = [];
+    for (const end of ends) {
+      const size = await sizeOf(end);
+      if (size === null) throw new CliError(`${end.name}: a pipe cannot be compared`);
+      sources.push(sourceOf(end, Number(size), end.kind === 'nbd' ? [end.connection] : []));
+    }
+    const [from, to] = sources;
+    if (from === undefined || to === undefined) throw new UsageError('two operands are expected');
+    const progress = await makeProgress(args, Math.min(from.size, to.size), context);
+    const result = await compareExports(from, to, {
+      extents: !args.has('no-extents'),
+      stopAtFirst: args.has('stop'),
+      signal: context.signal,
+      onProgress: ({ done }) => progress.update(done),
+    });
+    progress.finish();
+    if (args.has('json')) await context.out(`${JSON.stringify(result)}\n`);
+    else if (!args.has('quiet')) await context.out(describe(result, args.has('stop')));
+    return result.equal ? 0 : 2;
+  },
+};
+
+function describe(result: CompareResult, stopped: boolean): string {
+  const { equal, sizes, firstDifference, differing, compared, skipped } = result;
+  const lines: string[] = [];
+  if (sizes[0] !== sizes[1]) lines.push(`sizes differ: ${sizes[0]} and ${sizes[1]} bytes`);
+  if (firstDifference !== null) {
+    lines.push(`first difference at byte ${firstDifference} (0x${firstDifference.toString(16)})`);
+    if (!stopped) lines.push(`${differing} of ${compared} bytes differ`);
+  } else if (sizes[0] !== sizes[1]) {
+    lines.push(`the first ${compared} bytes are the same`);
+  }
+  if (equal) lines.push(`the same: ${compared} bytes, ${roundSize(skipped)} of zeroes not read`);
+  return `${lines.join('\n')}\n`;
+}

@@ -1,0 +1,209 @@
+// `nbd copy`: nbdcopy. Invariant: exit code 0 only when every byte of the source is at the destination.
+
+import { availableParallelism } from 'node:os';
+import { copy as copyExport, type CopyOptions } from '../../index.js';
+import { type ParsedArguments } from '../arguments.js';
+import { CliError, type Command, type CommandContext, type CommandSpec, UsageError } from '../command.js';
+import {
+  checkDistinct,
+  destinationOf,
+  type End,
+  moreConnections,
+  openDestination,
+  openSource,
+  OPS,
+  sizeOf,
+  sourceOf,
+} from '../copy-ends.js';
+import { makeProgress, PROGRESS_OPTION } from '../progress.js';
+import { humanSize, parseCount, parseSmallSize, roundSize } from '../text.js';
+
+const spec: CommandSpec = {
+  name: 'copy',
+  tool: 'nbdcopy',
+  summary: 'copy to and from NBD servers',
+  usage: [
+    '[OPTIONS] SOURCE DESTINATION',
+    '',
+    'SOURCE, DESTINATION := - | FILE | DEVICE | NBD-URI | [ CMD ARGS ... ]',
+    'DESTINATION += null:',
+  ],
+  description: [
+    'Takes the options of nbdcopy. Holes are neither read nor sent, and zeroes that are read are not sent either.',
+    'The exit code is 0 only when everything was copied. After an error, or Ctrl-C, a line says how far it came, and ' +
+      'the destination holds a part of the source.',
+  ],
+  options: [
+    { names: ['allocated'], help: 'Give the destination space for zeroes too: no holes are made.' },
+    {
+      names: ['connections'],
+      short: 'C',
+      takes: 'value',
+      value: 'N',
+      help: 'Connections, where both ends allow several. Default 4, and never more than there are threads.',
+    },
+    { names: ['destination-is-zero', 'target-is-zero'], help: 'The destination reads as zeroes: leave them out.' },
+    { names: ['flush'], help: 'Flush the destination at the end.' },
+    { names: ['no-extents'], help: 'Read everything, holes too.' },
+    PROGRESS_OPTION,
+    { names: ['queue-size'], takes: 'value', value: 'N', help: 'Bytes in flight for each connection. Default 16M.' },
+    {
+      names: ['request-size'],
+      takes: 'value',
+      value: 'N',
+      help: 'Bytes of one request: a power of 2 from 4096 to 32M. Default 256K.',
+    },
+    {
+      names: ['requests'],
+      short: 'R',
+      takes: 'value',
+      value: 'N',
+      help: 'Requests in flight for each connection. Default 64.',
+    },
+    {
+      names: ['sparse'],
+      short: 'S',
+      takes: 'value',
+      value: 'N',
+      help: 'Find zeroes in blocks of this size: a power of 2 from 512; 0 for not at all. Default 4096.',
+    },
+    { names: ['synchronous'], help: 'One request at a time, in order.' },
+    {
+      names: ['threads'],
+      short: 'T',
+      takes: 'value',
+      value: 'N',
+      help: 'Taken for nbdcopy’s sake: it only limits the connections. Default: the number of cores.',
+    },
+  ],
+  examples: [
+    ['nbd copy nbd://example.com local.img', 'From a server to a file.'],
+    ['nbd copy -p local.img nbd://example.com', 'The other way, with a progress bar.'],
+    ['nbd copy nbd://example.com - | file -', 'To standard output.'],
+    ['cat disk1 disk2 | nbd copy -- - [ qemu-nbd -f qcow2 output.qcow2 ]', 'Into an image, by a server of its own.'],
+  ],
+};
+
+const KIB = 1024;
+const MIN_REQUEST = 4 * KIB;
+const MAX_REQUEST = 32 * KIB * KIB;
+/** All connections together; above this more in flight is no faster, only larger. */
+const MAX_QUEUE = 32 * KIB * KIB;
+
+export const copy: Command = { spec, run };
+
+async function run(args: ParsedArguments, context: CommandContext): Promise<void> {
+  const settings = readSettings(args);
+  const [from, to, extra] = args.operands;
+  if (from === undefined || to === undefined) throw new UsageError('missing SOURCE or DESTINATION');
+  if (extra !== undefined) throw new UsageError('too many operands: expected SOURCE and DESTINATION');
+
+  const source = await openSource(from, context);
+  const destination = await openDestination(to, context);
+  if (destination.kind === 'nbd' && destination.connection.isReadOnly()) {
+    throw new CliError(`${destination.name}: the destination is read-only, cannot write to it`);
+  }
+  await checkDistinct(source, destination);
+  const size = await sizeOf(source);
+  const room = destination.kind === 'file' && destination.stats.isFile() ? size : await sizeOf(destination);
+  if (size !== null && room !== null && size > room) {
+    throw new CliError(`error: destination size is smaller than source size (${room} < ${size} bytes)`);
+  }
+  const synchronous = settings.synchronous || source.kind === 'pipe' || destination.kind === 'pipe';
+  const connections = synchronous || !manyAllowed(source) || !manyAllowed(destination) ? 1 : settings.connections;
+  if (context.verbose) {
+    describeEnd('src', source, size);
+    describeEnd('dst', destination, destination.kind === 'null' ? 2n ** 63n - 1n : room);
+    process.stderr.write(
+      `nbdcopy: connections=${connections} requests=${settings.requests} threads=${connections} ` +
+        `synchronous=${synchronous}\n`,
+    );
+  }
+  if (synchronous && (source.kind === 'pipe' || destination.kind === 'pipe')) {
+    const { stream } = await import('../copy-stream.js');
+    await stream(source, destination, size, args, context);
+    return;
+  }
+
+  const total = Number(size ?? 0n);
+  const [reading, writing] = await Promise.all([
+    moreConnections(source, connections, context),
+    moreConnections(destination, connections, context),
+  ]);
+  const progress = await makeProgress(args, total, context);
+  let done = 0;
+  try {
+    await copyExport(sourceOf(source, total, reading), await destinationOf(destination, total, writing), {
+      ...settings.copy,
+      requests: synchronous ? 1 : settings.requests * connections,
+      queueSize: synchronous ? settings.copy.requestSize : Math.min(settings.queueSize * connections, MAX_QUEUE),
+      ...(synchronous ? { sparse: 0 } : {}),
+      signal: context.signal,
+      onProgress: (now) => {
+        done = now.done;
+        progress.update(done);
+      },
+    });
+  } catch (error) {
+    progress.stop();
+    context.warn(`the copy is incomplete: ${roundSize(done)} of ${roundSize(total)} are at the destination`);
+    throw error;
+  }
+  progress.finish();
+}
+
+interface CopySettings {
+  readonly connections: number;
+  readonly requests: number;
+  readonly queueSize: number;
+  readonly synchronous: boolean;
+  readonly copy: CopyOptions & { requestSize: number };
+}
+
+function readSettings(args: ParsedArguments): CopySettings {
+  const number = (name: string, otherwise: number, minimum = 1): number => {
+    const text = args.value(name);
+    return text === undefined ? otherwise : parseCount(name, text, minimum);
+  };
+  const bytes = (name: string, otherwise: number): number => {
+    const text = args.value(name);
+    return text === undefined ? otherwise : parseSmallSize(name, text);
+  };
+  const isPower = (value: number): boolean => Number.isInteger(Math.log2(value));
+  const requestSize = bytes('request-size', 256 * KIB);
+  if (requestSize < MIN_REQUEST || requestSize > MAX_REQUEST || !isPower(requestSize)) {
+    throw new UsageError(`--request-size: must be a power of 2 within ${MIN_REQUEST}-${MAX_REQUEST}`);
+  }
+  const sparse = bytes('sparse', 4 * KIB);
+  if (sparse !== 0 && (sparse < 512 || !isPower(sparse))) {
+    throw new UsageError('--sparse: must be a power of 2 and >= 512');
+  }
+  const threads = number('threads', 0, 0);
+  return {
+    connections: Math.min(number('connections', 4), threads === 0 ? availableParallelism() : threads),
+    requests: number('requests', 64),
+    queueSize: Math.max(bytes('queue-size', 16 * KIB * KIB), requestSize),
+    synchronous: args.has('synchronous'),
+    copy: {
+      requestSize,
+      sparse,
+      allocated: args.has('allocated'),
+      destinationIsZero: args.has('destination-is-zero'),
+      extents: !args.has('no-extents'),
+      flush: args.has('flush'),
+    },
+  };
+}
+
+/** Whether an end can be used by several connections; a server that was started for us serves one. */
+function manyAllowed(end: End): boolean {
+  return end.kind !== 'nbd' || ('word' in end.operand && end.connection.canMultiConn());
+}
+
+/** nbdcopy's own words, for scripts that look for them. */
+function describeEnd(which: string, end: End, size: bigint | null): void {
+  const shown = size === null ? '-1 (18446744073709551615)' : `${size} (${humanSize(size)})`;
+  process.stderr.write(
+    `nbdcopy: ${which}: ${OPS[end.kind]} "${end.name}"\nnbdcopy: ${which}: size=${shown}, preferred block size=4096\n`,
+  );
+}

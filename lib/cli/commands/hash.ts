@@ -1,0 +1,58 @@
+// `nbd hash`: a checksum of an export's bytes, and one that costs nothing for holes.
+
+import { getHashes } from 'node:crypto';
+import { blockHash, CONTEXT_BASE_ALLOCATION, hash as hashExport } from '../../index.js';
+import { type Command } from '../command.js';
+import { makeProgress, PROGRESS_OPTION } from '../progress.js';
+import { onlyServer, openServer, SERVER } from '../server.js';
+import { CliError, jsonString } from '../text.js';
+
+export const hash: Command = {
+  spec: {
+    name: 'hash',
+    summary: 'the SHA-256 of an export, or a block hash that skips holes',
+    usage: [`[--algorithm=NAME] [--block] [--no-extents] [-p] [--json] ${SERVER}`],
+    description: [
+      'Prints what sha256sum prints of a raw copy. Holes are not read, but their zeroes count.',
+      '--block prints a hash of the digests of all blocks of 64 KiB, which costs next to nothing for holes and does not ' +
+        'depend on how zeroes are stored. It is not comparable with sha256sum; how it is made is in the documentation of ' +
+        'blockHash().',
+    ],
+    options: [
+      {
+        names: ['algorithm'],
+        short: 'a',
+        takes: 'value',
+        value: 'NAME',
+        help: 'sha256 (the default), sha512, sha1, md5 …',
+      },
+      { names: ['block'], help: 'The block hash.' },
+      { names: ['no-extents'], help: 'Read everything, holes too.' },
+      PROGRESS_OPTION,
+      { names: ['json'], help: 'Print JSON.' },
+    ],
+    examples: [
+      ['nbd hash nbd://localhost', 'The same as sha256sum of a copy.'],
+      ['nbd hash --block nbd://localhost', 'Quick for an export that is mostly empty.'],
+    ],
+  },
+  async run(args, context) {
+    const algorithm = (args.value('algorithm') ?? 'sha256').toLowerCase();
+    if (!getHashes().some((name) => name.toLowerCase() === algorithm)) {
+      throw new CliError(`--algorithm: there is no ${algorithm}`, { hint: 'sha256, sha512, sha1, md5, blake2b512 …' });
+    }
+    const server = onlyServer(args);
+    const connection = await openServer(server, context, { metaContexts: [CONTEXT_BASE_ALLOCATION] });
+    const progress = await makeProgress(args, Number(connection.getSize()), context);
+    const digest = await (args.has('block') ? blockHash : hashExport)(connection, {
+      algorithm,
+      extents: !args.has('no-extents'),
+      signal: context.signal,
+      onProgress: ({ done }) => progress.update(done),
+    });
+    progress.finish();
+    const name = 'word' in server ? server.word : '-';
+    const json = `{ "algorithm": ${jsonString(algorithm)}, "block": ${args.has('block')}, "hash": "${digest}" }\n`;
+    await context.out(args.has('json') ? json : `${digest}  ${name}\n`);
+  },
+};

@@ -1,0 +1,111 @@
+// `nbd shell`: nbdsh's role, a JavaScript prompt with the connection `h` and everything that the package exports.
+
+import { type Context } from 'node:vm';
+import { PassThrough, Writable } from 'node:stream';
+import { type REPLServer, start } from 'node:repl';
+import * as sdk from '../../index.js';
+import { type Operand, type ParsedArguments } from '../arguments.js';
+import { type Command, type CommandContext, UsageError } from '../command.js';
+import { openServer } from '../server.js';
+import { CliError } from '../text.js';
+
+export const shell: Command = {
+  spec: {
+    name: 'shell',
+    summary: 'a JavaScript prompt with a connection: nbdsh’s role',
+    usage: ['[-u URI] [--base-allocation] [--opt-mode] [-n] [-c CODE ...] [NBD-URI | [ CMD ARGS ... ]]'],
+    description: [
+      'h is the connection, nbd holds everything that the package nbd-sdk exports, and await works at the prompt.',
+      'With -c the code is run instead; several run one after the other and share their variables; -c - reads standard ' +
+        'input. An error ends it with exit code 1.',
+    ],
+    options: [
+      { names: ['uri', 'connect'], short: 'u', takes: 'value', value: 'URI', help: 'Connect to this server.' },
+      { names: ['command'], short: 'c', takes: 'value', value: 'CODE', help: 'Run this code; - is standard input.' },
+      { names: ['base-allocation'], help: 'Ask for the metadata context base:allocation.' },
+      { names: ['opt-mode'], help: 'Stop in option mode: h.optGo() opens the export.' },
+      { names: ['n'], short: 'n', help: 'Make no connection h.' },
+    ],
+    examples: [
+      ['nbd shell nbd://localhost', 'A prompt: await h.pread(512, 0)'],
+      [`nbd shell -u nbd://localhost -c 'console.log(h.getSize())'`, 'One line of code.'],
+      ['nbd shell --opt-mode nbd://localhost', 'Try the options of the handshake one by one.'],
+    ],
+  },
+  run,
+};
+
+async function run(args: ParsedArguments, context: CommandContext): Promise<void> {
+  const uri = args.value('uri');
+  const [operand, extra] = args.operands;
+  if (extra !== undefined || (operand !== undefined && uri !== undefined))
+    throw new UsageError('one server is expected');
+  const server: Operand | undefined = uri === undefined ? operand : { word: uri };
+  const globals: Record<string, unknown> = { nbd: sdk };
+  if (!args.has('n')) {
+    const options = {
+      ...(args.has('base-allocation') ? { metaContexts: [sdk.CONTEXT_BASE_ALLOCATION] } : {}),
+      ...(args.has('opt-mode') ? { optMode: true } : {}),
+    };
+    if (server === undefined) {
+      const connection = new sdk.NbdConnection(options);
+      context.onEnd(() => connection.shutdown());
+      globals['h'] = connection;
+    } else {
+      globals['h'] = await openServer(server, context, options);
+    }
+  } else if (server !== undefined) {
+    throw new UsageError('you cannot use -n and connect to a server');
+  }
+  const codes = args.options.filter(({ name }) => name === 'command').map(({ value }) => value ?? '');
+  if (codes.length > 0) await runCodes(codes, globals, context);
+  else await prompt(globals, context);
+}
+
+/** What the REPL's own evaluator gives: await at the top, and variables that last. */
+async function runCodes(
+  codes: readonly string[],
+  globals: Record<string, unknown>,
+  context: CommandContext,
+): Promise<void> {
+  const nowhere = new Writable({ write: (_chunk, _encoding, callback) => callback() });
+  const server = start({ prompt: '', input: new PassThrough(), output: nowhere, terminal: false });
+  Object.assign(server.context, globals);
+  // The output of the code itself goes where it always goes.
+  server.context['console'] = console;
+  context.onEnd(() => server.close());
+  for (const code of codes) {
+    const text = code === '-' ? await standardInput() : code;
+    try {
+      await evaluate(server, text);
+    } catch (cause) {
+      const message = cause instanceof Error ? cause.message : String(cause);
+      throw new CliError(`command line script failed: ${message}`, { cause });
+    }
+  }
+}
+
+function evaluate(server: REPLServer, code: string): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    server.eval(`${code}\n`, server.context as Context, 'nbd', (error: Error | null, result: unknown) => {
+      if (error === null) resolve(result);
+      else reject(error.name === 'SyntaxError' && 'err' in error ? (error.err as Error) : error);
+    });
+  });
+}
+
+async function standardInput(): Promise<string> {
+  let text = '';
+  for await (const chunk of process.stdin.setEncoding('utf8')) text += String(chunk);
+  return text;
+}
+
+function prompt(globals: Record<string, unknown>, context: CommandContext): Promise<void> {
+  return new Promise((resolve) => {
+    process.stdout.write('h is the connection, nbd is the package; await works; .exit ends.\n');
+    const server = start({ prompt: 'nbd> ', ignoreUndefined: true });
+    Object.assign(server.context, globals);
+    server.on('exit', () => resolve());
+    context.signal.addEventListener('abort', () => server.close());
+  });
+}

@@ -1,0 +1,185 @@
+// The ends of `nbd copy`: NBD servers, files, devices, standard input and output, and nothing at all.
+
+import { constants as fs, type Stats } from 'node:fs';
+import { type FileHandle, open, stat } from 'node:fs/promises';
+import {
+  CONTEXT_BASE_ALLOCATION,
+  type CopyDestination,
+  type CopySource,
+  exportDestination,
+  exportSource,
+  NbdConnection,
+  nullDestination,
+} from '../index.js';
+import { type Operand } from './arguments.js';
+import { CliError, type CommandContext } from './command.js';
+import { fileZeroRuns } from './file-holes.js';
+import { canonicalUri, openServer } from './server.js';
+import { systemReason } from './system-reason.js';
+
+/** An end that is open. */
+export type End =
+  | { readonly kind: 'nbd'; readonly connection: NbdConnection; readonly operand: Operand; readonly name: string }
+  | { readonly kind: 'file'; readonly file: FileHandle; readonly stats: Stats; readonly name: string }
+  | { readonly kind: 'pipe'; readonly name: string; readonly file: FileHandle | null }
+  | { readonly kind: 'null'; readonly name: string };
+
+/** How --verbose calls them. */
+export const OPS = { nbd: 'nbd_ops', file: 'file_ops', pipe: 'pipe_ops', null: 'null_ops' } as const;
+
+const NBD_SCHEME = /^nbds?(\+\w+)?:/i;
+
+/** Nothing needs clearing: a failed read ends the copy. */
+const CONNECTION_OPTIONS = { preadInitialize: false, metaContexts: [CONTEXT_BASE_ALLOCATION] } as const;
+
+export async function openSource(operand: Operand, context: CommandContext): Promise<End> {
+  if ('command' in operand || NBD_SCHEME.test(operand.word)) return openNbd(operand, context);
+  const { word } = operand;
+  if (word === '-') return { kind: 'pipe', name: '-', file: null };
+  if (word === 'null:') throw new CliError('null: can only be a destination');
+  return openFile(word, fs.O_RDONLY, context);
+}
+
+export async function openDestination(operand: Operand, context: CommandContext): Promise<End> {
+  if ('command' in operand || NBD_SCHEME.test(operand.word)) return openNbd(operand, context);
+  const { word } = operand;
+  if (word === 'null:') return { kind: 'null', name: word };
+  if (word === '-') {
+    if (process.stdout.isTTY) {
+      throw new CliError('refusing to write to tty', { hint: 'name a file, or pipe the output somewhere' });
+    }
+    return { kind: 'pipe', name: '-', file: null };
+  }
+  // A device that is missing must not become a file, so that nothing is created where something was to be opened.
+  return openFile(word, fs.O_WRONLY | (word.startsWith('/dev/') ? 0 : fs.O_CREAT), context);
+}
+
+async function openNbd(operand: Operand, context: CommandContext): Promise<End> {
+  const name = 'word' in operand ? operand.word : (operand.command[0] ?? '');
+  return { kind: 'nbd', connection: await openServer(operand, context, CONNECTION_OPTIONS), operand, name };
+}
+
+async function openFile(path: string, flags: number, context: CommandContext): Promise<End> {
+  try {
+    const file = await open(path, flags, 0o644);
+    context.onEnd(() => file.close());
+    const stats = await file.stat();
+    if (stats.isDirectory()) throw Object.assign(new Error('Is a directory'), { code: 'EISDIR' });
+    const isPlace = stats.isFile() || stats.isBlockDevice();
+    return isPlace ? { kind: 'file', file, stats, name: path } : { kind: 'pipe', name: path, file };
+  } catch (cause) {
+    throw new CliError(`${path}: ${systemReason(cause)}`, { cause });
+  }
+}
+
+/** Size in bytes; null for what only flows. */
+export async function sizeOf(end: End): Promise<bigint | null> {
+  switch (end.kind) {
+    case 'nbd':
+      return end.connection.getSize();
+    case 'file':
+      return end.stats.isBlockDevice() ? deviceSize(end.file) : BigInt(end.stats.size);
+    default:
+      return null;
+  }
+}
+
+/** A device's stat says 0; it has as many bytes as can be read, found by halving. */
+async function deviceSize(file: FileHandle): Promise<bigint> {
+  const probe = Buffer.alloc(1);
+  const readable = async (at: bigint): Promise<boolean> =>
+    (await file.read(probe, 0, 1, at as unknown as number)).bytesRead > 0;
+  if (!(await readable(0n))) return 0n;
+  let known = 0n;
+  let beyond = 1n;
+  while (await readable(beyond)) {
+    known = beyond;
+    beyond *= 2n;
+  }
+  while (beyond - known > 1n) {
+    const middle = (known + beyond) / 2n;
+    if (await readable(middle)) known = middle;
+    else beyond = middle;
+  }
+  return beyond;
+}
+
+/** Refuses to copy something onto itself. */
+export async function checkDistinct(source: End, destination: End): Promise<void> {
+  let isSame = false;
+  if (source.kind === 'nbd' && destination.kind === 'nbd') {
+    const [from, to] = [source, destination].map(({ connection, operand }) =>
+      canonicalUri(connection, operand, connection.getExportName()),
+    );
+    isSame = from !== null && from === to;
+  } else if (source.kind === 'file' && destination.kind === 'file') {
+    const { dev, ino } = source.stats;
+    const there = await stat(destination.name);
+    isSame = there.dev === dev && there.ino === ino;
+  }
+  if (isSame) throw new CliError('the source and the destination are the same');
+}
+
+/** More connections to the same export, as many as make `count`. */
+export async function moreConnections(end: End, count: number, context: CommandContext): Promise<NbdConnection[]> {
+  if (end.kind !== 'nbd') return [];
+  const others = Array.from({ length: count - 1 }, () => openServer(end.operand, quiet(context), CONNECTION_OPTIONS));
+  return [end.connection, ...(await Promise.all(others))];
+}
+
+const quiet = (context: CommandContext): CommandContext => ({ ...context, verbose: false });
+
+/** An end that is read at any place. */
+export function sourceOf(end: End, size: number, connections: readonly NbdConnection[]): CopySource {
+  if (end.kind === 'nbd') return exportSource(connections);
+  if (end.kind !== 'file') throw new CliError(`${end.name}: cannot be read out of order`);
+  const { file, stats, name } = end;
+  return {
+    size,
+    preferredBlock: 4096,
+    read: (buffer, offset) => readFully(file, buffer, offset, name),
+    ...(stats.isFile() ? { zeroRuns: () => fileZeroRuns(name, stats, size) } : {}),
+  };
+}
+
+async function readFully(file: FileHandle, buffer: Buffer, offset: number, name: string): Promise<void> {
+  let done = 0;
+  while (done < buffer.length) {
+    const { bytesRead } = await file.read(buffer, done, buffer.length - done, offset + done);
+    if (bytesRead === 0) throw new CliError(`${name}: unexpected end of file`);
+    done += bytesRead;
+  }
+}
+
+/** An end that is written at any place. `size` is the source's. */
+export async function destinationOf(
+  end: End,
+  size: number,
+  connections: readonly NbdConnection[],
+): Promise<CopyDestination> {
+  if (end.kind === 'null') return nullDestination();
+  if (end.kind === 'nbd') return exportDestination(connections);
+  if (end.kind !== 'file') throw new CliError(`${end.name}: cannot be written out of order`);
+  const { file, stats } = end;
+  // All of a regular file is replaced: cut to nothing and made long again, it is one hole, and zeroes need no writing.
+  const isFresh = stats.isFile();
+  if (isFresh) {
+    await file.truncate(0);
+    await file.truncate(size);
+  }
+  return {
+    size: isFresh ? size : Number((await sizeOf(end)) ?? 0n),
+    preferredBlock: 4096,
+    write: (buffer, offset) => writeFully(file, buffer, offset),
+    ...(isFresh ? { zero: (_offset, _count, allocate) => Promise.resolve(!allocate) } : {}),
+    flush: () => file.datasync(),
+  };
+}
+
+async function writeFully(file: FileHandle, buffer: Buffer, offset: number): Promise<void> {
+  let done = 0;
+  while (done < buffer.length) {
+    const { bytesWritten } = await file.write(buffer, done, buffer.length - done, offset + done);
+    done += bytesWritten;
+  }
+}

@@ -1,0 +1,85 @@
+// `nbd copy` where one end only flows: standard input and output, pipes and sockets. In order, with reads ahead and
+// writes behind.
+
+import { createReadStream as createFileStream, createWriteStream as createFileWriter } from 'node:fs';
+import { Readable, Transform, type Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { createReadStream, createWriteStream } from '../index.js';
+import { type ParsedArguments } from './arguments.js';
+import { CliError, type CommandContext } from './command.js';
+import { destinationOf, type End } from './copy-ends.js';
+import { makeProgress } from './progress.js';
+import { parseSmallSize, roundSize } from './text.js';
+
+export async function stream(
+  source: End,
+  destination: End,
+  size: bigint | null,
+  args: ParsedArguments,
+  context: CommandContext,
+): Promise<void> {
+  const total = Number(size ?? 0n);
+  const progress = await makeProgress(args, total, context);
+  let done = 0;
+  const counter = new Transform({
+    transform(chunk: Buffer, _encoding, callback) {
+      done += chunk.length;
+      progress.update(done);
+      callback(null, chunk);
+    },
+  });
+  try {
+    await pipeline(readable(source, args, context), counter, await writable(destination, total, args), {
+      signal: context.signal,
+    });
+  } catch (error) {
+    progress.stop();
+    const what = size === null ? roundSize(done) : `${roundSize(done)} of ${roundSize(total)}`;
+    context.warn(`the copy is incomplete: ${what} were copied`);
+    if (context.signal.aborted) throw context.signal.reason;
+    if ((error as NodeJS.ErrnoException).code === 'ENOSPC' && destination.kind === 'nbd') {
+      throw new CliError('error: destination size is smaller than source size', { cause: error });
+    }
+    throw error;
+  }
+  if (args.has('flush') && destination.kind === 'nbd') await destination.connection.flush();
+  progress.finish();
+}
+
+function readable(source: End, args: ParsedArguments, context: CommandContext): Readable {
+  switch (source.kind) {
+    case 'nbd': {
+      const text = args.value('request-size');
+      return createReadStream(source.connection, {
+        extents: !args.has('no-extents'),
+        signal: context.signal,
+        ...(text === undefined ? {} : { requestSize: parseSmallSize('request-size', text) }),
+      });
+    }
+    case 'file':
+      return createFileStream('', { fd: source.file, autoClose: false, highWaterMark: 256 * 1024 });
+    case 'pipe':
+      if (source.file === null) return process.stdin;
+      return createFileStream('', { fd: source.file, autoClose: false });
+    case 'null':
+      return Readable.from([]);
+  }
+}
+
+async function writable(destination: End, total: number, args: ParsedArguments): Promise<Writable> {
+  switch (destination.kind) {
+    case 'nbd':
+      return createWriteStream(destination.connection);
+    case 'pipe':
+      return destination.file === null
+        ? process.stdout
+        : createFileWriter('', { fd: destination.file, autoClose: false });
+    case 'file':
+      await destinationOf(destination, total, []);
+      return createFileWriter('', { fd: destination.file, autoClose: false, flush: args.has('flush') });
+    case 'null': {
+      const { Writable } = await import('node:stream');
+      return new Writable({ write: (_chunk, _encoding, callback) => callback() });
+    }
+  }
+}

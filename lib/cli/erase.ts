@@ -1,0 +1,57 @@
+// What `nbd zero` and `nbd discard` share: one command over a range, in pieces, with progress.
+
+import { inRange, type NbdConnection } from '../index.js';
+import { type ParsedArguments } from './arguments.js';
+import { type CommandContext, type OptionSpec } from './command.js';
+import { rangeOf } from './map-report.js';
+import { makeProgress, PROGRESS_OPTION } from './progress.js';
+import { parseCount, parseSmallSize, roundSize } from './text.js';
+
+export const RANGE_OPTIONS: readonly OptionSpec[] = [
+  { names: ['offset', 'skip'], short: 'o', takes: 'value', value: 'N', help: 'Begin here. Takes k, M, G …' },
+  { names: ['length', 'limit'], short: 'n', takes: 'value', value: 'N', help: 'Only so many bytes.' },
+  { names: ['fua'], help: 'Each request is on permanent storage before it counts as done.' },
+  { names: ['flush'], help: 'Flush at the end.' },
+  { names: ['request-size'], takes: 'value', value: 'N', help: 'Bytes of one request. Default 128M.' },
+  { names: ['requests'], short: 'R', takes: 'value', value: 'N', help: 'Requests in flight. Default 8.' },
+  PROGRESS_OPTION,
+];
+
+const DEFAULT_REQUEST = 128 * 1024 * 1024;
+
+/** Runs `command` over the range that the options name. */
+export async function erase(
+  connection: NbdConnection,
+  args: ParsedArguments,
+  context: CommandContext,
+  command: (count: bigint, offset: bigint) => Promise<void>,
+): Promise<void> {
+  const range = rangeOf(args, connection.getSize());
+  const total = Number(range.length);
+  const requestSize = args.value('request-size');
+  const requests = args.value('requests');
+  const progress = await makeProgress(args, total, context);
+  let done = 0;
+  try {
+    await inRange(
+      connection,
+      {
+        ...range,
+        requestSize: requestSize === undefined ? DEFAULT_REQUEST : parseSmallSize('request-size', requestSize),
+        requests: requests === undefined ? 8 : parseCount('requests', requests),
+        signal: context.signal,
+      },
+      async (count, offset) => {
+        await command(count, offset);
+        done += Number(count);
+        progress.update(done);
+      },
+    );
+    if (args.has('flush')) await connection.flush(0, context.signal);
+  } catch (error) {
+    progress.stop();
+    context.warn(`incomplete: ${roundSize(done)} of ${roundSize(total)} were done`);
+    throw error;
+  }
+  progress.finish();
+}

@@ -1,0 +1,58 @@
+// What a URI does to a connection: first everything is checked, then its settings are taken over.
+
+import { TLS_REQUIRE } from '../protocol/client-constants.js';
+import { checkUriAllowed, type NbdUri } from '../protocol/uri.js';
+import { checkName, refuse } from './checks.js';
+import { type Target } from './opening.js';
+import { type Settings } from './options.js';
+import { sshTarget, vsockTarget } from './process-targets.js';
+import { tcpTarget, unixTarget } from './targets.js';
+import { checkIdentity, checkPriority, type TlsSettings } from './tls-options.js';
+
+/** The target of a URI. Throws NbdStrictError, and has changed nothing then. */
+export function uriTarget(method: string, uri: NbdUri, settings: Settings): Target {
+  const permissions = {
+    transports: settings.uriAllowTransports,
+    tls: settings.uriAllowTls,
+    localFile: settings.uriAllowLocalFile,
+    tlsPriority: settings.uriAllowTlsPriority,
+  };
+  checkUriAllowed(uri, permissions, method);
+  const tls = tlsSettings(method, uri, settings);
+  const target = makeTarget(method, uri, settings);
+  // A URI without a name leaves the name that was set.
+  const exportName = uri.exportName === '' ? settings.exportName : checkName(method, uri.exportName);
+  Object.assign(settings, { exportName, ...tls });
+  return target;
+}
+
+function makeTarget(method: string, uri: NbdUri, settings: Settings): Target {
+  switch (uri.transport) {
+    case 'tcp':
+      return tcpTarget(method, uri.host, uri.port);
+    case 'unix':
+      return unixTarget(method, uri.socketPath);
+    case 'vsock':
+      return vsockTarget(method, uri.cid, uri.port, settings);
+    case 'ssh':
+      return sshTarget(method, uri, settings);
+  }
+}
+
+function tlsSettings(method: string, uri: NbdUri, settings: Settings): Partial<TlsSettings> {
+  const { tlsPskFile } = uri;
+  if (uri.tlsType === 'anon') throw refuse(method, 'anonymous TLS (tls-type=anon) protects nothing', 'ENOTSUP');
+  if (uri.tlsType === 'psk' && tlsPskFile === undefined && settings.tlsPsk === null && settings.tlsPskFile === '') {
+    throw refuse(method, 'tls-type=psk needs a pre-shared key (tlsPskFile or tlsPsk)');
+  }
+  return {
+    ...(uri.tls ? { tls: TLS_REQUIRE } : {}),
+    ...(uri.tlsUsername === undefined ? {} : { tlsUsername: checkIdentity(method, uri.tlsUsername) }),
+    ...(uri.tlsHostname === undefined ? {} : { tlsHostname: uri.tlsHostname }),
+    ...(uri.tlsVerifyPeer === undefined ? {} : { tlsVerifyPeer: uri.tlsVerifyPeer }),
+    ...(uri.tlsCertificates === undefined ? {} : { tlsCertificates: uri.tlsCertificates }),
+    ...(tlsPskFile === undefined ? {} : { tlsPskFile }),
+    ...(uri.tlsPriority === undefined ? {} : { tlsPriority: checkPriority(method, uri.tlsPriority) }),
+    ...(uri.tlsType === 'x509' ? { tlsPsk: null, tlsPskFile: '' } : {}),
+  };
+}

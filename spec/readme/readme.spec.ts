@@ -1,0 +1,104 @@
+// The README holds: its programs are correct and do what they say, and its tables say what the code says.
+
+import { describe, expect, it } from '@jest/globals';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { ROOT } from '../support/type-check.js';
+import { checkTypes, findBlocks, runBlocks } from './blocks.js';
+import * as tables from './tables.js';
+
+const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
+
+const block = (code: string, marker = '<!-- example: with connection -->\n\n'): string =>
+  `# A page\n\n${marker}\`\`\`ts\n${code}\n\`\`\`\n`;
+
+describe('the programs of the README', () => {
+  const { blocks, problems } = findBlocks(README);
+
+  it('say what they need', () => {
+    expect(problems).toEqual([]);
+    expect(blocks.length).toBeGreaterThan(8);
+  });
+
+  it('are correct to the type checker', () => {
+    expect(checkTypes(blocks)).toEqual([]);
+  });
+
+  it('run, and print what they say', async () => {
+    expect(await runBlocks(blocks)).toEqual([]);
+  });
+});
+
+describe('the checks of programs', () => {
+  it('see a block that does not say what it needs', () => {
+    expect(findBlocks(block('1;', '')).problems).toEqual(['line 3: no marker before it']);
+    expect(findBlocks(block('1;', '<!-- example: hopeful -->\n')).problems).toEqual([
+      'line 4: unknown marker "hopeful"',
+    ]);
+    expect(findBlocks(block('1;', '<!-- example: complete -->\n\ntext\n')).problems).toEqual([
+      'line 5: a marker without a block',
+      'line 6: no marker before it',
+    ]);
+  });
+
+  it('see a wrong name, a wrong type and a wrong number of arguments, and where', () => {
+    const { blocks } = findBlocks(
+      block("await connection.cash(1, 2);\nawait connection.cache('1', 2);\nconnection.flush(1, 2);"),
+    );
+    expect(checkTypes(blocks)).toEqual([
+      expect.stringMatching(/^line 6: Property 'cash' does not exist/),
+      expect.stringMatching(/^line 7: Argument of type 'string' is not assignable/),
+      expect.stringMatching(/^line 8: Argument of type/),
+    ]);
+  });
+
+  it('see what a block prints, and what it throws', async () => {
+    const broken = [
+      'console.log(connection.getSize()); // 1n',
+      'console.log(1); // 1',
+      'await connection.pread(0, 0);',
+      'console.log(2);',
+    ];
+    const { blocks } = findBlocks(broken.map((code) => block(code)).join(''));
+    expect(await runBlocks(blocks)).toEqual([
+      'line 5: says "1n" and prints "67108864n"',
+      expect.stringMatching(/^line 19: NbdStrictError: pread of 0 bytes/),
+      'line 26: says "" and prints "2"',
+    ]);
+  });
+});
+
+describe('the tables of the README', () => {
+  it.each(Object.entries(tables))('%s finds nothing wrong', (_name, check) => {
+    expect(check(README)).toEqual([]);
+  });
+
+  it.each([
+    [
+      'checkCommands',
+      '`cache(count, offset, flags?, signal?)`',
+      '`cache(offset, count)`',
+      /^cache: says cache\(offset, count\)/,
+    ],
+    ['checkCommands', '`nbd_block_status_64`', '`nbd_block_status64`', /^blockStatus64 in libnbd: says/],
+    ['checkCommands', '`canCache()`', '`canTrim()`', /^cache: need canCache\(\) is not there$/],
+    ['checkCommands', '`aioFlush(completion?, flags?)`', '`aioFlush(flags?)`', /^flush raw: says/],
+    ['checkCommands', '`REQ_ONE`', '`DF`', /^blockStatus: flag REQ_ONE is not there$/],
+    ['checkFlags', '`canDf()`', '', /^CMD_FLAG_DF: need canDf\(\) is not there$/],
+    ['checkOptions', '`maxInFlight` ', '`maxFlight` ', /^option maxInFlight is not there$/],
+    ['checkOptions', '`Infinity`', '`1000`', /^default of maxQueued: says 1000, is Infinity$/],
+    ['checkErrors', '`NbdStateError` ', '`NbdStatusError` ', /^class NbdStateError is not there$/],
+    ['checkEvents', '`(state, previous)`', '`(state)`', /^stateChange: says \(state\), is \(state, previous\)$/],
+    ['checkEvents', '| `drain` ', '| `empty` ', /^event drain is not there$/],
+    ['checkChannels', '| `nbd:command:end` ', '| `nbd:command:stop` ', /^channel nbd:command:end is not there$/],
+    ['checkNames', '`statsBytesSent()`', '`statsBytes()`', /^statsBytesSent is not named$/],
+    ['checkNames', '`SIZE_PREFERRED`', '`SIZE_BEST`', /^SIZE_BEST does not exist$/],
+    ['checkPackage', '`npm run check`', '`npm run verify`', /^npm script verify does not exist$/],
+    ['checkPackage', '[p-queue]', '[q-peue]', /^package p-queue is not there$/],
+    ['checkPackage', '(examples/backend.ts)', '(examples/back.ts)', /^examples\/back.ts does not exist$/],
+  ] as const)('%s sees a change of %s into %s', (name, right, wrong, problem) => {
+    expect(README).toContain(right);
+    expect(tables[name](README.replace(right, wrong))).toContainEqual(expect.stringMatching(problem));
+  });
+});

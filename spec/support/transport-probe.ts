@@ -1,0 +1,82 @@
+// Specs of transports: a receiver that keeps what it is told, and what is left behind when all is over.
+
+import { readdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+
+import { type Receiver } from '../../lib/transport/transport.js';
+
+/** Keeps the bytes, and how the transport ended. */
+export class Probe implements Receiver {
+  readonly #chunks: Buffer[] = [];
+  readonly #target = Buffer.alloc(4096);
+  #wake: (() => void) | null = null;
+  length = 0;
+  hasEnded = false;
+  /** What close() was told; undefined until it is called. */
+  closedWith: Error | null | undefined;
+
+  get text(): string {
+    return Buffer.concat(this.#chunks).toString();
+  }
+
+  target(): Uint8Array {
+    return this.#target;
+  }
+
+  advance(length: number): void {
+    this.push(this.#target.subarray(0, length));
+  }
+
+  push(chunk: Uint8Array): void {
+    this.#chunks.push(Buffer.from(chunk));
+    this.length += chunk.length;
+    this.#wake?.();
+  }
+
+  end(): void {
+    this.hasEnded = true;
+    this.#wake?.();
+  }
+
+  close(error: Error | null): void {
+    this.closedWith = error;
+    this.#wake?.();
+  }
+
+  /** Resolves once `condition` holds; it is asked whenever something has happened. */
+  async until(condition: () => boolean): Promise<void> {
+    while (!condition()) {
+      await new Promise<void>((resolve) => (this.#wake = resolve));
+      this.#wake = null;
+    }
+  }
+
+  async closed(): Promise<Error | null> {
+    await this.until(() => this.closedWith !== undefined);
+    return this.closedWith ?? null;
+  }
+}
+
+/** Folders that this process's private sockets live in. */
+export function privateFolders(): string[] {
+  return readdirSync(tmpdir()).filter((name) => name.startsWith(`nbd-${process.pid}-`));
+}
+
+/** Descriptors of this process; -1 where the system does not tell. */
+export function openDescriptors(): number {
+  try {
+    return readdirSync('/proc/self/fd').length;
+  } catch {
+    return -1;
+  }
+}
+
+/** Whether a process is there and not just waiting to be reaped. */
+export function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
