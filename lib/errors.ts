@@ -18,7 +18,7 @@ export interface NbdErrorDetails {
   exportName?: string | undefined;
   /** What the server said, printable characters only, at most 4096 bytes of it. */
   serverMessage?: string | undefined;
-  /** True when the command's bytes had gone out, so that its effect on the export is not known. */
+  /** When the connection ended: true where the command may have reached the server, so that its effect is not known. */
   sent?: boolean | undefined;
   cause?: unknown;
 }

@@ -1,7 +1,7 @@
 // How the end of a connection, or the failure to make one, looks to whoever was waiting.
 
 import { NbdConnectionError, NbdError } from '../errors.js';
-import { callDetails, type Command, describeCall } from '../protocol/command.js';
+import { callDetails, type Command, describeCall, STAGE_ISSUED } from '../protocol/command.js';
 
 /** For a command that the end has caught: ENOTCONN, with the reason as its cause. */
 export function endOfCommand(command: Command, reason: NbdError): NbdError {
@@ -11,6 +11,7 @@ export function endOfCommand(command: Command, reason: NbdError): NbdError {
   return new NbdConnectionError(`${describeCall(spec, count, offset)}: the connection ended: ${reason.message}`, {
     code: 'ENOTCONN',
     cookie: BigInt(command.cookie),
+    sent: command.stage === STAGE_ISSUED,
     ...callDetails(spec, count, offset),
     cause: reason,
   });

@@ -62,8 +62,10 @@ export class NbdConnection extends NbdNegotiation {
     target: NbdTarget,
     options: NbdConnectionOptions & { signal?: AbortSignal } = {},
   ): Promise<NbdConnection> {
-    const { signal, ...rest } = options;
-    const connection = new NbdConnection(rest);
+    const { signal, ...rest } = (options as typeof options | null) ?? {};
+    const connection = new NbdConnection(
+      typeof (options as unknown) === 'object' && (options as unknown) !== null ? rest : options,
+    );
     const isText = typeof target === 'string' || target instanceof URL;
     const makeTarget = (): Target =>
       isText

@@ -31,6 +31,8 @@ export interface Target {
   /** The program that was started for it. */
   readonly subprocess?: Subprocess | null;
   open(signal: AbortSignal): Promise<Transport>;
+  /** Ends what was given in an open state, where the connection comes to nothing before it could be taken over. */
+  discard?(): void;
 }
 
 /** A handshake on a link: what there is of a connection before its transmission phase, and what that builds on. */
@@ -70,6 +72,7 @@ export class Opening {
       signal.throwIfAborted();
       return transport;
     } catch (cause) {
+      this.target.discard?.();
       if (signal.aborted) throw signal.reason;
       if (cause instanceof NbdError) throw withContext(cause, this.#what, 'connect');
       throw toConnectionError(cause, this.#what);

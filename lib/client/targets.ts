@@ -35,7 +35,14 @@ export function streamTarget(method: string, stream: unknown): Target {
   if (stream.destroyed) throw refuse(method, 'the stream is destroyed');
   if (stream.readableObjectMode || stream.writableObjectMode) throw refuse(method, 'the stream is in object mode');
   const transport = new StreamTransport(stream, 'a given stream');
-  return { description: transport.description, mayRetry: false, open: () => Promise.resolve(transport) };
+  return {
+    description: transport.description,
+    mayRetry: false,
+    open: () => Promise.resolve(transport),
+    discard: () => {
+      transport.destroy();
+    },
+  };
 }
 
 function isDuplex(value: unknown): value is Duplex {

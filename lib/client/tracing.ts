@@ -38,11 +38,11 @@ export function startTrace(command: Command, connection: object): void {
   commandStart.publish(trace);
 }
 
-export function endTrace(command: Command, failure: unknown): void {
+export function endTrace(command: Command, failed: boolean, error: unknown): void {
   if (!commandEnd.hasSubscribers && !commandError.hasSubscribers) return;
   const trace = traces.get(command);
   if (trace === undefined) return;
-  if (failure !== null && failure !== undefined) commandError.publish(Object.assign(trace, { error: failure }));
+  if (failed) commandError.publish(Object.assign(trace, { error }));
   commandEnd.publish(trace);
 }
 

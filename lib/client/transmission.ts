@@ -36,6 +36,9 @@ export interface TransmissionOwner {
   nextCookie(): number;
 }
 
+/** How a command went that went well. */
+const SUCCESS = Symbol('success');
+
 /** How many sweeps a requestTimeout has: a command times out at most an eighth late. */
 const SWEEPS = 8;
 
@@ -190,7 +193,7 @@ export class Transmission implements Phase, ReplySink {
   }
 
   #finish(command: Command): void {
-    const failure = command.thrown !== null ? command.thrown.value : command.error;
+    const failure = command.thrown !== null ? command.thrown.value : (command.error ?? SUCCESS);
     if (!command.settled) {
       if (command.aborted !== null) this.#settle(command, command.aborted.reason);
       else this.#settle(command, failure);
@@ -207,18 +210,18 @@ export class Transmission implements Phase, ReplySink {
     callback?.();
   }
 
-  /** `failure` null or undefined: success. */
+  /** `failure` is SUCCESS or whatever it failed with: users abort with, and throw, anything. */
   #settle(command: Command, failure: unknown): void {
     command.settled = true;
     if (command.signal !== null) this.#aborts.forget(command);
     const { resolve, reject } = command;
     command.buffer = null;
     command.payload = null;
-    endTrace(command, failure);
+    endTrace(command, failure !== SUCCESS, failure);
     if (reject !== null && resolve !== null) {
       command.resolve = null;
       command.reject = null;
-      if (failure === null || failure === undefined) resolve(command.result);
+      if (failure === SUCCESS) resolve(command.result);
       else reject(failure);
     } else {
       this.#complete(command, failure);
@@ -226,7 +229,7 @@ export class Transmission implements Phase, ReplySink {
   }
 
   #complete(command: Command, failure: unknown): void {
-    let kept: unknown = failure ?? null;
+    let kept: unknown = failure === SUCCESS ? null : (failure ?? wrapThrown(command, failure));
     const { completion } = command;
     command.completion = null;
     if (completion !== null) {
@@ -235,7 +238,7 @@ export class Transmission implements Phase, ReplySink {
         if (completion(error, BigInt(command.cookie)) === true) return;
       } catch (thrown) {
         // As in libnbd's Python binding: what the callback throws is how the command went.
-        kept = thrown;
+        kept = thrown ?? wrapThrown(command, thrown);
       }
     }
     if (command.spec !== DISCONNECT) this.#completions.add(command.cookie, kept);
@@ -245,7 +248,10 @@ export class Transmission implements Phase, ReplySink {
 
   #abort(command: Command, reason: unknown): void {
     if (command.settled) return;
-    if (command.stage === STAGE_FINISHED) {
+    if (this.#ended) {
+      // A callback of an earlier command aborts this one while the end goes through them all.
+      this.#settle(command, reason);
+    } else if (command.stage === STAGE_FINISHED) {
       // Replied to; its payload is still leaving.
       command.aborted = { reason };
     } else if (command.stage === STAGE_ISSUED) {
@@ -330,11 +336,10 @@ export class Transmission implements Phase, ReplySink {
     const issued = [...this.#inFlight.values()];
     this.#inFlight.clear();
     for (const command of [...waiting, ...granted, ...issued]) {
+      const failure = command.aborted !== null ? command.aborted.reason : (command.error ?? makeError(command));
       command.stage = STAGE_FINISHED;
       this.#unfinished--;
-      if (command.settled) continue;
-      const failure = command.aborted !== null ? command.aborted.reason : (command.error ?? makeError(command));
-      this.#settle(command, command.spec.type === NBD_CMD_DISC ? null : failure);
+      if (!command.settled) this.#settle(command, command.spec.type === NBD_CMD_DISC ? SUCCESS : failure);
     }
     this.#unfinished = 0;
     this.#owner.busyChanged(false);

@@ -53,7 +53,7 @@ export interface RequestSink {
 }
 
 export interface RequestDecoderOptions {
-  /** Requests have 32-byte headers, and their flags say whether a payload follows. */
+  /** Requests have 32-byte headers, and a flag says whether a payload follows; a write always has one. */
   readonly extendedHeaders: boolean;
   /** A longer payload ends the connection; one up to here is taken or dropped as the sink says. */
   readonly payloadLimit: number;
@@ -134,7 +134,8 @@ export class RequestDecoder {
     const flags = get16(bytes, at + 4);
     const type = get16(bytes, at + 6);
     const count = this.#extended ? fromHalves(get32(bytes, at + 24), get32(bytes, at + 28)) : get32(bytes, at + 24);
-    const hasPayload = this.#extended ? (flags & c.NBD_CMD_FLAG_PAYLOAD_LEN) !== 0 : type === c.NBD_CMD_WRITE;
+    // With extended headers a write must have PAYLOAD_LEN too, but qemu 10 leaves it out and sends the payload anyway.
+    const hasPayload = type === c.NBD_CMD_WRITE || (this.#extended && (flags & c.NBD_CMD_FLAG_PAYLOAD_LEN) !== 0);
     if (hasPayload && count > this.#payloadLimit) {
       throw violation(
         `${commandName(type)} with ${String(count)} bytes of payload, limit ${String(this.#payloadLimit)}`,

@@ -9,6 +9,8 @@ const SLAB_SIZE = 262144;
 const SLAB_LIMIT = 65536;
 
 export interface OutputOptions {
+  /** Told how many bytes were given to the stream. */
+  readonly sent: (bytes: number) => void;
   /** hasRoom() is false while more bytes than this wait. */
   readonly limit: number;
   /** The fault that limits what this connection may send, asked before every write. */
@@ -32,11 +34,6 @@ export class ReplyOutput {
   constructor(stream: Duplex, options: OutputOptions) {
     this.#stream = stream;
     this.#options = options;
-  }
-
-  /** Bytes given to the stream so far. */
-  get sent(): number {
-    return this.#sent;
   }
 
   /** Whether another reply may be made; if not, the stream will tell that it has drained. Writes before it says no. */
@@ -108,12 +105,14 @@ export class ReplyOutput {
   }
 
   #write(pieces: readonly Buffer[]): void {
+    const before = this.#sent;
     this.#stream.cork();
     for (const piece of pieces) {
       this.#sent += piece.length;
       this.#stream.write(piece);
     }
     this.#stream.uncork();
+    this.#options.sent(this.#sent - before);
   }
 
   #writeLimited(pieces: readonly Buffer[], fault: BytesFault): void {

@@ -46,6 +46,9 @@ export class ServerConnection {
     this.#stream = stream;
     this.#output = new ReplyOutput(stream, {
       limit: options.maxReplyBytes,
+      sent: (bytes) => {
+        options.statistics.bytesSent += bytes;
+      },
       fault: () => options.faults.bytesFault(options.connection),
       cut: (how) => {
         this.#cut(how);
@@ -93,8 +96,10 @@ export class ServerConnection {
 
   #attach(stream: Duplex): void {
     this.#stream = stream;
-    const onData = (chunk: Buffer): void => {
-      this.#data(chunk);
+    const onData = (chunk: Buffer | string): void => {
+      // A stream with an encoding set gives strings, in which bytes are lost already.
+      if (typeof chunk === 'string') this.destroy(new TypeError('the stream must not have an encoding set'));
+      else this.#data(chunk);
     };
     const onDrain = (): void => {
       this.#drained();
@@ -251,7 +256,6 @@ export class ServerConnection {
     this.#output.close();
     this.#transmission?.destroy();
     this.#runner?.stop();
-    this.#options.statistics.bytesSent += this.#output.sent;
     this.#options.closed(this, this.#error);
   }
 }

@@ -106,7 +106,9 @@ export class NbdServer {
   /** Serves one client on a connected stream of any kind. A server that is closed destroys it. */
   serve(stream: Duplex): void {
     const statistics = this.#statistics;
-    if (this.#closing !== null || this.#connections.size >= (this.#options.maxConnections ?? Infinity)) {
+    const isFull = this.#connections.size >= (this.#options.maxConnections ?? Infinity);
+    // A stream that is gone already may never emit 'close' to those who listen now.
+    if (this.#closing !== null || isFull || stream.destroyed) {
       statistics.refusedConnections += 1;
       stream.on('error', () => undefined);
       stream.destroy();

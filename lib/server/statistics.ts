@@ -8,7 +8,7 @@ export interface NbdServerStatistics {
   readonly connections: number;
   /** Connections that are open now. */
   readonly openConnections: number;
-  /** Connections that were closed at once, because there were `maxConnections`. */
+  /** Connections that were closed at once: there were `maxConnections`, or the server was closed. */
   readonly refusedConnections: number;
   /** Connections that came into the transmission phase. */
   readonly sessions: number;

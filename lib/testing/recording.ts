@@ -20,6 +20,8 @@ export interface ReceivedCommand {
   readonly length: bigint;
   /** True when the header was an extended one. */
   readonly extended: boolean;
+  /** True when it came through TLS. */
+  readonly tls: boolean;
 }
 
 /** How far the client was when a scripted answer had been given. */

@@ -152,6 +152,7 @@ export class PeerSession {
       offset: header.readBigUInt64BE(12),
       length: extended ? header.readBigUInt64BE(20) : BigInt(header.readUInt32BE(20)),
       extended,
+      tls: this.#wire.isSecure,
     };
     const { commands, violations } = this.#recording;
     commands.push(command);
@@ -217,9 +218,9 @@ export class PeerSession {
     if (rest > 0) this.#recording.violations.push(`${rest} bytes after ${after}`);
   }
 
-  /** The client sends what cannot be understood. After a stall it need not be: it may be the end of something. */
+  /** The client sends what cannot be understood. It need not be when the peer itself has stopped in the middle. */
   async #giveUp(why: string): Promise<void> {
-    if (!this.#wire.isSilent) this.#recording.violations.push(why);
+    if (this.#wire.isWritable) this.#recording.violations.push(why);
     await this.#wire.drain();
   }
 

@@ -28,6 +28,7 @@ export class Wire {
   #silent = false;
   #tap: Tap | undefined;
   #tls: TLSSocket | undefined;
+  #tlsOver: (() => void) | undefined;
   #head: Buffer[] = [];
   #headLength = 0;
   #tail = Buffer.alloc(0);
@@ -199,6 +200,8 @@ export class Wire {
       this.#deliver(bytes);
     });
     return new Promise((resolve) => {
+      // A client that goes away in the middle of the handshake does not end the TLS socket.
+      this.#tlsOver = resolve;
       socket.once('secure', () => {
         this.#recording.tls = true;
         resolve();
@@ -206,15 +209,9 @@ export class Wire {
       socket.on('error', (error: NodeJS.ErrnoException) => {
         this.#recording.errorCode ??= error.code;
         this.#end();
-        resolve();
       });
-      socket.once('close', () => {
-        this.#end();
-        resolve();
-      });
-      socket.once('end', () => {
-        this.#end();
-      });
+      socket.once('close', () => this.#end());
+      socket.once('end', () => this.#end());
     });
   }
 
@@ -227,6 +224,7 @@ export class Wire {
 
   #end(): void {
     this.#ended = true;
+    this.#tlsOver?.();
     this.#wakeUp();
   }
 

@@ -36,7 +36,8 @@ export class StreamTransport implements Transport {
   start(receiver: Receiver): void {
     this.receiver = receiver;
     if (this.stream.destroyed) {
-      // Its 'close' may have been emitted before anyone listened.
+      // Its 'error' and 'close' may have been emitted before anyone listened, or be still to come.
+      this.#error ??= this.stream.errored;
       queueMicrotask(this.#onClose);
       return;
     }

@@ -104,7 +104,7 @@ describeWith(['openssl'], 'STARTTLS', () => {
   afterAll(() => certificates.remove());
 
   it('C01: everything goes inside when the server agrees', async () => {
-    const { error, negotiated, peer } = await attempt(TLS_REQUIRE, { options: [goodTls()] });
+    const { error, negotiated, peer } = await attempt(TLS_REQUIRE, { on: [goodTls()] });
     expect(error).toBeUndefined();
     expect(negotiated).toBe(true);
     expect(peer.violations).toEqual([]);
@@ -114,7 +114,7 @@ describeWith(['openssl'], 'STARTTLS', () => {
 
   it('C03: an acknowledgement with data breaks the protocol', async () => {
     const { error, peer } = await attempt(TLS_REQUIRE, {
-      options: [on(STARTTLS, [reply(STARTTLS, ACK, 'abcd'), stall()])],
+      on: [on(STARTTLS, [reply(STARTTLS, ACK, 'abcd'), stall()])],
     });
     expect(error).toMatchObject({ name: 'NbdProtocolError', code: 'EPROTO' });
     expect(peer.raw).toEqual(ONLY_STARTTLS);
@@ -126,7 +126,7 @@ describeWith(['openssl'], 'STARTTLS', () => {
     ['C20', PLATFORM, 'ENOTSUP'],
   ])('%s: required and refused ends with an abort, in the clear and without a word more', async (_, type, code) => {
     const { error, peer } = await attempt(TLS_REQUIRE, {
-      options: [on(STARTTLS, reply(STARTTLS, type, 'not here'))],
+      on: [on(STARTTLS, reply(STARTTLS, type, 'not here'))],
     });
     expect(error).toMatchObject({ name: 'NbdOptionError', code: expect.any(String), serverMessage: 'not here' });
     expect((error as Error).message).toMatch(/TLS is required, and the server does not start it/);
@@ -135,7 +135,7 @@ describeWith(['openssl'], 'STARTTLS', () => {
   });
 
   it('C04: the same for an nbds URI, whatever was set before', async () => {
-    await using server = await ScriptedPeer.listen({ options: [on(STARTTLS, reply(STARTTLS, UNSUP))] });
+    await using server = await ScriptedPeer.listen({ on: [on(STARTTLS, reply(STARTTLS, UNSUP))] });
     const connection = new NbdConnection({ tls: TLS_ALLOW, ca: certificates.ca });
     const error = await rejection(connection.connectUri(server.uri().replace('nbd+', 'nbds+')));
     expect(error).toMatchObject({ name: 'NbdOptionError' });
@@ -144,15 +144,18 @@ describeWith(['openssl'], 'STARTTLS', () => {
     expect(server.connection.raw).toEqual(STARTTLS_AND_ABORT);
   });
 
-  it.each([UNSUP, POLICY, PLATFORM])('C06: allowed and refused (%#) goes on in the clear, and says so', async (type) => {
-    const { error, negotiated, peer } = await attempt(TLS_ALLOW, { options: [on(STARTTLS, reply(STARTTLS, type))] });
-    expect(error).toBeUndefined();
-    expect(negotiated).toBe(false);
-    expect(peer.violations).toEqual([]);
-  });
+  it.each([UNSUP, POLICY, PLATFORM])(
+    'C06: allowed and refused (%#) goes on in the clear, and says so',
+    async (type) => {
+      const { error, negotiated, peer } = await attempt(TLS_ALLOW, { on: [on(STARTTLS, reply(STARTTLS, type))] });
+      expect(error).toBeUndefined();
+      expect(negotiated).toBe(false);
+      expect(peer.violations).toEqual([]);
+    },
+  );
 
   it('disabled does not even ask', async () => {
-    const { error, peer } = await attempt(TLS_DISABLE, { options: [goodTls()] });
+    const { error, peer } = await attempt(TLS_DISABLE, { on: [goodTls()] });
     expect(error).toBeUndefined();
     expect(peer.options.some(({ option: number }) => number === STARTTLS)).toBe(false);
   });
@@ -160,7 +163,7 @@ describeWith(['openssl'], 'STARTTLS', () => {
   it.each([TLS_ALLOW, TLS_REQUIRE])('C08: garbage for a ServerHello never falls back (%#)', async (mode) => {
     const garbage = Buffer.from('\x16\x03\x01\xff\xffgarbage'.repeat(50), 'latin1');
     const { error, peer } = await attempt(mode, {
-      options: [on(STARTTLS, [reply(STARTTLS, ACK), recv(5), garbage, stall()])],
+      on: [on(STARTTLS, [reply(STARTTLS, ACK), recv(5), garbage, stall()])],
     });
     expect(error).toMatchObject({ name: 'NbdConnectionError', code: 'EPROTO' });
     expect((error as Error).message).toMatch(/TLS: the handshake failed/);
@@ -170,7 +173,7 @@ describeWith(['openssl'], 'STARTTLS', () => {
   it.each([TLS_ALLOW, TLS_REQUIRE])('C10: a stalled handshake is inside connectTimeout (%#)', async (mode) => {
     const { error, peer, milliseconds } = await attempt(
       mode,
-      { options: [on(STARTTLS, [reply(STARTTLS, ACK), stall()])] },
+      { on: [on(STARTTLS, [reply(STARTTLS, ACK), stall()])] },
       { connectTimeout: 300 },
     );
     expect(error).toMatchObject({ name: 'NbdConnectionError', code: 'ETIMEDOUT' });
@@ -180,7 +183,7 @@ describeWith(['openssl'], 'STARTTLS', () => {
   });
 
   it('C10: a stalled handshake can be aborted', async () => {
-    await using server = await ScriptedPeer.listen({ options: [on(STARTTLS, [reply(STARTTLS, ACK), stall()])] });
+    await using server = await ScriptedPeer.listen({ on: [on(STARTTLS, [reply(STARTTLS, ACK), stall()])] });
     const controller = new AbortController();
     const reason = new Error('enough');
     setTimeout(() => controller.abort(reason), 50);
@@ -194,7 +197,7 @@ describeWith(['openssl'], 'STARTTLS', () => {
   });
 
   it('C10: a stalled handshake can be closed', async () => {
-    await using server = await ScriptedPeer.listen({ options: [on(STARTTLS, [reply(STARTTLS, ACK), stall()])] });
+    await using server = await ScriptedPeer.listen({ on: [on(STARTTLS, [reply(STARTTLS, ACK), stall()])] });
     const connection = new NbdConnection({ tls: TLS_REQUIRE, ca: certificates.ca });
     const connecting = rejection(connection.connectUri(server.uri()));
     setTimeout(() => connection.close(), 50);
@@ -206,7 +209,7 @@ describeWith(['openssl'], 'STARTTLS', () => {
   it.each([TLS_ALLOW, TLS_REQUIRE])('C11: a server that goes on in the clear is left (%#)', async (mode) => {
     const further = [reply(SR, ACK), reply(GO, INFO, exportInfo()), reply(GO, ACK)];
     const { error, peer } = await attempt(mode, {
-      options: [on(STARTTLS, [reply(STARTTLS, ACK), recv(16), ...further, stall()])],
+      on: [on(STARTTLS, [reply(STARTTLS, ACK), recv(16), ...further, stall()])],
     });
     expect(error).toMatchObject({ name: 'NbdConnectionError', code: 'EPROTO' });
     expect(plaintext(peer.raw)).toEqual(ONLY_STARTTLS);
@@ -214,7 +217,7 @@ describeWith(['openssl'], 'STARTTLS', () => {
 
   it.each([TLS_ALLOW, TLS_REQUIRE])('C12: bytes behind the acknowledgement do not survive it (%#)', async (mode) => {
     const injected = join(reply(STARTTLS, ACK), reply(SR, ACK), reply(GO, INFO, exportInfo()), reply(GO, ACK));
-    const { error, peer } = await attempt(mode, { options: [on(STARTTLS, [injected, stall()])] });
+    const { error, peer } = await attempt(mode, { on: [on(STARTTLS, [injected, stall()])] });
     expect(error).toMatchObject({ name: 'NbdProtocolError', code: 'EPROTO' });
     expect((error as Error).message).toMatch(/in plaintext after it had agreed to TLS/);
     expect(peer.raw).toEqual(ONLY_STARTTLS);
@@ -222,7 +225,7 @@ describeWith(['openssl'], 'STARTTLS', () => {
 
   it('C13: a server that demands TLS of a client without it: the error names TLS', async () => {
     const { error, peer } = await attempt(TLS_DISABLE, {
-      options: [SR, SETMETA, GO].map((number) => on(number, reply(number, TLS_REQD))),
+      on: [SR, SETMETA, GO].map((number) => on(number, reply(number, TLS_REQD))),
     });
     expect(error).toMatchObject({ name: 'NbdOptionError', code: 'ENOTSUP' });
     expect((error as Error).message).toMatch(/TLS/);
@@ -230,7 +233,7 @@ describeWith(['openssl'], 'STARTTLS', () => {
   });
 
   it('C15: TLS is not asked for twice', async () => {
-    await using server = await ScriptedPeer.listen({ tls: certificates.server, options: [goodTls()] });
+    await using server = await ScriptedPeer.listen({ tls: certificates.server, on: [goodTls()] });
     const connection = new NbdConnection({ optMode: true, ca: certificates.ca, tlsHostname: 'localhost' });
     await connection.connectUri(server.uri());
     expect(connection.getTlsNegotiated()).toBe(false);
@@ -244,14 +247,14 @@ describeWith(['openssl'], 'STARTTLS', () => {
   });
 
   it('in option mode: a refusal is false, a failed handshake is the end', async () => {
-    await using refusing = await ScriptedPeer.listen({ options: [on(STARTTLS, reply(STARTTLS, UNSUP))] });
+    await using refusing = await ScriptedPeer.listen({ on: [on(STARTTLS, reply(STARTTLS, UNSUP))] });
     const first = new NbdConnection({ optMode: true });
     await first.connectUri(refusing.uri());
     expect(await first.optStarttls()).toBe(false);
     await first.optGo();
     await first.shutdown();
 
-    await using stranger = await ScriptedPeer.listen({ tls: certificates.server, options: [goodTls()] });
+    await using stranger = await ScriptedPeer.listen({ tls: certificates.server, on: [goodTls()] });
     const second = new NbdConnection({ optMode: true, tlsHostname: 'localhost' });
     await second.connectUri(stranger.uri());
     expect(await rejection(second.optStarttls())).toMatchObject({ name: 'NbdConnectionError', code: 'EACCES' });
@@ -261,26 +264,26 @@ describeWith(['openssl'], 'STARTTLS', () => {
   });
 
   it('C16: NBD_REP_ERR_TLS_REQD inside TLS is refused as it stands', async () => {
-    const { error, peer } = await attempt(TLS_REQUIRE, { options: [goodTls(), on(GO, reply(GO, TLS_REQD))] });
+    const { error, peer } = await attempt(TLS_REQUIRE, { on: [goodTls(), on(GO, reply(GO, TLS_REQD))] });
     expect(error).toMatchObject({ name: 'NbdOptionError', code: 'ENOTSUP' });
     expect(peer.options.at(-1)).toMatchObject({ option: ABORT, tls: true });
   });
 
   it('C18: plaintext in the middle of the session breaks it', async () => {
     const { error } = await attempt(TLS_REQUIRE, {
-      options: [goodTls()],
+      on: [goodTls()],
       reply: (command) => rawplain(chunk(1, 1, command.cookie, join(u64(command.offset), command.data))),
     });
     expect(error).toMatchObject({ name: 'NbdConnectionError', code: 'ENOTCONN', cause: { code: 'EPROTO' } });
   });
 
   it('F21: an end without close_notify: in order when idle, lost in the middle', async () => {
-    const lost = await attempt(TLS_REQUIRE, { options: [goodTls()], reply: close() });
+    const lost = await attempt(TLS_REQUIRE, { on: [goodTls()], reply: close() });
     expect(lost.error).toMatchObject({ name: 'NbdConnectionError', code: 'ENOTCONN' });
   });
 
   it('nothing that was learnt in plaintext is believed inside', async () => {
-    await using server = await ScriptedPeer.listen({ tls: certificates.server, options: [goodTls()] });
+    await using server = await ScriptedPeer.listen({ tls: certificates.server, on: [goodTls()] });
     const connection = new NbdConnection({ optMode: true, ca: certificates.ca, tlsHostname: 'localhost' });
     await connection.connectUri(server.uri());
     await connection.optInfo();

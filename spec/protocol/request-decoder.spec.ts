@@ -74,12 +74,13 @@ const CASES: readonly {
     ],
   },
   {
-    name: 'extended headers: a length of 64 bits is an effect, a payload goes by its flag',
+    name: 'extended headers: a length of 64 bits is an effect; a payload goes by its flag, or with a write',
     bytes: cat(
       extended(0, 6, 1n, 0n, 1n << 40n),
       extended(0x20, 1, 2n, 3n, 2n),
       Buffer.from('ab'),
-      extended(0, 1, 3n, 0n, 9n),
+      extended(0, 1, 3n, 0n, 1n),
+      'c',
       extended(0x20, 7, 4n, 0n, 12n),
       Buffer.from('twelve bytes'),
     ),
@@ -87,7 +88,7 @@ const CASES: readonly {
     seen: [
       [6, 0, '1', '0', '1099511627776', null],
       [1, 0x20, '2', '3', '2', 'ab'],
-      [1, 0, '3', '0', '9', null],
+      [1, 0, '3', '0', '1', 'c'],
       [7, 0x20, '4', '0', '12', 'twelve bytes'],
     ],
   },

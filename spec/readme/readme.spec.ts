@@ -92,6 +92,7 @@ describe('the tables of the README', () => {
     ['checkEvents', '`(state, previous)`', '`(state)`', /^stateChange: says \(state\), is \(state, previous\)$/],
     ['checkEvents', '| `drain` ', '| `empty` ', /^event drain is not there$/],
     ['checkChannels', '| `nbd:command:end` ', '| `nbd:command:stop` ', /^channel nbd:command:end is not there$/],
+    ['checkCommandLine', '| `hash` ', '| `digest` ', /^nbd hash is not there$/],
     ['checkNames', '`statsBytesSent()`', '`statsBytes()`', /^statsBytesSent is not named$/],
     ['checkNames', '`SIZE_PREFERRED`', '`SIZE_BEST`', /^SIZE_BEST does not exist$/],
     ['checkPackage', '`npm run check`', '`npm run verify`', /^npm script verify does not exist$/],

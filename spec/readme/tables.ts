@@ -5,6 +5,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import ts from 'typescript';
 
+import { COMMANDS as CLI_COMMANDS } from '../../lib/cli/registry.js';
 import * as api from '../../lib/index.js';
 import { makeSettings } from '../../lib/client/options.js';
 import { COMMANDS, DISCONNECT, FLAG_NEEDS } from '../../lib/protocol/commands.js';
@@ -234,6 +235,17 @@ export function checkChannels(markdown: string): string[] {
     .replace(/[{}\s]/g, '')
     .split(',');
   return [...problems, ...differences('field', [...said, 'error'], fields)];
+}
+
+/** Every command of the command line. */
+export function checkCommandLine(markdown: string): string[] {
+  const rows = table(markdown, '`nbd`', 'What it does');
+  if (rows === null) return MISSING;
+  return differences(
+    'nbd',
+    rows.map((row) => code(row['`nbd`'])),
+    Object.keys(CLI_COMMANDS),
+  );
 }
 
 /** Every public method, function and class is named, and every name that looks like one of these is one. */

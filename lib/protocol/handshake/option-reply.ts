@@ -46,9 +46,9 @@ export function* readReply(
   const length = get32(rest, 8);
   if (answered !== option) throw violation(option, `a reply to ${optionName(answered)}`);
   if (type >= c.NBD_REP_FLAG_ERROR) return yield* readRefusal(session, option, type, length);
-  if (type !== c.NBD_REP_ACK && type !== expected) throw violation(option, `a reply ${replyName(type)}`);
+  if (type !== c.NBD_REP_ACK && type !== expected) throw violation(option, `${replyName(type)} in reply`);
   if (type === c.NBD_REP_ACK && length !== 0) throw violation(option, `an ACK with ${length} bytes`);
-  if (length > MAX_OPTION_REPLY) throw violation(option, `a reply ${replyName(type)} of ${length} bytes`);
+  if (length > MAX_OPTION_REPLY) throw violation(option, `${replyName(type)} of ${length} bytes`);
   return { type, length };
 }
 

@@ -9,7 +9,7 @@ import { type Peers, workArguments } from './peers.js';
 import { type Row, ROWS } from './rows.js';
 import { type Servers } from './servers.js';
 import { type Check } from './table.js';
-import { type Workshop } from './workshop.js';
+import { type ProgramName, type Workshop } from './workshop.js';
 
 /** What the checks work with. */
 export interface Bench {
@@ -28,9 +28,9 @@ function rowOf(id: string): Row {
 }
 
 /** Runs a program of spec/perf/programs for a row and gives back the JSON that it prints. */
-async function runProgram(bench: Bench, name: string, row: Row, flags: readonly string[] = []): Promise<unknown> {
+async function runProgram(bench: Bench, name: ProgramName, row: Row, flags: readonly string[] = []): Promise<unknown> {
   const { uri } = await bench.servers.get(row);
-  const args = [...flags, bench.workshop.program(`programs/${name}.js`), ...workArguments(row, uri, bench.options)];
+  const args = [...flags, bench.workshop.program(name), ...workArguments(row, uri, bench.options)];
   return JSON.parse((await run({ file: process.execPath, args })).output);
 }
 
@@ -85,7 +85,7 @@ interface Calls {
 async function makeCounter(workshop: Workshop): Promise<string> {
   if (!hasTool('gcc')) throw new Gap('gcc is not installed');
   const library = join(workshop.folder, 'calls.so');
-  const args = ['-O2', '-shared', '-fPIC', '-o', library, workshop.source('peers/calls.c')];
+  const args = ['-O2', '-shared', '-fPIC', '-o', library, workshop.peer('calls.c')];
   const { code, stderr } = await runTool('gcc', args);
   if (code !== 0) throw new Gap(`peers/calls.c cannot be compiled: ${stderr.trim()}`);
   return library;

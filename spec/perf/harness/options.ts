@@ -23,6 +23,8 @@ export interface BenchOptions {
   readonly list: boolean;
   /** A copy of an earlier `dist/` to compare with. */
   readonly against: string | undefined;
+  /** The nice value of the servers and of what is measured. */
+  readonly priority: number;
   /** Whether reads clear their buffers first, in ours and in libnbd alike. */
   readonly initialize: boolean;
 }
@@ -37,6 +39,7 @@ const USAGE = `npm run bench -- [flags]
   --seconds S         of each measurement (1; quick 0.25)
   --no-checks         rows only
   --no-initialize     reads do not clear their buffers, in ours and in libnbd
+  --priority N        nice value of everything that is started (0); below 0 needs root
   --markdown          print the tables as Markdown
   --json FILE         where the figures go (default: the temporary folder)
 `;
@@ -45,7 +48,7 @@ const PEERS: readonly PeerName[] = ['libnbd', 'python', 'vates', 'fio', 'floor',
 
 const MODES = {
   full: { pairs: 5, seconds: 1, warmup: 0.3, budget: Infinity },
-  quick: { pairs: 3, seconds: 0.25, warmup: 0.2, budget: 50 },
+  quick: { pairs: 3, seconds: 0.25, warmup: 0.2, budget: 45 },
   smoke: { pairs: 1, seconds: 0.05, warmup: 0.02, budget: Infinity },
 } as const;
 
@@ -73,6 +76,7 @@ export function readOptions(args: readonly string[]): BenchOptions | undefined {
       against: { type: 'string' },
       pairs: { type: 'string' },
       seconds: { type: 'string' },
+      priority: { type: 'string' },
       'no-checks': { type: 'boolean' },
       'no-initialize': { type: 'boolean' },
       markdown: { type: 'boolean' },
@@ -101,6 +105,7 @@ export function readOptions(args: readonly string[]): BenchOptions | undefined {
     checks: values['no-checks'] !== true && mode === 'full' && values.against === undefined,
     list: values.list ?? false,
     against: values.against,
+    priority: Number(values.priority ?? 0),
     initialize: values['no-initialize'] !== true,
   };
 }

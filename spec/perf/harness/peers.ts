@@ -11,6 +11,12 @@ import { type Workshop } from './workshop.js';
 
 export type Peer = (row: Row, uri: string) => CommandLine;
 
+/** After so many operations a Node program's code is compiled. */
+function warmOperations({ op, size }: Row): number {
+  if (op === 'blockStatus') return 0;
+  return size < 65536 ? 15_000 : 200;
+}
+
 /** The arguments that all measured programs take. */
 export function workArguments(row: Row, uri: string, options: BenchOptions): string[] {
   const work: Record<string, string | number> = {
@@ -21,7 +27,7 @@ export function workArguments(row: Row, uri: string, options: BenchOptions): str
     window: row.window ?? Math.max(row.depth, 64),
     seconds: options.seconds * (row.longer ?? 1),
     warmup: options.warmup,
-    warmops: options.mode === 'smoke' ? 0 : row.extents !== undefined ? 0 : row.size < 65536 ? 15_000 : 200,
+    warmops: options.mode === 'smoke' ? 0 : warmOperations(row),
     image: row.extents === undefined ? IMAGE : row.extents * EXTENT,
     extents: row.extents ?? 0,
     ops: row.ops ?? 0,
@@ -38,7 +44,7 @@ const onTheWire = (row: Row): Row => ({ ...row, depth: row.window ?? row.depth }
 async function libnbd(workshop: Workshop, options: BenchOptions): Promise<Peer> {
   if (!hasTool('gcc')) throw new Gap('gcc is not installed');
   const program = join(workshop.folder, 'libnbd');
-  const { code, stderr } = await runTool('gcc', ['-O2', '-o', program, workshop.source('peers/libnbd.c'), '-lnbd']);
+  const { code, stderr } = await runTool('gcc', ['-O2', '-o', program, workshop.peer('libnbd.c'), '-lnbd']);
   if (code !== 0)
     throw new Gap(`libnbd's development package is not installed (${stderr.trim().split('\n')[0] ?? ''})`);
   return (row, uri) => ({ file: program, args: workArguments(onTheWire(row), uri, options) });
@@ -48,21 +54,21 @@ async function python(workshop: Workshop, options: BenchOptions): Promise<Peer> 
   if (!hasTool('python3-libnbd')) throw new Gap('python3-libnbd is not installed');
   return Promise.resolve((row, uri) => ({
     file: findTool('python3') ?? 'python3',
-    args: [workshop.source('peers/libnbd_aio.py'), ...workArguments(onTheWire(row), uri, options)],
+    args: [workshop.peer('libnbd_aio.py'), ...workArguments(onTheWire(row), uri, options)],
   }));
 }
 
 async function floor(workshop: Workshop, options: BenchOptions): Promise<Peer> {
   return Promise.resolve((row, uri) => ({
     file: process.execPath,
-    args: [workshop.program('programs/floor.js'), ...workArguments(onTheWire(row), uri, options)],
+    args: [workshop.program('floor'), ...workArguments(onTheWire(row), uri, options)],
   }));
 }
 
 async function baseline(workshop: Workshop, options: BenchOptions): Promise<Peer> {
   return Promise.resolve((row, uri) => ({
     file: process.execPath,
-    args: [workshop.baseline('programs/client.js'), ...workArguments(row, uri, options)],
+    args: [workshop.baseline('client'), ...workArguments(row, uri, options)],
   }));
 }
 
@@ -143,7 +149,7 @@ async function vates(workshop: Workshop, options: BenchOptions): Promise<Peer> {
     if (row.transport !== 'tcp') throw new Gap(`${VATES} has no Unix sockets`);
     return {
       file: process.execPath,
-      args: [workshop.program('peers/vates.js'), `entry=${entry}`, ...workArguments(row, uri, options)],
+      args: [workshop.program('vates'), `entry=${entry}`, ...workArguments(row, uri, options)],
     };
   };
 }
@@ -195,7 +201,7 @@ export class Peers {
   ours(row: Row, uri: string): CommandLine {
     return {
       file: process.execPath,
-      args: [this.#workshop.program('programs/client.js'), ...workArguments(row, uri, this.#options)],
+      args: [this.#workshop.program('client'), ...workArguments(row, uri, this.#options)],
     };
   }
 }

@@ -86,15 +86,19 @@ function extentList(count: number): string {
 
 /** The pattern is written by our own client; every program checks it. */
 async function fill(workshop: Workshop, uri: string): Promise<void> {
-  const args = [workshop.program('programs/fill.js'), uri, String(IMAGE)];
+  const args = [workshop.program('fill'), uri, String(IMAGE)];
   const { code, stderr } = await runTool(process.execPath, args);
   if (code !== 0) throw new Error(`the image could not be written: ${stderr}`);
 }
 
 /** A server of spec/perf/programs. */
-async function startProgram(workshop: Workshop, program: string, wanted: Wanted): Promise<BenchServer> {
+async function startProgram(
+  workshop: Workshop,
+  program: 'server' | 'extents-server',
+  wanted: Wanted,
+): Promise<BenchServer> {
   if (wanted.tls) throw new Gap('TLS needs nbdkit');
-  const child = spawn(process.execPath, [workshop.program(`programs/${program}.js`), JSON.stringify(wanted)], {
+  const child = spawn(process.execPath, [workshop.program(program), JSON.stringify(wanted)], {
     stdio: ['pipe', 'pipe', 'inherit'],
   });
   const ended = once(child, 'exit');

@@ -1,35 +1,55 @@
 // The temporary folder of a run: the measured programs, ready to be started by plain `node` with the built package
 // beside them in node_modules, as a user has it.
 
-import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import ts from 'typescript';
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
-const PERF = join(ROOT, 'spec/perf');
+
+/** The Node programs, and what they share. */
+const PROGRAMS = {
+  client: new URL('../programs/client.ts', import.meta.url),
+  copies: new URL('../programs/copies.ts', import.meta.url),
+  'extents-server': new URL('../programs/extents-server.ts', import.meta.url),
+  fill: new URL('../programs/fill.ts', import.meta.url),
+  floor: new URL('../programs/floor.ts', import.meta.url),
+  heap: new URL('../programs/heap.ts', import.meta.url),
+  'loop-delay': new URL('../programs/loop-delay.ts', import.meta.url),
+  server: new URL('../programs/server.ts', import.meta.url),
+  work: new URL('../programs/work.ts', import.meta.url),
+  vates: new URL('../peers/vates.ts', import.meta.url),
+} as const;
+
+export type ProgramName = keyof typeof PROGRAMS;
 
 export interface Workshop {
   readonly folder: string;
-  /** A Node program of spec/perf, against the package that was built last. */
-  program(name: string): string;
+  /** A Node program, against the package that was built last. */
+  program(name: ProgramName): string;
   /** The same against a copy of another build. */
-  baseline(name: string): string;
-  source(path: string): string;
+  baseline(name: ProgramName): string;
+  /** The source of a peer in another language. */
+  peer(name: string): string;
   remove(): Promise<void>;
 }
 
+/** Where a program is in a folder made for it: in the same place as in spec/perf. */
+function placeOf(folder: string, name: ProgramName): string {
+  const path = fileURLToPath(PROGRAMS[name]);
+  return join(folder, basename(dirname(path)), `${name}.js`);
+}
+
 /** Takes the types away; nothing else is changed. */
-async function strip(from: string, to: string): Promise<void> {
-  await mkdir(to, { recursive: true });
-  for (const name of await readdir(from)) {
-    if (!name.endsWith('.ts')) continue;
-    const { outputText } = ts.transpileModule(await readFile(join(from, name), 'utf8'), {
-      compilerOptions: { target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.ESNext, verbatimModuleSyntax: true },
-    });
-    await writeFile(join(to, name.replace(/\.ts$/, '.js')), outputText);
-  }
+async function strip(name: ProgramName, folder: string): Promise<void> {
+  const { outputText } = ts.transpileModule(await readFile(PROGRAMS[name], 'utf8'), {
+    compilerOptions: { target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.ESNext, verbatimModuleSyntax: true },
+  });
+  const place = placeOf(folder, name);
+  await mkdir(dirname(place), { recursive: true });
+  await writeFile(place, outputText);
 }
 
 /** A folder `node_modules` with `nbd-sdk` and what it needs. */
@@ -51,8 +71,7 @@ async function makeFolder(folder: string, dist: string): Promise<void> {
   await mkdir(folder, { recursive: true });
   await writeFile(join(folder, 'package.json'), '{ "type": "module" }\n');
   await install(folder, dist);
-  await strip(join(PERF, 'programs'), join(folder, 'programs'));
-  await strip(join(PERF, 'peers'), join(folder, 'peers'));
+  for (const name of Object.keys(PROGRAMS)) await strip(name as ProgramName, folder);
 }
 
 /** `against` is a copy of an earlier `dist/`. */
@@ -63,9 +82,9 @@ export async function makeWorkshop(against: string | undefined): Promise<Worksho
   if (against !== undefined) await makeFolder(join(folder, 'baseline'), resolve(against));
   return {
     folder,
-    program: (name) => join(folder, 'ours', name),
-    baseline: (name) => join(folder, 'baseline', name),
-    source: (path) => join(PERF, path),
+    program: (name) => placeOf(join(folder, 'ours'), name),
+    baseline: (name) => placeOf(join(folder, 'baseline'), name),
+    peer: (name) => join(ROOT, 'spec/perf/peers', name),
     remove: () => rm(folder, { recursive: true, force: true }),
   };
 }
