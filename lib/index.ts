@@ -1,6 +1,7 @@
 // The public face of the client: exports only.
 
 export { NbdConnection, type ByteCount } from './client/connection.js';
+export { type DebugCallback } from './client/debug.js';
 export { type NbdFacts } from './client/facts.js';
 export { type NbdConnectionEvents, type NbdHandle } from './client/handle.js';
 export {

@@ -8,7 +8,7 @@ import {
   type CopySource,
   exportDestination,
   exportSource,
-  NbdConnection,
+  type NbdConnection,
   nullDestination,
 } from '../index.js';
 import { type Operand } from './arguments.js';

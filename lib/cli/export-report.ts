@@ -32,9 +32,15 @@ export interface ReportOptions {
  * export's name is set; afterwards it may be open.
  */
 export async function collectReport(connection: NbdConnection, options: ReportOptions): Promise<ExportReport> {
-  connection.setRequestMetaContext(false);
-  if (connection.aioIsNegotiating()) await informed(connection);
-  const contexts = connection.aioIsNegotiating() ? await orNull(connection.optListMetaContext()) : null;
+  if (connection.aioIsNegotiating()) {
+    connection.setRequestMetaContext(false);
+    await informed(connection);
+  }
+  // Without structured replies a server has no block status, whatever it lists.
+  const canList =
+    connection.aioIsNegotiating() &&
+    (connection.getStructuredRepliesNegotiated() || connection.getExtendedHeadersNegotiated());
+  const contexts = canList ? await orNull(connection.optListMetaContext()) : null;
   const facts = {
     name: orElse(() => connection.getCanonicalExportName(), connection.getExportName()),
     description: options.description ?? orElse(() => connection.getExportDescription(), ''),
@@ -60,7 +66,7 @@ export async function collectReport(connection: NbdConnection, options: ReportOp
       ['block_size_maximum', connection.getBlockSize(SIZE_MAXIMUM)],
     ],
   } as const;
-  return { ...facts, content: options.content ? await probeContent(connection) : null };
+  return { ...facts, content: options.content ? await probeContent(connection, facts.size) : null };
 }
 
 /** opt_info, or opt_go where a server knows only that. */
@@ -76,9 +82,8 @@ async function informed(connection: NbdConnection): Promise<void> {
 const PROBE_LENGTH = 8192;
 
 /** What file(1) says about the first bytes; null when it cannot be asked. */
-async function probeContent(connection: NbdConnection): Promise<string | null> {
+async function probeContent(connection: NbdConnection, size: bigint): Promise<string | null> {
   if (connection.aioIsNegotiating()) await connection.optGo();
-  const size = connection.getSize();
   const count = size < BigInt(PROBE_LENGTH) ? Number(size) : PROBE_LENGTH;
   const bytes = count === 0 ? Buffer.alloc(0) : await orNull(connection.pread(count, 0));
   if (bytes === null) return null;

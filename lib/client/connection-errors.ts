@@ -1,6 +1,6 @@
 // How the end of a connection, or the failure to make one, looks to whoever was waiting.
 
-import { NbdConnectionError, NbdError } from '../errors.js';
+import { NbdConnectionError, NbdError, NbdProtocolError } from '../errors.js';
 import { callDetails, type Command, describeCall, STAGE_ISSUED } from '../protocol/command.js';
 
 /** For a command that the end has caught: ENOTCONN, with the reason as its cause. */
@@ -38,3 +38,7 @@ export const optionTimeout = (method: string, timeout: number): NbdConnectionErr
     code: 'ETIMEDOUT',
     syscall: method,
   });
+
+/** Whether an error of the handshake leaves nothing to go on with; refusals and misuse do not. */
+export const isFatal = (error: unknown): boolean =>
+  !(error instanceof NbdError) || error instanceof NbdProtocolError || error instanceof NbdConnectionError;

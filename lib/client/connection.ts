@@ -14,12 +14,12 @@ import { lifecycleOf } from './handle.js';
 import { NbdNegotiation, type OptionCallback } from './negotiation.js';
 import { type Lifecycle } from './lifecycle.js';
 import { type Target } from './opening.js';
-import { checkBits, checkSignal, type NbdConnectionOptions } from './options.js';
+import { checkBits, checkSignal, type NbdConnectionOptions, shownExportName } from './options.js';
 import { activationTarget, commandTarget, killSubprocess, subprocessOf, vsockTarget } from './process-targets.js';
-import { checkState, WHEN_CONNECTED, WHEN_CREATED, WHEN_STARTED } from './state.js';
+import { checkState, WHEN_CONNECTED, WHEN_CREATED, WHEN_NOT_CREATED, WHEN_STARTED } from './state.js';
 import { Submission } from './submission.js';
 import { namedTarget, type NbdTarget, streamTarget, tcpTarget, unixTarget } from './targets.js';
-import { uriTarget } from './uri-target.js';
+import { uriOf, uriTarget } from './uri-target.js';
 
 /** A 64-bit count or offset in bytes. Numbers must be safe integers from 0; use a bigint above 2^53 - 1. */
 export type ByteCount = number | bigint;
@@ -237,6 +237,17 @@ export class NbdConnection extends NbdNegotiation {
 
   #check(method: string, permitted: Parameters<typeof checkState>[2]): void {
     checkState(method, this.#lifecycle.phase, permitted, this.#lifecycle.error);
+  }
+
+  /**
+   * The URI of what was connected to (libnbd: `nbd_get_uri`), the export name and TLS settings included; after
+   * socket activation that of the temporary socket.
+   *
+   * @throws NbdStateError `ENOTCONN` before connecting; NbdStrictError `EINVAL` for a stream or a command.
+   */
+  getUri(): string {
+    this.#check('getUri', WHEN_NOT_CREATED);
+    return uriOf('getUri', this.#lifecycle.target, this.#lifecycle.settings);
   }
 
   /** Whether the text begins like an NBD URI (libnbd: `nbd_is_uri`). */
@@ -575,7 +586,7 @@ export class NbdConnection extends NbdNegotiation {
     const facts = {
       state,
       target: target?.description,
-      exportName: settings.exportName,
+      exportName: shownExportName(settings),
       size: session?.info == null ? undefined : BigInt(session.info.size),
       inFlight,
     };

@@ -2,6 +2,9 @@
 
 import { EventEmitter } from 'eventemitter3';
 import { type NbdError, NbdStrictError } from '../errors.js';
+import { toCallback } from '../protocol/strict.js';
+import { PACKAGE_NAME, VERSION } from '../version.js';
+import { type DebugCallback } from './debug.js';
 import { Lifecycle } from './lifecycle.js';
 import { assign, checkName, makeSettings, type NbdConnectionOptions } from './options.js';
 import {
@@ -168,6 +171,57 @@ export abstract class NbdHandle extends EventEmitter<NbdConnectionEvents> {
   /** As set; all by default (libnbd: `nbd_get_handshake_flags`). */
   getHandshakeFlags(): number {
     return this.#lifecycle.settings.handshakeFlags;
+  }
+
+  /** Whether to tell what happens (libnbd: `nbd_set_debug`). */
+  setDebug(debug: boolean): void {
+    this.#set('setDebug', 'debug', debug);
+    this.#lifecycle.debug.enabled = debug;
+  }
+
+  /** As set; by default whether the variable LIBNBD_DEBUG is `1` (libnbd: `nbd_get_debug`). */
+  getDebug(): boolean {
+    return this.#lifecycle.settings.debug;
+  }
+
+  /** Sends debug messages to `callback` in place of stderr (libnbd: `nbd_set_debug_callback`). */
+  setDebugCallback(callback: DebugCallback): void {
+    this.#lifecycle.debug.callback = toCallback(callback, 'setDebugCallback', 'callback');
+  }
+
+  /** Sends them to stderr again (libnbd: `nbd_clear_debug_callback`). */
+  clearDebugCallback(): void {
+    this.#lifecycle.debug.callback = null;
+  }
+
+  /** `nbd-sdk` (libnbd: `nbd_get_package_name`). */
+  getPackageName(): string {
+    return PACKAGE_NAME;
+  }
+
+  /** The version of this package (libnbd: `nbd_get_version`). */
+  getVersion(): string {
+    return VERSION;
+  }
+
+  /** What a distributor adds to the version: nothing (libnbd: `nbd_get_version_extra`). */
+  getVersionExtra(): string {
+    return '';
+  }
+
+  /** TLS is always there (libnbd: `nbd_supports_tls`). */
+  supportsTls(): boolean {
+    return true;
+  }
+
+  /** AF_VSOCK is there on Linux, through a helper program (libnbd: `nbd_supports_vsock`). */
+  supportsVsock(): boolean {
+    return process.platform === 'linux';
+  }
+
+  /** URIs are always there (libnbd: `nbd_supports_uri`). */
+  supportsUri(): boolean {
+    return true;
   }
 
   /** A name for messages and debugging (libnbd: `nbd_set_handle_name`). */

@@ -5,12 +5,13 @@ import { NbdConnectionError, NbdError, NbdProtocolError, NbdStateError, NbdStric
 import { type HandshakeSession } from '../protocol/handshake/session.js';
 import { type StrictContext } from '../protocol/strict.js';
 import { Completions } from './completions.js';
-import { endOfCommand, optionTimeout, toConnectionError, withContext } from './connection-errors.js';
+import { endOfCommand, isFatal, toConnectionError } from './connection-errors.js';
 import { withDeadline } from './deadline.js';
+import { DebugLog } from './debug.js';
 import { type LinkOwner } from './link.js';
 import { Opening, type Target } from './opening.js';
 import { optGo, type OptionRun } from './option-mode.js';
-import { checkBits, type Settings } from './options.js';
+import { checkBits, type Settings, shownExportName } from './options.js';
 import { type ConnectionState, type Phase } from './state.js';
 import { traceClose, traceOpen } from './tracing.js';
 import { Transmission, type TransmissionOwner } from './transmission.js';
@@ -28,6 +29,7 @@ const CLOSED = new NbdConnectionError('the connection was closed', { code: 'ENOT
 export class Lifecycle implements LinkOwner, TransmissionOwner {
   readonly settings: Settings;
   readonly completions = new Completions();
+  readonly debug: DebugLog;
   readonly #handle: object;
   readonly #events: LifecycleEvents;
   #phase: Phase = 'created';
@@ -46,6 +48,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   constructor(handle: object, settings: Settings, events: LifecycleEvents) {
     this.#handle = handle;
     this.settings = settings;
+    this.debug = new DebugLog(settings.debug, () => settings.handleName);
     this.#events = events;
   }
 
@@ -117,6 +120,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     signal?.throwIfAborted();
     const opening = new Opening(target, this.settings);
     this.#opening = opening;
+    this.debug.say('connect', target.description);
     this.#move('connecting');
     const { connectTimeout } = this.settings;
     const makeError = (): Error => opening.timeoutError(connectTimeout);
@@ -168,6 +172,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
       },
       this.settings,
       this.completions,
+      this.debug,
     );
     this.#transmission = transmission;
     link.phase = transmission;
@@ -181,60 +186,38 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
 
   /** Throws when an option is pending: there is one at a time. */
   checkNoOption(method: string): void {
-    if (this.#opening?.negotiator?.isBusy !== true) return;
-    throw new NbdStateError(`${method}: another option is pending: there is one at a time`, {
-      code: 'EINVAL',
-      syscall: method,
-    });
+    this.#opening?.checkNoOption(method);
   }
 
   /** Runs one option. A refusal rejects and leaves the connection negotiating; a broken rule ends it. */
   async runOption<Result>(method: string, run: OptionRun<Result>, signal?: AbortSignal): Promise<Result> {
-    this.checkNoOption(method);
-    const { negotiator, session } = this.#opening ?? {};
-    if (negotiator == null || session === undefined) throw new Error(`${method}: no negotiation`);
-    const timeout = this.settings.connectTimeout;
-    return withDeadline(
-      signal,
-      timeout,
-      () => optionTimeout(method, timeout),
-      (controller) =>
-        new Promise<Result>((resolve, reject) => {
-          controller.signal.addEventListener('abort', () => {
-            const { reason } = controller.signal as { reason: Error };
-            reject(reason);
-            // A late answer is of no use to a server that may never give one.
-            if (signal?.aborted !== true) this.failed(reason);
-          });
-          negotiator.run(
-            run(session),
-            (result) => {
-              if (run === (optGo as unknown)) this.#enterTransmission();
-              resolve(result);
-            },
-            (error) => {
-              reject(this.#optionFailed(method, error));
-            },
-          );
-        }),
-    );
-  }
-
-  #optionFailed(method: string, error: unknown): unknown {
-    const survives =
-      error instanceof NbdError && !(error instanceof NbdProtocolError) && !(error instanceof NbdConnectionError);
-    if (!survives) {
-      this.failed(error);
-      return this.#error ?? error;
+    const opening = this.#opening;
+    if (opening === null) throw new Error(`${method}: no negotiation`);
+    this.debug.say(method, 'enter');
+    try {
+      return await opening.runOption(method, run, signal, () => {
+        if (run === (optGo as unknown)) this.#enterTransmission();
+      });
+    } catch (error) {
+      if (signal?.aborted === true) throw error;
+      if (isFatal(error)) {
+        this.failed(error);
+        throw this.#error ?? error;
+      }
+      if ((error as NbdError).code === 'ESHUTDOWN') void this.shutdown();
+      throw error;
     }
-    if (error.code === 'ESHUTDOWN') void this.shutdown();
-    return withContext(error, method, method);
   }
 
   // Ending.
 
   /** LinkOwner: a phase threw. */
   failed(thrown: unknown): void {
+    if (this.#transmission?.isLeaving === true) {
+      // Nothing is unanswered: what a server says after our goodbye costs nobody anything.
+      this.#end('closed', null);
+      return;
+    }
     const error =
       thrown instanceof NbdError
         ? thrown
@@ -245,7 +228,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   ended(): void {
     const transmission = this.#transmission;
     if (this.#phase === 'connected' && transmission !== null) {
-      if (transmission.isAtBoundary && (transmission.unfinished === 0 || transmission.isLeaving)) {
+      if (transmission.isLeaving || (transmission.isAtBoundary && transmission.unfinished === 0)) {
         this.#end('closed', null);
         return;
       }
@@ -261,7 +244,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     }
     const opening =
       this.#opening?.session.protocol === 'newstyle'
-        ? ` (it may not have export ${JSON.stringify(this.settings.exportName)})`
+        ? ` (it may not have export ${JSON.stringify(shownExportName(this.settings))})`
         : '';
     this.#end(
       'dead',
@@ -272,14 +255,8 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   closed(error: Error | null): void {
     if (error === null) this.ended();
     else if (this.#transmission?.isLeaving === true) this.#end('closed', null);
-    else this.#end('dead', this.#explain(error));
-  }
-
-  #explain(error: Error): NbdError {
-    const target = this.#connecting === null ? null : this.target;
-    if (target === null) return toConnectionError(error, 'connection', 'ENOTCONN');
-    const what = `connect to ${target.description}`;
-    return error instanceof NbdError ? withContext(error, what, 'connect') : toConnectionError(error, what, 'ENOTCONN');
+    else if (this.#connecting !== null && this.#opening !== null) this.#end('dead', this.#opening.explain(error));
+    else this.#end('dead', toConnectionError(error, 'connection', 'ENOTCONN'));
   }
 
   drained(): void {
@@ -391,6 +368,10 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   #move(phase: Phase): void {
     const previous = asEvent(this.#phase);
     this.#phase = phase;
+    this.debug.say(
+      'state',
+      `${previous} -> ${asEvent(phase)}${this.#error === null ? '' : `: ${this.#error.message}`}`,
+    );
     this.#events.stateChange(asEvent(phase), previous);
   }
 }

@@ -2,7 +2,7 @@
 // on it. It ends nothing itself; whoever runs it does, when it rejects.
 
 import { isIP } from 'node:net';
-import { NbdConnectionError, NbdError, NbdOptionError } from '../errors.js';
+import { NbdConnectionError, NbdError, NbdOptionError, NbdStateError } from '../errors.js';
 import { TLS_DISABLE } from '../protocol/client-constants.js';
 import { type HandshakeStage, negotiate } from '../protocol/handshake/negotiate.js';
 import { encodeAbort } from '../protocol/handshake/opt-simple.js';
@@ -10,13 +10,20 @@ import { HandshakeSession } from '../protocol/handshake/session.js';
 import { StreamTransport } from '../transport/stream.js';
 import { type Subprocess } from '../transport/subprocess.js';
 import { startTls } from '../transport/tls.js';
+import { type NbdUriParts } from '../protocol/uri.js';
 import { type Transport } from '../transport/transport.js';
-import { toConnectionError, withContext } from './connection-errors.js';
+import { isFatal, optionTimeout, toConnectionError, withContext } from './connection-errors.js';
+import { withDeadline } from './deadline.js';
 import { Link, type LinkOwner } from './link.js';
 import { Negotiator } from './negotiator.js';
+import { type OptionRun } from './option-mode.js';
 import { handshakeRequest, type Settings } from './options.js';
 import { checkCertificateName, explainTls } from './tls-errors.js';
 import { loadTls, makeContext, type TlsMaterial } from './tls-material.js';
+
+type Without<Parts, Keys extends string> = Parts extends unknown ? Omit<Parts, Keys> : never;
+/** The part of a URI that tells the place. */
+export type TargetLocation = Without<NbdUriParts, 'tls' | 'exportName' | `tls${string}`>;
 
 /** What is to be connected to. */
 export interface Target {
@@ -30,6 +37,8 @@ export interface Target {
   readonly certificateName?: string;
   /** The program that was started for it. */
   readonly subprocess?: Subprocess | null;
+  /** Where it is, as a URI says it; absent where none can. */
+  readonly location?: TargetLocation | null;
   open(signal: AbortSignal): Promise<Transport>;
   /** Ends what was given in an open state, where the connection comes to nothing before it could be taken over. */
   discard?(): void;
@@ -149,6 +158,52 @@ export class Opening {
         },
       );
       link.transport.start(link);
+    });
+  }
+
+  /** The stream's end during the handshake, as ours. */
+  explain(error: Error): NbdError {
+    if (error instanceof NbdError) return withContext(error, this.#what, 'connect');
+    return toConnectionError(error, this.#what, 'ENOTCONN');
+  }
+
+  /** Throws when an option is pending: there is one at a time. */
+  checkNoOption(method: string): void {
+    if (this.#negotiator?.isBusy !== true) return;
+    throw new NbdStateError(`${method}: another option is pending: there is one at a time`, {
+      code: 'EINVAL',
+      syscall: method,
+    });
+  }
+
+  /** Runs one option; `reached` is called synchronously, as in {@link negotiate}. */
+  async runOption<Result>(
+    method: string,
+    run: OptionRun<Result>,
+    signal: AbortSignal | undefined,
+    reached: () => void,
+  ): Promise<Result> {
+    this.checkNoOption(method);
+    const negotiator = this.#negotiator;
+    const timeout = this.#settings.connectTimeout;
+    const makeError = (): Error => optionTimeout(method, timeout);
+    return withDeadline(signal, timeout, makeError, (controller) => {
+      return new Promise<Result>((resolve, reject) => {
+        // A late answer finds nobody; after a timeout the connection ends, because it may never come.
+        controller.signal.addEventListener('abort', () => {
+          reject(controller.signal.reason as Error);
+        });
+        negotiator?.run(
+          run(this.session),
+          (result) => {
+            reached();
+            resolve(result);
+          },
+          (error) => {
+            reject(isFatal(error) ? (error as Error) : withContext(error as NbdError, method, method));
+          },
+        );
+      });
     });
   }
 

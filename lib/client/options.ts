@@ -43,6 +43,10 @@ export interface NbdConnectionOptions extends NbdTlsOptions {
   handshakeFlags?: number;
   /** Clear the caller's buffers before a read, so that a failed one leaves no old bytes. Default true. */
   preadInitialize?: boolean;
+  /** Tell on stderr, or the debug callback, what happens. Default: whether the variable LIBNBD_DEBUG is `1`. */
+  debug?: boolean;
+  /** The export name is a secret, such as a token: errors, `inspect` and messages show `***`. Default false. */
+  maskExportName?: boolean;
   /** A name for messages and debugging. Default `nbd1`, `nbd2` … */
   handleName?: string;
 
@@ -100,6 +104,8 @@ const CHECKS: {
   fullInfo: checkBoolean,
   handshakeFlags: (method, value) => checkBits(method, value, s.HANDSHAKE_FLAG_MASK),
   preadInitialize: checkBoolean,
+  debug: checkBoolean,
+  maskExportName: checkBoolean,
   handleName: checkName,
   maxInFlight: checkCount,
   maxInFlightBytes: checkCount,
@@ -132,6 +138,8 @@ function defaults(): Settings {
     fullInfo: false,
     handshakeFlags: s.HANDSHAKE_FLAG_MASK,
     preadInitialize: true,
+    debug: process.env['LIBNBD_DEBUG'] === '1',
+    maskExportName: false,
     handleName: `nbd${++handles}`,
     maxInFlight: 64,
     maxInFlightBytes: 64 * 1024 * 1024,
@@ -169,6 +177,10 @@ export function assign(settings: Settings, name: keyof NbdConnectionOptions, val
   Object.assign(settings, { [name]: CHECKS[name](method ?? `NbdConnection: ${name}`, value) });
 }
 
+/** The export name as messages may show it. */
+export const shownExportName = (settings: Settings): string =>
+  settings.maskExportName && settings.exportName !== '' ? '***' : settings.exportName;
+
 /** What the handshake asks for. In option mode the setters still count until the export is open. */
 export function handshakeRequest(settings: Settings): HandshakeRequest {
   return {
@@ -187,6 +199,7 @@ export function handshakeRequest(settings: Settings): HandshakeRequest {
     get metaContexts() {
       return settings.metaContexts;
     },
+    maskExportName: settings.maskExportName,
     tls: settings.tls,
     handshakeFlags: settings.handshakeFlags,
     structuredReplies: settings.requestStructuredReplies,

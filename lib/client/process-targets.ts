@@ -8,7 +8,7 @@ import { activate } from '../transport/socket-activation.js';
 import { nameOf, runCommand, type Subprocess, type SubprocessOptions } from '../transport/subprocess.js';
 import { type SshUriParts } from '../protocol/uri-parts.js';
 import { refuse, shown } from './checks.js';
-import { type Target } from './opening.js';
+import { type Target, type TargetLocation } from './opening.js';
 import { type Settings } from './options.js';
 
 /** Helpers only pass bytes on: they have nothing to finish once the connection is gone. */
@@ -43,7 +43,7 @@ class ProcessTarget implements Target {
   readonly certificateName: string;
   readonly #run: (signal: AbortSignal, target: ProcessTarget) => Promise<Transport>;
   subprocess: Subprocess | null = null;
-  path: string | null = null;
+  location: TargetLocation | null = null;
 
   constructor(
     description: string,
@@ -82,19 +82,22 @@ export function activationTarget(method: string, argv: unknown, settings: Settin
   return new ProcessTarget(`the command ${nameOf(command[0] ?? '')}`, async (signal, target) => {
     const activated = await activate(command, { ...subprocessOptions(settings), socketName }, signal);
     target.subprocess = activated.subprocess;
-    target.path = activated.path;
+    target.location = { transport: 'unix', socketPath: activated.path };
     return activated.transport;
   });
 }
 
 /** AF_VSOCK, through whichever helper there is; it is no subprocess of the user's. */
 export function vsockTarget(method: string, cid: unknown, port: unknown, settings: Settings): Target {
-  const commands = vsockCommands(checkNumber(method, 'cid', cid), checkNumber(method, 'port', port));
-  return new ProcessTarget(`vsock ${String(cid)}:${String(port)}`, async (signal) => {
+  const where = { cid: checkNumber(method, 'cid', cid), port: checkNumber(method, 'port', port) };
+  const commands = vsockCommands(where.cid, where.port);
+  const target = new ProcessTarget(`vsock ${String(cid)}:${String(port)}`, async (signal) => {
     const command = await firstAvailable(commands, 'AF_VSOCK');
     const { transport } = await runCommand(command, { ...subprocessOptions(settings), grace: HELPER_GRACE }, signal);
     return transport;
   });
+  target.location = { transport: 'vsock', ...where };
+  return target;
 }
 
 /** An NBD server on, or reachable from, an ssh server. */
@@ -113,7 +116,18 @@ export function sshTarget(method: string, uri: SshUriParts, settings: Settings):
     target.subprocess = subprocess;
     return transport;
   };
-  return new ProcessTarget(`${host} by ssh`, run, host);
+  const target = new ProcessTarget(`${host} by ssh`, run, host);
+  const { transport } = uri;
+  target.location = {
+    transport,
+    host,
+    port,
+    compress,
+    nbdPort,
+    ...(user === undefined ? {} : { user }),
+    ...(socketPath === undefined ? {} : { socketPath }),
+  };
+  return target;
 }
 
 /** The running program behind a target. */

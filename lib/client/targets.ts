@@ -19,14 +19,25 @@ export function tcpTarget(method: string, host: unknown, port: unknown): Target 
     throw refuse(method, `port must be from 1 to 65535, not ${String(port).slice(0, 20)}`);
   }
   const description = host.includes(':') ? `[${host}]:${number}` : `${host}:${number}`;
-  return { description, mayRetry: true, serverName: host, open: (signal) => dialTcp(host, number, signal) };
+  return {
+    description,
+    mayRetry: true,
+    serverName: host,
+    location: { transport: 'tcp', host, port: number },
+    open: (signal) => dialTcp(host, number, signal),
+  };
 }
 
 /** A path in the file system, or `\0name` for an abstract socket. */
 export function unixTarget(method: string, path: unknown): Target {
   if (typeof path !== 'string' || path === '') throw refuse(method, 'path must be the path of a Unix socket');
   if (path.includes('\0', 1)) throw refuse(method, 'path cannot hold a NUL');
-  return { description: path.replace('\0', '@'), mayRetry: false, open: (signal) => dialUnix(path, signal) };
+  return {
+    description: path.replace('\0', '@'),
+    mayRetry: false,
+    location: { transport: 'unix', socketPath: path },
+    open: (signal) => dialUnix(path, signal),
+  };
 }
 
 /** Any connected Duplex; it becomes the connection's own and is destroyed with it. */

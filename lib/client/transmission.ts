@@ -1,7 +1,7 @@
 // The transmission phase: from an accepted command to its settlement. It joins the strict checks, the window, the
 // writer and the decoder. Invariant: every accepted command settles exactly once, whatever the peer does.
 
-import { NbdConnectionError, NbdError, NbdStateError } from '../errors.js';
+import { NbdError, NbdStateError } from '../errors.js';
 import {
   callDetails,
   Command,
@@ -17,8 +17,10 @@ import { ReplyDecoder, type ReplySink } from '../protocol/reply-decoder.js';
 import { type Transport } from '../transport/transport.js';
 import { AbortRegistry } from './abort-registry.js';
 import { type Completions } from './completions.js';
+import { type DebugLog } from './debug.js';
 import { InFlightWindow, type WindowLimits } from './in-flight-window.js';
 import { type Phase } from './link.js';
+import { RequestTimer } from './request-timer.js';
 import { RequestWriter } from './request-writer.js';
 import { endTrace, startTrace } from './tracing.js';
 
@@ -39,15 +41,13 @@ export interface TransmissionOwner {
 /** How a command went that went well. */
 const SUCCESS = Symbol('success');
 
-/** How many sweeps a requestTimeout has: a command times out at most an eighth late. */
-const SWEEPS = 8;
-
 /** Payload per command in flight from which a read of its own for each reply's header pays. */
 const LARGE_AVERAGE = 64 * 1024;
 
 export class Transmission implements Phase, ReplySink {
   readonly #handle: object;
   readonly #owner: TransmissionOwner;
+  readonly #debug: DebugLog;
   readonly #decoder: ReplyDecoder;
   readonly #writer: RequestWriter;
   readonly #window: InFlightWindow;
@@ -63,9 +63,7 @@ export class Transmission implements Phase, ReplySink {
   /** A read that was aborted while the transport may be reading into its buffer. */
   #abortedRead: Command | null = null;
   #ended = false;
-  readonly #requestTimeout: number;
-  #sweepTimer: NodeJS.Timeout | null = null;
-  #sweep = 0;
+  readonly #timer: RequestTimer;
 
   constructor(
     handle: object,
@@ -74,17 +72,21 @@ export class Transmission implements Phase, ReplySink {
     context: ReplyContext,
     limits: WindowLimits & { readonly requestTimeout: number },
     completions: Completions,
+    debug: DebugLog,
   ) {
+    this.#debug = debug;
     this.#handle = handle;
     this.#owner = owner;
     this.#completions = completions;
-    this.#requestTimeout = limits.requestTimeout;
+    this.#timer = new RequestTimer(limits.requestTimeout, this.#inFlight, (error) => {
+      this.#owner.failed(error);
+    });
     this.#decoder = new ReplyDecoder(this, context);
     this.#writer = new RequestWriter(
       transport,
       context.extendedHeaders,
       (command) => {
-        command.sweep = this.#sweep;
+        this.#timer.touch(command);
         this.#inFlight.set(command.cookie, command);
         if (command.spec === DISCONNECT) {
           this.#disconnectIssued = true;
@@ -139,6 +141,11 @@ export class Transmission implements Phase, ReplySink {
     this.#window.checkRoom(command);
     this.#enter(command);
     startTrace(command, this.#handle);
+    if (this.#debug.enabled)
+      this.#debug.say(
+        command.spec.method,
+        `enter: ${describeCall(command.spec, command.count, command.offset)}, cookie ${command.cookie}`,
+      );
     if (signal !== undefined) this.#aborts.watch(command, signal);
     this.#window.admit(command);
   }
@@ -146,7 +153,7 @@ export class Transmission implements Phase, ReplySink {
   #enter(command: Command): void {
     command.cookie = this.#owner.nextCookie();
     if (++this.#unfinished === 1) this.#owner.busyChanged(true);
-    if (this.#requestTimeout > 0) this.#startSweep();
+    this.#timer.start();
   }
 
   get expectsLarge(): boolean {
@@ -173,7 +180,7 @@ export class Transmission implements Phase, ReplySink {
 
   find(cookie: number): Command | undefined {
     const command = this.#inFlight.get(cookie);
-    if (command !== undefined) command.sweep = this.#sweep;
+    if (command !== undefined) this.#timer.touch(command);
     return command;
   }
 
@@ -203,7 +210,7 @@ export class Transmission implements Phase, ReplySink {
 
   #leave(): void {
     if (--this.#unfinished > 0) return;
-    this.#stopSweep();
+    this.#timer.stop();
     this.#owner.busyChanged(false);
     const callback = this.#onFinished;
     this.#onFinished = null;
@@ -218,6 +225,11 @@ export class Transmission implements Phase, ReplySink {
     command.buffer = null;
     command.payload = null;
     endTrace(command, failure !== SUCCESS, failure);
+    if (this.#debug.enabled)
+      this.#debug.say(
+        command.spec.method,
+        `leave: cookie ${command.cookie}${failure === SUCCESS ? '' : `: ${String(failure)}`}`,
+      );
     if (reject !== null && resolve !== null) {
       command.resolve = null;
       command.reject = null;
@@ -330,7 +342,7 @@ export class Transmission implements Phase, ReplySink {
     this.#ended = true;
     this.#disconnecting = true;
     this.#decoder.stop();
-    this.#stopSweep();
+    this.#timer.stop();
     const waiting = this.#window.takeWaiting();
     const granted = this.#writer.stop();
     const issued = [...this.#inFlight.values()];
@@ -346,39 +358,6 @@ export class Transmission implements Phase, ReplySink {
     const callback = this.#onFinished;
     this.#onFinished = null;
     callback?.();
-  }
-
-  // requestTimeout: one coarse timer for all commands.
-
-  #startSweep(): void {
-    if (this.#sweepTimer !== null) return;
-    const period = Math.max(1, Math.ceil(this.#requestTimeout / SWEEPS));
-    this.#sweepTimer = setInterval(() => {
-      this.#checkSweep();
-    }, period);
-    this.#sweepTimer.unref();
-  }
-
-  #stopSweep(): void {
-    if (this.#sweepTimer === null) return;
-    clearInterval(this.#sweepTimer);
-    this.#sweepTimer = null;
-  }
-
-  #checkSweep(): void {
-    this.#sweep++;
-    for (const command of this.#inFlight.values()) {
-      if (command.spec.type === NBD_CMD_DISC || this.#sweep - command.sweep <= SWEEPS) continue;
-      const { spec, count, offset } = command;
-      this.#owner.failed(
-        new NbdConnectionError(
-          `${describeCall(spec, count, offset)}: no reply within ${this.#requestTimeout} ms (requestTimeout); ` +
-            'NBD cannot cancel a command, so the connection is given up',
-          { code: 'ETIMEDOUT', cookie: BigInt(command.cookie), ...callDetails(spec, count, offset) },
-        ),
-      );
-      return;
-    }
   }
 }
 

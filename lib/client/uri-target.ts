@@ -1,7 +1,8 @@
 // What a URI does to a connection: first everything is checked, then its settings are taken over.
 
-import { TLS_REQUIRE } from '../protocol/client-constants.js';
+import { TLS_DISABLE, TLS_REQUIRE } from '../protocol/client-constants.js';
 import { checkUriAllowed, type NbdUri } from '../protocol/uri.js';
+import { formatUri } from '../protocol/uri-format.js';
 import { checkName, refuse } from './checks.js';
 import { type Target } from './opening.js';
 import { type Settings } from './options.js';
@@ -24,6 +25,26 @@ export function uriTarget(method: string, uri: NbdUri, settings: Settings): Targ
   const exportName = uri.exportName === '' ? settings.exportName : checkName(method, uri.exportName);
   Object.assign(settings, { exportName, ...tls });
   return target;
+}
+
+/** The URI of what was connected to, with what of the settings a URI says (libnbd's nbd_get_uri). */
+export function uriOf(method: string, target: Target | null, settings: Settings): string {
+  const location = target?.location;
+  if (location == null) throw refuse(method, `${target?.description ?? 'this connection'} has no URI`);
+  const { tls, tlsCertificates, tlsPskFile, tlsHostname, tlsPriority, tlsUsername, tlsVerifyPeer } = settings;
+  const secured = tls !== TLS_DISABLE;
+  const given = (name: string, value: string): object => (secured && value !== '' ? { [name]: value } : {});
+  return formatUri({
+    ...location,
+    tls: tls === TLS_REQUIRE,
+    exportName: settings.exportName,
+    ...given('tlsCertificates', tlsCertificates),
+    ...given('tlsPskFile', tlsPskFile),
+    ...given('tlsHostname', tlsHostname),
+    ...given('tlsPriority', tlsPriority),
+    ...given('tlsUsername', tlsUsername),
+    ...(secured && !tlsVerifyPeer ? { tlsVerifyPeer } : {}),
+  });
 }
 
 function makeTarget(method: string, uri: NbdUri, settings: Settings): Target {

@@ -82,11 +82,6 @@ export class RequestDecoder {
     this.#partial = Buffer.alloc(options.extendedHeaders ? c.EXTENDED_REQUEST_LENGTH : c.REQUEST_LENGTH);
   }
 
-  /** True between requests: an end of the stream here cuts nothing in two. */
-  get idle(): boolean {
-    return this.#partialLength === 0 && this.#request === null;
-  }
-
   /** Drops everything from here on: nothing may follow NBD_CMD_DISC. May be called by the sink. */
   stop(): void {
     this.#stopped = true;

@@ -60,14 +60,6 @@ export class ExtentMap {
     }
   }
 
-  /** Whether every byte of the range has all of these flag bits. */
-  hasAll(offset: number | bigint, count: number | bigint, bits: number): boolean {
-    for (const extent of this.extents(offset, count)) {
-      if ((Number(extent.flags) & bits) !== bits) return false;
-    }
-    return true;
-  }
-
   /** The run that holds `offset`. */
   #find(offset: number | bigint): number {
     let low = 0;

@@ -1,6 +1,6 @@
 // What a server is made with, and the defaults.
 
-import { type Feature, type HandshakeFeatures } from '../protocol/handshake/serve-offer.js';
+import { type HandshakeFeatures } from '../protocol/handshake/serve-offer.js';
 import { type NbdBackend } from './backend.js';
 import { type FaultedRequest } from './faults.js';
 import { type NbdExportOptions } from './served-export.js';
@@ -67,5 +67,3 @@ export const DEFAULT_FEATURES: HandshakeFeatures = {
 export function isBackend(value: NbdBackend | NbdExportOptions): value is NbdBackend {
   return 'read' in value;
 }
-
-export type { Feature };

@@ -241,6 +241,8 @@ export class ServerConnection {
     this.#timer = setTimeout(() => {
       this.destroy(new NbdConnectionError(reason, { code: 'ETIMEDOUT' }));
     }, milliseconds);
+    // A socket keeps the process alive by itself; a stream in memory that nobody uses any more should not.
+    this.#timer.unref();
   }
 
   #clearTimer(): void {

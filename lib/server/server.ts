@@ -12,6 +12,7 @@ import { PayloadPool } from './payload-pool.js';
 import { type NbdExportOptions, ServedExport } from './served-export.js';
 import { ServerConnection } from './server-connection.js';
 import { type NbdServerStatistics, Statistics } from './statistics.js';
+import { checkTlsOptions } from './tls-upgrade.js';
 
 /** Where a server listens. */
 export type NbdServerAddress = { readonly host: string; readonly port: number } | { readonly path: string };
@@ -42,12 +43,19 @@ export class NbdServer {
   #closing: Promise<void> | null = null;
   #idle: (() => void) | null = null;
 
-  /** Throws an NbdError (`EINVAL`) when an export cannot be served as it is. */
+  /** Throws an NbdError (`EINVAL`) when an export or a certificate cannot be served as it is. */
   constructor(options: NbdServerOptions = {}) {
     this.#options = options;
     const tls = options.tls ?? 'off';
     if (tls !== 'off' && options.tlsOptions === undefined) {
       throw new NbdError(`tls is '${tls}' without tlsOptions`, { code: 'EINVAL' });
+    }
+    if (options.tlsOptions !== undefined) {
+      try {
+        checkTlsOptions(options.tlsOptions);
+      } catch (cause) {
+        throw new NbdError('tlsOptions cannot be used', { code: 'EINVAL', cause });
+      }
     }
     this.#offer = {
       style: options.style ?? 'newstyle',

@@ -43,6 +43,11 @@ function nodeOptions(options: NbdServerTlsOptions): TlsOptions {
   return result;
 }
 
+/** Throws what Node says about a certificate or key that cannot be used, before a client has to find out. */
+export function checkTlsOptions(options: NbdServerTlsOptions): void {
+  createServer(nodeOptions(options));
+}
+
 /**
  * Performs the TLS handshake on `stream`, whose listeners must have been taken off. Calls back once: with the stream
  * to go on with, or with what went wrong; then the stream is to be destroyed.

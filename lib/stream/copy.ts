@@ -84,7 +84,7 @@ export async function copy(
 ): Promise<CopyResult> {
   const from = isEnd<CopySource>(source) ? source : exportSource(source);
   const to = isEnd<CopyDestination>(destination) ? destination : exportDestination(destination);
-  if (!isEnd(destination)) checkWritable(destination as Connections);
+  if (!isEnd(destination)) checkWritable(destination);
   if (from.size > to.size) {
     throw new NbdStrictError(`copy: the destination has ${to.size} bytes, fewer than the source's ${from.size}`, {
       code: 'ENOSPC',

@@ -48,7 +48,7 @@ export function createReadStream(connection: NbdConnection, options: ReadStreamO
       abort.abort(error ?? new Error('the stream was destroyed'));
       callback(error);
     },
-  } as Parameters<typeof Readable.from>[1]);
+  });
 }
 
 /** Reads begin as pieces are taken; what is given out comes in order. */
@@ -88,16 +88,13 @@ async function* pieces(
   const runs = useExtents
     ? extents(connection, { offset: start, length: end - start, signal })
     : [{ offset: start, length: end - start, flags: 0n }];
-  let zeroes: Buffer | null = null;
   for await (const { offset, length, flags } of runs) {
     const isZero = (flags & BigInt(STATE_ZERO)) !== 0n;
     for (let done = 0n; done < length; done += BigInt(requestSize)) {
       const count = Number(length - done < BigInt(requestSize) ? length - done : BigInt(requestSize));
       if (isZero) {
         // A consumer may change its chunk, so that each gets its own.
-        zeroes = Buffer.alloc(count);
-        const chunk = zeroes;
-        yield () => Promise.resolve(chunk);
+        yield () => Promise.resolve(Buffer.alloc(count));
       } else {
         const at = offset + done;
         yield () => connection.pread(count, at, 0, signal);

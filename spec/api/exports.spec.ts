@@ -20,6 +20,8 @@ const PUBLIC: Readonly<Record<string, Names>> = {
   'nbd-sdk': {
     values: words(`
       Extents NbdConnection
+      blockHash compare copy createReadStream createWriteStream exportDestination exportSource extents hasAllocation
+      hash inRange isAllZero nullDestination prefetch
       NbdError NbdStrictError NbdCommandError NbdOptionError NbdProtocolError NbdConnectionError NbdStateError
       NbdQueueFullError
       TLS_DISABLE TLS_ALLOW TLS_REQUIRE
@@ -36,9 +38,12 @@ const PUBLIC: Readonly<Record<string, Names>> = {
       NAMESPACE_QEMU CONTEXT_QEMU_DIRTY_BITMAP CONTEXT_QEMU_ALLOCATION_DEPTH STATE_DIRTY
     `),
     types: words(`
-      BlockStatusEntries ByteCount ChunkCallback ChunkStatus CommandTrace CompletionCallback ConnectionState
-      ContextCallback Extent ExtentCallback ListCallback ListedExport NbdConnectionEvents NbdConnectionOptions
-      NbdErrorDetails NbdHandle NbdNegotiation NbdSecurity NbdTarget NbdTlsOptions OptionCallback PemInput ProtocolName TlsPsk
+      BlockStatusEntries ByteCount ChunkCallback ChunkStatus CommandTrace CompareOptions CompareResult
+      CompletionCallback ConnectionState Connections ContextCallback DebugCallback CopyDestination CopyOptions CopyProgress CopyResult
+      CopySource Extent ExtentCallback ExtentsOptions HashOptions ListCallback ListedExport NbdConnectionEvents
+      NbdConnectionOptions NbdErrorDetails NbdFacts NbdHandle NbdNegotiation NbdSecurity NbdTarget NbdTlsOptions
+      OptionCallback PemInput PrefetchOptions PrefetchResult ProtocolName RangeOptions ReadStreamOptions TlsPsk
+      WriteStreamOptions ZeroRun
     `),
   },
   'nbd-sdk/server': {

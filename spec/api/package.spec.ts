@@ -1,7 +1,7 @@
 // The package as others get it: what is in the repository's top folder, in the lock file, in the tarball, and that
 // every entry point can be imported, required and type-checked from the build.
 
-import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { copyFile, mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -14,6 +14,7 @@ const ROOT = join(dirname(fileURLToPath(import.meta.url)), '../..');
 
 interface Manifest {
   readonly name: string;
+  readonly version: string;
   readonly type: string;
   readonly engines: { readonly node: string };
   readonly exports: Readonly<Record<string, string | { readonly types: string; readonly default: string }>>;
@@ -25,10 +26,18 @@ interface Manifest {
   readonly peerDependencies?: object;
 }
 
+interface Locked {
+  readonly integrity?: string;
+  readonly resolved?: string;
+  readonly link?: boolean;
+  readonly optional?: boolean;
+  readonly os?: readonly string[];
+  readonly dependencies?: Readonly<Record<string, string>>;
+  readonly optionalDependencies?: Readonly<Record<string, string>>;
+}
+
 interface Lock {
-  readonly packages: Readonly<
-    Record<string, { readonly integrity?: string; readonly resolved?: string; readonly link?: boolean }>
-  >;
+  readonly packages: Readonly<Record<string, Locked>>;
 }
 
 const json = (path: string): unknown => JSON.parse(readFileSync(join(ROOT, path), 'utf8'));
@@ -44,6 +53,10 @@ const targets = [
 const entryPoints = Object.entries(manifest.exports)
   .filter(([, entry]) => typeof entry !== 'string')
   .map(([subpath]) => posix.join(manifest.name, subpath));
+
+/** Processes on a busy machine. */
+const TIMEOUT = 60_000;
+jest.setTimeout(TIMEOUT);
 
 describe('the top folder', () => {
   const MADE = new Set(['.git', 'node_modules', 'dist', 'coverage']);
@@ -71,12 +84,12 @@ describe('package.json', () => {
     expect(manifest).toMatchObject({ name: 'nbd-sdk', type: 'module', engines: { node: '>=20.19' } });
   });
 
-  it('has two dependencies, and none by another door', () => {
-    expect(Object.keys(manifest.dependencies).sort()).toEqual(['eventemitter3', 'p-queue']);
+  it('has few dependencies, and none by another door', () => {
+    expect(Object.keys(manifest.dependencies).sort()).toEqual(['cli-progress', 'eventemitter3', 'p-queue']);
     expect([manifest.optionalDependencies, manifest.peerDependencies]).toEqual([undefined, undefined]);
   });
 
-  it('uses both of them', () => {
+  it('uses all of them', () => {
     const imported = new Set<string>();
     for (const path of readdirSync(join(ROOT, 'lib'), { recursive: true, encoding: 'utf8' })) {
       if (!path.endsWith('.ts')) continue;
@@ -120,10 +133,26 @@ describe('package-lock.json', () => {
 
   it('pins every package by its contents and says nothing about where it was installed from', () => {
     expect(installed.length).toBeGreaterThan(100);
-    expect(
-      installed.filter(([, each]) => each.integrity?.startsWith('sha512-') !== true).map(([path]) => path),
-    ).toEqual([]);
+    const isPinned = ({ integrity }: Locked): boolean => integrity?.startsWith('sha512-') === true;
+    // What is for other platforms only cannot always be looked at where the file was made.
+    const isForeign = ({ optional, os }: Locked): boolean => optional === true && os !== undefined;
+    expect(installed.filter(([, each]) => !isPinned(each) && !isForeign(each)).map(([path]) => path)).toEqual([]);
     expect(installed.filter(([, each]) => each.resolved !== undefined || each.link === true)).toEqual([]);
+  });
+
+  it('is complete for every platform, without which npm ci refuses it', () => {
+    const isThere = (from: string, name: string): boolean => {
+      for (let at = from; ; at = at.slice(0, Math.max(at.lastIndexOf('/node_modules/'), 0))) {
+        if (posix.join(at, 'node_modules', name) in packages) return true;
+        if (at === '') return false;
+      }
+    };
+    const missing = Object.entries(packages).flatMap(([path, { dependencies, optionalDependencies }]) =>
+      Object.keys({ ...dependencies, ...optionalDependencies })
+        .filter((name) => !isThere(path, name))
+        .map((name) => `${name} of ${path}`),
+    );
+    expect(missing).toEqual([]);
   });
 
   it('has no path of a machine and no registry in it', () => {
@@ -146,21 +175,28 @@ describe('the build', () => {
     await symlink(join(ROOT, 'node_modules'), join(folder, 'node_modules'));
     const tsc = join(ROOT, 'node_modules/typescript/bin/tsc');
     const args = [tsc, '-p', join(ROOT, 'tsconfig.build.json'), '--outDir', join(folder, 'dist')];
-    const { code, stdout } = await runTool(process.execPath, args, { timeout: 60_000 });
+    const { code, stdout } = await runTool(process.execPath, args, { timeout: TIMEOUT });
     expect({ code, stdout }).toEqual({ code: 0, stdout: '' });
-  }, 60_000);
+  });
 
   afterAll(() => rm(folder, { recursive: true, force: true }));
 
   const node = (code: string, ...flags: string[]) =>
-    runTool(process.execPath, ['--no-warnings', ...flags, '-e', code], { cwd: folder, env: { FORCE_COLOR: '0' } });
+    runTool(process.execPath, ['--no-warnings', ...flags, '-e', code], {
+      cwd: folder,
+      env: { FORCE_COLOR: '0' },
+      timeout: TIMEOUT,
+    });
 
   it('makes every file that package.json names', () => {
     expect(targets.filter((path) => !existsSync(join(folder, path)))).toEqual([]);
   });
 
   it('packs the build and the four documents, and nothing else', async () => {
-    const { stdout } = await runTool('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], { cwd: folder });
+    const { stdout } = await runTool('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], {
+      cwd: folder,
+      timeout: TIMEOUT,
+    });
     const [packed] = JSON.parse(stdout) as [{ files: { path: string }[]; unpackedSize: number }];
     const files = packed.files.map(({ path }) => path);
     const documents = files.filter((path) => !path.startsWith('dist/'));
@@ -175,6 +211,15 @@ describe('the build', () => {
     });
     expect(built.sort()).toEqual(expected.sort());
     expect(packed.unpackedSize).toBeLessThan(1_500_000);
+  });
+
+  it.each(Object.entries(manifest.bin ?? {}))('runs as the command %s', async (_name, path) => {
+    expect((await readFile(join(folder, path), 'utf8')).split('\n', 1)).toEqual(['#!/usr/bin/env node']);
+    const { code, stdout, stderr } = await runTool(process.execPath, [join(folder, path), '--version'], {
+      timeout: TIMEOUT,
+    });
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    expect(stdout).toContain(`${manifest.name} ${manifest.version}\n`);
   });
 
   it('tells nothing about the machine that built it', async () => {
@@ -220,10 +265,10 @@ describe('the build', () => {
         ...['--skipLibCheck', 'false', '--lib', 'es2022'],
         ...targets.filter((path) => path.endsWith('.d.ts')).map((path) => join(folder, path)),
       ],
-      { cwd: folder, timeout: 60_000 },
+      { cwd: folder, timeout: TIMEOUT },
     );
     expect({ code, stdout: relativeTo(folder, stdout) }).toEqual({ code: 0, stdout: '' });
-  }, 60_000);
+  });
 });
 
 const relativeTo = (folder: string, text: string): string => text.replaceAll(`${relative(ROOT, folder)}/`, '');

@@ -105,7 +105,7 @@ describe.each(PHASES)('a server that falls silent %s', (_phase, script) => {
       /^connect to \/.*: the handshake did not end within 100 ms \(connectTimeout\)/,
     );
     expect(took).toBeGreaterThan(95);
-    expect(took).toBeLessThan(1000);
+    expect(took).toBeLessThan(5000);
     await peer.ended;
   });
 });
@@ -167,7 +167,7 @@ describe('abort of connect', () => {
 describe('connectTimeout', () => {
   it('is for the whole handshake, not for each byte of it', async () => {
     const server = await listenRaw();
-    const connecting = rejection(NbdConnection.connect(server.target, { connectTimeout: 150 }));
+    const connecting = rejection(NbdConnection.connect(server.target, { connectTimeout: 200 }));
     const peer = await server.accept();
     let sent = 0;
     const trickle = setInterval(() => peer.write(g.greeting().subarray(sent, ++sent)), 20);
@@ -175,7 +175,7 @@ describe('connectTimeout', () => {
     const error = await connecting;
     clearInterval(trickle);
     expect(error).toMatchObject({ code: 'ETIMEDOUT' });
-    expect(performance.now() - begun).toBeLessThan(400);
+    expect(performance.now() - begun).toBeLessThan(5000);
     expect(sent).toBeGreaterThan(1);
     expect(sent).toBeLessThan(18);
   });

@@ -23,6 +23,7 @@ import {
 } from '../../lib/testing/index.js';
 import { rejection } from '../support/caught.js';
 import { type Certificates, makeCertificates } from '../support/certificates.js';
+import { ONLY_STARTTLS, plaintextOf, STARTTLS_AND_ABORT } from '../support/recording-proxy.js';
 import { describeWith } from '../support/tools.js';
 
 const [ABORT, STARTTLS, GO, SR, SETMETA] = [2, 5, 7, 8, 10];
@@ -73,29 +74,6 @@ async function attempt(tlsMode: number, script: PeerScript, options: NbdConnecti
   return { error, negotiated, peer: server.connection, milliseconds };
 }
 
-/** What of the client's bytes is no TLS record. */
-function plaintext(raw: Buffer): Buffer {
-  const parts: Buffer[] = [];
-  let at = 0;
-  while (at < raw.length) {
-    const isRecord = raw[at] !== undefined && raw[at]! >= 20 && raw[at]! <= 23 && raw[at + 1] === 3;
-    const length = isRecord ? 5 + raw.readUInt16BE(at + 3) : 1;
-    if (!isRecord) parts.push(raw.subarray(at, at + 1));
-    at += length;
-  }
-  return Buffer.concat(parts);
-}
-
-const option = (number: number): Buffer => {
-  const bytes = Buffer.alloc(16);
-  bytes.write('IHAVEOPT');
-  bytes.writeUInt32BE(number, 8);
-  return bytes;
-};
-const CLIENT_FLAGS = Buffer.from([0, 0, 0, 3]);
-const ONLY_STARTTLS = Buffer.concat([CLIENT_FLAGS, option(STARTTLS)]);
-const STARTTLS_AND_ABORT = Buffer.concat([ONLY_STARTTLS, option(ABORT)]);
-
 describeWith(['openssl'], 'STARTTLS', () => {
   beforeAll(async () => {
     certificates = await makeCertificates();
@@ -109,7 +87,7 @@ describeWith(['openssl'], 'STARTTLS', () => {
     expect(negotiated).toBe(true);
     expect(peer.violations).toEqual([]);
     expect(peer.options.map(({ tls: inside }) => inside)).toEqual([false, ...peer.options.slice(1).map(() => true)]);
-    expect(plaintext(peer.raw)).toEqual(ONLY_STARTTLS);
+    expect(plaintextOf(peer.raw)).toEqual(ONLY_STARTTLS);
   });
 
   it('C03: an acknowledgement with data breaks the protocol', async () => {
@@ -167,7 +145,7 @@ describeWith(['openssl'], 'STARTTLS', () => {
     });
     expect(error).toMatchObject({ name: 'NbdConnectionError', code: 'EPROTO' });
     expect((error as Error).message).toMatch(/TLS: the handshake failed/);
-    expect(plaintext(peer.raw)).toEqual(ONLY_STARTTLS);
+    expect(plaintextOf(peer.raw)).toEqual(ONLY_STARTTLS);
   });
 
   it.each([TLS_ALLOW, TLS_REQUIRE])('C10: a stalled handshake is inside connectTimeout (%#)', async (mode) => {
@@ -179,7 +157,7 @@ describeWith(['openssl'], 'STARTTLS', () => {
     expect(error).toMatchObject({ name: 'NbdConnectionError', code: 'ETIMEDOUT' });
     expect(milliseconds).toBeGreaterThanOrEqual(240);
     expect(milliseconds).toBeLessThan(1000);
-    expect(plaintext(peer.raw)).toEqual(ONLY_STARTTLS);
+    expect(plaintextOf(peer.raw)).toEqual(ONLY_STARTTLS);
   });
 
   it('C10: a stalled handshake can be aborted', async () => {
@@ -212,7 +190,7 @@ describeWith(['openssl'], 'STARTTLS', () => {
       on: [on(STARTTLS, [reply(STARTTLS, ACK), recv(16), ...further, stall()])],
     });
     expect(error).toMatchObject({ name: 'NbdConnectionError', code: 'EPROTO' });
-    expect(plaintext(peer.raw)).toEqual(ONLY_STARTTLS);
+    expect(plaintextOf(peer.raw)).toEqual(ONLY_STARTTLS);
   });
 
   it.each([TLS_ALLOW, TLS_REQUIRE])('C12: bytes behind the acknowledgement do not survive it (%#)', async (mode) => {
@@ -240,6 +218,7 @@ describeWith(['openssl'], 'STARTTLS', () => {
     expect(await connection.optStarttls()).toBe(true);
     expect(connection.getTlsNegotiated()).toBe(true);
     expect(await rejection(connection.optStarttls())).toMatchObject({ code: 'EINVAL' });
+    expect(await connection.optStructuredReply()).toBe(true);
     await connection.optGo();
     await connection.pread(512, 0);
     await connection.shutdown();
@@ -260,7 +239,7 @@ describeWith(['openssl'], 'STARTTLS', () => {
     expect(await rejection(second.optStarttls())).toMatchObject({ name: 'NbdConnectionError', code: 'EACCES' });
     expect(second.connectionState()).toBe('dead');
     await stranger.idle();
-    expect(plaintext(stranger.connection.raw).includes('IHAVEOPT\0\0\0\x07')).toBe(false);
+    expect(plaintextOf(stranger.connection.raw).includes('IHAVEOPT\0\0\0\x07')).toBe(false);
   });
 
   it('C16: NBD_REP_ERR_TLS_REQD inside TLS is refused as it stands', async () => {

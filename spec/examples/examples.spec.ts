@@ -1,6 +1,6 @@
 // Every example: short, importing the package by its name, correct to the type checker, and run as a user runs it.
 
-import { describe, expect, it } from '@jest/globals';
+import { describe, expect, it, jest } from '@jest/globals';
 import { readdirSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -19,6 +19,10 @@ import { ROOT, typeCheck } from '../support/type-check.js';
 
 const MAX_LINES = 60;
 
+/** Processes on a busy machine. */
+const TIMEOUT = 60_000;
+jest.setTimeout(TIMEOUT);
+
 const files = readdirSync(join(ROOT, 'examples'), { recursive: true, encoding: 'utf8' })
   .filter((path) => path.endsWith('.ts'))
   .map((path) => ({ path: `examples/${path}`, text: readFileSync(join(ROOT, 'examples', path), 'utf8') }));
@@ -28,6 +32,7 @@ function run(name: string, ...args: readonly string[]): Promise<ToolResult> {
   return runTool(process.execPath, ['--import', 'tsx', `examples/${name}.ts`, ...args], {
     cwd: ROOT,
     env: { FORCE_COLOR: '0' },
+    timeout: TIMEOUT,
   });
 }
 

@@ -105,6 +105,16 @@ async function main(options: BenchOptions): Promise<void> {
   }
 }
 
-const options = readOptions(process.argv.slice(2));
+function readCommandLine(): BenchOptions | undefined {
+  try {
+    return readOptions(process.argv.slice(2));
+  } catch (error) {
+    process.stderr.write(`${(error as Error).message}\n`);
+    process.exitCode = 2;
+    return undefined;
+  }
+}
+
+const options = readCommandLine();
 if (options?.list === true) process.stdout.write([...ROWS.map((row) => row.id), ...CHECK_NAMES].join('\n') + '\n');
 else if (options !== undefined) await main(options);

@@ -36,6 +36,7 @@ export interface HandshakeCase {
 
 export const REQUEST: HandshakeRequest = {
   exportName: '',
+  maskExportName: false,
   tls: 0,
   handshakeFlags: 3,
   structuredReplies: true,

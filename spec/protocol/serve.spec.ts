@@ -587,6 +587,17 @@ describe('serve', () => {
     expect(talk.state).toBe('open');
   });
 
+  it('takes an option of 60 kB, piece by piece', () => {
+    const talk = new Conversation();
+    talk.push(cat(hello(), STRUCTURED));
+    talk.take();
+    const queries = [...Array.from({ length: 15 }, (_, i) => `x-${i}:${'q'.repeat(4000)}`), 'x-a:two'];
+    talk.push(option(OPT.SET_META, metaRequest('', ...queries)));
+    expect(talk.take()).toBe(
+      cat(reply(OPT.SET_META, g.META, g.metaContext(1, 'x-a:two')), ack(OPT.SET_META)).toString('hex'),
+    );
+  });
+
   it('V09 forgets under TLS what was agreed on before', () => {
     const talk = new Conversation({ tls: 'on' });
     talk.push(cat(hello(), STRUCTURED, EXTENDED, option(OPT.SET_META, metaRequest('a', 'base:allocation'))));

@@ -1,12 +1,15 @@
 // The README holds: its programs are correct and do what they say, and its tables say what the code says.
 
-import { describe, expect, it } from '@jest/globals';
+import { describe, expect, it, jest } from '@jest/globals';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { ROOT } from '../support/type-check.js';
 import { checkTypes, findBlocks, runBlocks } from './blocks.js';
 import * as tables from './tables.js';
+
+// A compiler and a process, on a machine that may be busy.
+jest.setTimeout(60_000);
 
 const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
 

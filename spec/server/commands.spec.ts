@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { ExtentMap, MemoryBackend, type NbdBackend, type NbdExportOptions } from '../../lib/server/index.js';
 import * as g from '../support/golden.js';
-import { newServer, RawClient, type HandshakeOptions, type SendOptions } from './raw-client.js';
+import { type HandshakeOptions, newServer, RawClient, type SendOptions, settled } from './raw-client.js';
 
 const { CMD, cat, content, u32, u64 } = g;
 const SIZE = 1 << 20;
@@ -534,13 +534,11 @@ describe('several requests at once', () => {
     };
     return { backend, waiting, most: () => most };
   }
-  const turn = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5));
-
   it('are answered in the order in which they are done', async () => {
     const { backend, waiting } = gated();
     const client = await open(backend);
     for (const offset of [1, 2, 3]) client.send(CMD.READ, { cookie: offset, offset, count: 1 });
-    await turn();
+    await settled();
     for (const offset of [3, 1, 2]) {
       waiting.get(offset)!();
       expect(await client.simple()).toEqual({ error: 0, cookie: offset });
@@ -554,7 +552,7 @@ describe('several requests at once', () => {
     const client = await RawClient.of(server).handshake();
     for (let offset = 0; offset < 20; offset += 1) client.send(CMD.READ, { offset, count: 1 });
     for (let done = 0; done < 20; done += 1) {
-      await turn();
+      await settled();
       expect(waiting.size).toBe(Math.min(4, 20 - done));
       [...waiting.values()][0]!();
       await client.simple();
@@ -575,16 +573,16 @@ describe('several requests at once', () => {
     ] as const) {
       client.send(CMD.READ, { offset, count });
     }
-    await turn();
+    await settled();
     expect([...waiting.keys()]).toEqual([0, 1]);
     waiting.get(0)!();
-    await turn();
+    await settled();
     expect([...waiting.keys()]).toEqual([1, 2]);
     waiting.get(1)!();
-    await turn();
+    await settled();
     expect([...waiting.keys()]).toEqual([2]);
     waiting.get(2)!();
-    await turn();
+    await settled();
     expect([...waiting.keys()]).toEqual([3]);
     waiting.get(3)!();
     await client.take(4 * 16 + 600 + 400 + 1 + 5000);
@@ -600,7 +598,7 @@ describe('several requests at once', () => {
       client.request(CMD.READ, { offset: 3, count: 1 }),
       'and nonsense',
     );
-    await turn();
+    await settled();
     expect([...waiting.keys()]).toEqual([1, 2]);
     for (const go of waiting.values()) go();
     expect((await client.rest()).length).toBe(34);
@@ -611,7 +609,7 @@ describe('several requests at once', () => {
     const client = await open(backend);
     client.send(CMD.READ, { offset: 1, count: 1 });
     client.stream.end();
-    await turn();
+    await settled();
     waiting.get(1)!();
     expect((await client.rest()).length).toBe(17);
   });

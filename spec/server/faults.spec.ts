@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { type Fault, type FaultedRequest, FaultPlan, MemoryBackend, type NbdServer } from '../../lib/server/index.js';
 import * as g from '../support/golden.js';
-import { type HandshakeOptions, newServer, RawClient, sleep } from './raw-client.js';
+import { type HandshakeOptions, newServer, RawClient, settled, until } from './raw-client.js';
 
 const { CMD } = g;
 const SIZE = 1 << 20;
@@ -119,7 +119,7 @@ describe('faults of a server', () => {
     server.faults.push({ cut: 'reset' });
     client.send(CMD.FLUSH);
     await client.ended;
-    await sleep(10);
+    await until(() => codes.length > 0, 'the reset has come');
     expect(codes).toEqual(['ECONNRESET']);
   });
 
@@ -134,9 +134,8 @@ describe('faults of a server', () => {
     client.send(CMD.WRITE, { payload: Buffer.alloc(SIZE) });
     await client.ended;
     client.stream.end();
-    await sleep(20);
+    await until(() => server.statistics.openConnections === 0, 'the server has let go');
     expect(codes).toEqual([]);
-    expect(server.statistics.openConnections).toBe(0);
   });
 
   it('a limit on bytes cuts exactly there, in either phase', async () => {
@@ -169,7 +168,7 @@ describe('faults of a server', () => {
     const client = await RawClient.of(server).handshake();
     client.send(CMD.FLUSH);
     await client.take(10);
-    await sleep(20);
+    await settled();
     expect(client.buffered).toBe(0);
     expect(server.statistics).toMatchObject({ openConnections: 1, bytesSent: 18 + 32 + 20 + 10 });
     expect(await (await RawClient.of(server).handshake()).ask(CMD.FLUSH)).toBe(0);

@@ -27,13 +27,19 @@ export function newServer(options: NbdServerOptions): NbdServer {
 export const sleep = (milliseconds: number): Promise<void> =>
   new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-/** Waits, two seconds at the most. */
-export async function until(isSo: () => boolean, what: string): Promise<void> {
-  for (let i = 0; i < 400; i += 1) {
+/** Waits, ten seconds at the most: on a busy machine everything takes longer. */
+export async function until(isSo: () => boolean, what: string, timeout = 10_000): Promise<void> {
+  const began = Date.now();
+  while (Date.now() - began < timeout) {
     if (isSo()) return;
     await sleep(5);
   }
   throw new Error(`waited in vain until ${what}`);
+}
+
+/** Long enough for everything in memory to have happened, however slow the machine is. */
+export async function settled(): Promise<void> {
+  for (let turn = 0; turn < 100; turn += 1) await new Promise((resolve) => setImmediate(resolve));
 }
 
 export interface HandshakeOptions {

@@ -141,6 +141,7 @@ describe('NbdServer', () => {
     ['a fraction', () => new NbdServer({ exports: { '': { size: 0.5, read: () => undefined } } })],
     ['a name that is too long', () => new NbdServer({ exports: { ['x'.repeat(4097)]: new MemoryBackend(1) } })],
     ['TLS without a certificate', () => new NbdServer({ tls: 'require' })],
+    ['a certificate that is none', () => new NbdServer({ tls: 'on', tlsOptions: { cert: 'x', key: 'y' } })],
   ])('refuses %s', (_name, make) => {
     expect(make).toThrow(expect.objectContaining({ name: 'NbdError', code: 'EINVAL' }));
   });

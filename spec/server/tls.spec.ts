@@ -120,7 +120,7 @@ describeWith(['openssl'], 'TLS of the embedded server', () => {
   it('does not wait for ever for a client that starts TLS and says nothing', async () => {
     const codes: unknown[] = [];
     const server = secure({
-      handshakeTimeout: 60,
+      handshakeTimeout: 500,
       onConnectionError: (error) => codes.push((error as NodeJS.ErrnoException).code),
     });
     await server.listenTcp();

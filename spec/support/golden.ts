@@ -140,9 +140,15 @@ export const statusChunk = (
 ): Buffer =>
   chunk(flags, STATUS, cookie, cat(u32(context), ...extents.map(([length, bits]) => cat(u32(length), u32(bits)))));
 
+// They repeat after 64 KiB.
+const PATTERN = Buffer.from(Array.from({ length: 1 << 16 }, (_, i) => (7 * i + (i >> 8)) & 255));
+
 /** The bytes of the export that raw servers here pretend to have: no two near places look alike. */
 export function content(offset: number, length: number): Buffer {
   const bytes = Buffer.allocUnsafe(length);
-  for (let i = 0; i < length; i++) bytes[i] = (7 * (offset + i) + ((offset + i) >> 8)) & 255;
+  for (let at = 0; at < length;) {
+    const from = (offset + at) % PATTERN.length;
+    at += PATTERN.copy(bytes, at, from, Math.min(PATTERN.length, from + length - at));
+  }
   return bytes;
 }

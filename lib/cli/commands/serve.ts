@@ -90,9 +90,10 @@ export const serve: Command = {
     if (handedOver > 0) await listenOnHandedOver(server, handedOver, context);
     else await listen(server, args);
     if (handedOver === 0) for (const [name] of backends) await context.out(`${server.uri(name)}\n`);
-    await new Promise<void>((resolve) => context.signal.addEventListener('abort', () => resolve()));
     // A server is ended by a signal, and that is no failure.
-    throw context.signal.reason;
+    await new Promise<void>((resolve) => {
+      context.signal.addEventListener('abort', () => resolve());
+    });
   },
 };
 

@@ -1,8 +1,6 @@
 // `nbd shell`: nbdsh's role, a JavaScript prompt with the connection `h` and everything that the package exports.
 
-import { type Context } from 'node:vm';
-import { PassThrough, Writable } from 'node:stream';
-import { type REPLServer, start } from 'node:repl';
+import { start } from 'node:repl';
 import * as sdk from '../../index.js';
 import { type Operand, type ParsedArguments } from '../arguments.js';
 import { type Command, type CommandContext, UsageError } from '../command.js';
@@ -58,40 +56,23 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
     throw new UsageError('you cannot use -n and connect to a server');
   }
   const codes = args.options.filter(({ name }) => name === 'command').map(({ value }) => value ?? '');
-  if (codes.length > 0) await runCodes(codes, globals, context);
+  if (codes.length > 0) await runCodes(codes, globals);
   else await prompt(globals, context);
 }
 
-/** What the REPL's own evaluator gives: await at the top, and variables that last. */
-async function runCodes(
-  codes: readonly string[],
-  globals: Record<string, unknown>,
-  context: CommandContext,
-): Promise<void> {
-  const nowhere = new Writable({ write: (_chunk, _encoding, callback) => callback() });
-  const server = start({ prompt: '', input: new PassThrough(), output: nowhere, terminal: false });
-  Object.assign(server.context, globals);
-  // The output of the code itself goes where it always goes.
-  server.context['console'] = console;
-  context.onEnd(() => server.close());
-  for (const code of codes) {
-    const text = code === '-' ? await standardInput() : code;
-    try {
-      await evaluate(server, text);
-    } catch (cause) {
-      const message = cause instanceof Error ? cause.message : String(cause);
-      throw new CliError(`command line script failed: ${message}`, { cause });
-    }
-  }
-}
+const AsyncFunction = (async () => Promise.resolve()).constructor as new (
+  ...parts: string[]
+) => (...values: unknown[]) => Promise<unknown>;
 
-function evaluate(server: REPLServer, code: string): Promise<unknown> {
-  return new Promise((resolve, reject) => {
-    server.eval(`${code}\n`, server.context as Context, 'nbd', (error: Error | null, result: unknown) => {
-      if (error === null) resolve(result);
-      else reject(error.name === 'SyntaxError' && 'err' in error ? (error.err as Error) : error);
-    });
-  });
+/** All of it is the body of one async function: await works, and variables last from one -c to the next. */
+async function runCodes(codes: readonly string[], globals: Record<string, unknown>): Promise<void> {
+  const texts = await Promise.all(codes.map(async (code) => (code === '-' ? standardInput() : code)));
+  try {
+    await new AsyncFunction(...Object.keys(globals), `'use strict';${texts.join('\n;')}\n`)(...Object.values(globals));
+  } catch (cause) {
+    const message = cause instanceof Error ? cause.message : String(cause);
+    throw new CliError(`command line script failed: ${message}`, { cause });
+  }
 }
 
 async function standardInput(): Promise<string> {

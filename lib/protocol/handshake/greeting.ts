@@ -58,8 +58,8 @@ function* oldstyle(session: HandshakeSession): Handshake<void> {
   if (exportName !== '') {
     // An oldstyle server has one export without a name; taking it for the named one would read another disk.
     throw new NbdConnectionError(
-      `the server speaks the oldstyle handshake and cannot choose export ${JSON.stringify(exportName)}`,
-      { code: 'ENOTSUP', exportName },
+      `the server speaks the oldstyle handshake and cannot choose export ${JSON.stringify(session.shownName)}`,
+      { code: 'ENOTSUP', exportName: session.shownName },
     );
   }
   session.info = {

@@ -75,15 +75,18 @@ function* readRefusal(
   length: number,
 ): Handshake<NbdOptionError> {
   if (length > c.MAX_STRING) throw violation(option, `an error text of ${length} bytes`);
-  const text = printable(length === 0 ? new Uint8Array(0) : yield length, c.MAX_STRING);
+  const said = printable(length === 0 ? new Uint8Array(0) : yield length, c.MAX_STRING);
   const { code, meaning } = REFUSALS[type] ?? { code: 'EINVAL', meaning: 'the server refused it' };
+  const { shownName } = session;
   const { exportName, tls } = session.request;
-  const about = WITH_EXPORT.has(option) ? ` for export ${JSON.stringify(exportName)}` : '';
+  // A server may repeat the name in its own words.
+  const text = shownName === exportName ? said : said.replaceAll(exportName, shownName);
+  const about = WITH_EXPORT.has(option) ? ` for export ${JSON.stringify(shownName)}` : '';
   const wayOut = type === c.NBD_REP_ERR_TLS_REQD && tls === 0 ? '; use an nbds:// URI or setTls(TLS_REQUIRE)' : '';
-  const said = text === '' ? '' : `: "${text}"`;
-  const error = new NbdOptionError(`${optionName(option)}${about}: ${meaning} (${replyName(type)})${said}${wayOut}`, {
+  const quoted = text === '' ? '' : `: "${text}"`;
+  const error = new NbdOptionError(`${optionName(option)}${about}: ${meaning} (${replyName(type)})${quoted}${wayOut}`, {
     code,
-    exportName,
+    exportName: shownName,
     ...(text === '' ? {} : { serverMessage: text }),
   });
   refusalTypes.set(error, type);

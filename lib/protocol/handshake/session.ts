@@ -5,6 +5,8 @@ import { type ExportInfo, type Negotiated, type ProtocolName } from '../export-i
 /** What the user asked for; setters change it until the export is open. */
 export interface HandshakeRequest {
   exportName: string;
+  /** Messages and errors are not to show the name. */
+  maskExportName: boolean;
   /** TLS_DISABLE, TLS_ALLOW or TLS_REQUIRE. */
   tls: number;
   /** HANDSHAKE_FLAG_* bits that may be answered. */
@@ -34,6 +36,12 @@ export class HandshakeSession {
 
   get isFixedNewstyle(): boolean {
     return this.protocol === 'newstyle-fixed';
+  }
+
+  /** The export name as messages may show it. */
+  get shownName(): string {
+    const { exportName, maskExportName } = this.request;
+    return maskExportName && exportName !== '' ? '***' : exportName;
   }
 
   /** What was learnt of an export no longer holds. */

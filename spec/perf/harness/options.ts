@@ -39,7 +39,7 @@ const USAGE = `npm run bench -- [flags]
   --seconds S         of each measurement (1; quick 0.25)
   --no-checks         rows only
   --no-initialize     reads do not clear their buffers, in ours and in libnbd
-  --priority N        nice value of everything that is started (0); below 0 needs root
+  --priority=N        nice value of everything that is started (0); below 0 needs root
   --markdown          print the tables as Markdown
   --json FILE         where the figures go (default: the temporary folder)
 `;

@@ -14,7 +14,7 @@ export type Peer = (row: Row, uri: string) => CommandLine;
 /** After so many operations a Node program's code is compiled. */
 function warmOperations({ op, size }: Row): number {
   if (op === 'blockStatus') return 0;
-  return size < 65536 ? 15_000 : 200;
+  return size < 65536 ? 15_000 : size < 262_144 ? 3000 : 500;
 }
 
 /** The arguments that all measured programs take. */

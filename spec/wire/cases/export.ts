@@ -258,6 +258,7 @@ export const EXPORTS: readonly WireCase[] = [
   },
   {
     id: 'E35',
+    ends: true,
     what: 'extended headers granted, then GO unsupported',
     script: { ...EXT, ...go(REP(GO, R.UNSUP)) },
     expected: [D, D_ABORT],
@@ -393,6 +394,24 @@ export const CONTEXTS: readonly WireCase[] = [
     client: { optMode: true },
     user: 'lmeta, go, R',
     expected: [E],
+  },
+  {
+    id: 'M14',
+    what: 'opt mode: GO asks for the contexts',
+    script: {},
+    client: { optMode: true, metaContexts: ['base:allocation'] },
+    user: 'go, canmeta, bs 65536 0, R',
+    expected: [OK],
+    check: (ops) => same(ops[2]?.value, true),
+  },
+  {
+    id: 'M15',
+    what: 'opt mode: INFO asks for the contexts',
+    script: {},
+    client: { optMode: true, metaContexts: ['base:allocation'] },
+    user: 'info, canmeta, go, R',
+    expected: [OK],
+    check: (ops) => same(ops[2]?.value, true),
   },
   {
     id: 'M13',

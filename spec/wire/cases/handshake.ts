@@ -85,6 +85,7 @@ export const GREETING: readonly WireCase[] = [
   { id: 'A15', what: 'oldstyle with global flags', script: { greet: [OLD(2 ** 20, 3), stall()] }, expected: [D] },
   {
     id: 'A16',
+    ends: true,
     what: 'oldstyle, but the user wants an export by name',
     script: { ...NO_SR, greet: OLD() },
     client: { exportName: 'other' },
@@ -109,7 +110,13 @@ export const GREETING: readonly WireCase[] = [
     timeout: 400,
   },
   { id: 'A25', what: 'FIN after the client flags', script: { greet: [H(), recv(4), close()] }, expected: [D] },
-  { id: 'A26', what: 'half-close after the greeting', script: { greet: [H(), { do: 'fin' }, stall()] }, expected: [D] },
+  {
+    id: 'A26',
+    ends: true,
+    what: 'half-close after the greeting',
+    script: { greet: [H(), { do: 'fin' }, stall()] },
+    expected: [D],
+  },
 ];
 
 const GO = OPT.GO;

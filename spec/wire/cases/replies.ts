@@ -103,6 +103,7 @@ export const SIMPLE_REPLIES: readonly WireCase[] = [
   },
   {
     id: 'T11',
+    ends: true,
     what: 'an error followed by the payload all the same',
     script: simple(({ cookie, data }) => SIMPLE(5, cookie, data)),
     late: true,
@@ -168,7 +169,7 @@ export const SIMPLE_REPLIES: readonly WireCase[] = [
     late: true,
     expected: [D],
   },
-  { id: 'T22', what: 'FIN with a read in flight', script: simple([fin(), stall()]), expected: [D] },
+  { id: 'T22', ends: true, what: 'FIN with a read in flight', script: simple([fin(), stall()]), expected: [D] },
   {
     id: 'T23',
     what: 'cookie byte-swapped',

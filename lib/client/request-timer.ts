@@ -1,0 +1,61 @@
+// requestTimeout: one coarse timer for all commands of a connection, none per command.
+
+import { NbdConnectionError } from '../errors.js';
+import { callDetails, type Command, describeCall } from '../protocol/command.js';
+import { NBD_CMD_DISC } from '../protocol/constants.js';
+
+/** How many sweeps a timeout has: a command times out at most an eighth late. */
+const SWEEPS = 8;
+
+export class RequestTimer {
+  readonly #timeout: number;
+  readonly #inFlight: ReadonlyMap<number, Command>;
+  readonly #onTimeout: (error: NbdConnectionError) => void;
+  #timer: NodeJS.Timeout | null = null;
+  #sweep = 0;
+
+  /** `timeout` in milliseconds; 0 for none. */
+  constructor(timeout: number, inFlight: ReadonlyMap<number, Command>, onTimeout: (error: NbdConnectionError) => void) {
+    this.#timeout = timeout;
+    this.#inFlight = inFlight;
+    this.#onTimeout = onTimeout;
+  }
+
+  /** The command was issued, or some of its reply has come. */
+  touch(command: Command): void {
+    command.sweep = this.#sweep;
+  }
+
+  start(): void {
+    if (this.#timeout === 0 || this.#timer !== null) return;
+    this.#timer = setInterval(
+      () => {
+        this.#check();
+      },
+      Math.max(1, Math.ceil(this.#timeout / SWEEPS)),
+    );
+    this.#timer.unref();
+  }
+
+  stop(): void {
+    if (this.#timer === null) return;
+    clearInterval(this.#timer);
+    this.#timer = null;
+  }
+
+  #check(): void {
+    this.#sweep++;
+    for (const command of this.#inFlight.values()) {
+      if (command.spec.type === NBD_CMD_DISC || this.#sweep - command.sweep <= SWEEPS) continue;
+      const { spec, count, offset } = command;
+      this.#onTimeout(
+        new NbdConnectionError(
+          `${describeCall(spec, count, offset)}: no reply within ${this.#timeout} ms (requestTimeout); ` +
+            'NBD cannot cancel a command, so the connection is given up',
+          { code: 'ETIMEDOUT', cookie: BigInt(command.cookie), sent: true, ...callDetails(spec, count, offset) },
+        ),
+      );
+      return;
+    }
+  }
+}

@@ -1,0 +1,4 @@
+// The package's own name and version; a spec holds them against package.json.
+
+export const PACKAGE_NAME = 'nbd-sdk';
+export const VERSION = '0.1.0';

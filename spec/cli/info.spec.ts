@@ -1,0 +1,199 @@
+import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describeWith, runTool, startNbdkit, startNbdServer, startQemuNbd } from '../support/real-servers.js';
+import { nbd, out } from './support.js';
+
+/**
+ * Our output, which is that of libnbd 1.22, as nbdinfo of libnbd 1.14 (Debian 12) prints it: without
+ * `can_block_status_payload`, without `extended`, and without a human size behind block sizes.
+ */
+const ESC = '\u001b';
+const COLOURED_FLAG = new RegExp(`${ESC}\\[22;31m\\tcan_block_status_payload: .*\\n${ESC}\\[0m`, 'g');
+const BLOCK_SIZE = new RegExp(`^((?:${ESC}\\[0m)?\\tblock_size_\\w+: \\d+) \\(.*\\)$`, 'gm');
+
+const as114 = (text: string): string =>
+  text
+    .replace(/^\tcan_block_status_payload: .*\n/gm, '')
+    .replace(/^\t"can_block_status_payload": .*\n/gm, '')
+    .replace(COLOURED_FLAG, '')
+    .replace(/^"extended": .*\n/gm, '')
+    .replace(BLOCK_SIZE, '$1');
+
+/** Whether this nbdinfo is new enough to print what we print. */
+async function reference(words: readonly string[]): Promise<{ text: string; adapt: (text: string) => string }> {
+  const { stdout, code } = await runTool('nbdinfo', words);
+  expect(code).toBe(0);
+  const { stdout: version } = await runTool('nbdinfo', ['--version']);
+  const minor = Number(/libnbd 1\.(\d+)/.exec(version)?.[1] ?? 0);
+  return { text: stdout, adapt: minor >= 18 ? (text) => text : as114 };
+}
+
+async function expectSame(words: readonly string[]): Promise<void> {
+  const { text, adapt } = await reference(words);
+  expect(adapt(await out(['info', ...words]))).toBe(text);
+}
+
+describeWith(['nbdkit', 'nbdinfo'], 'nbd info, byte for byte as nbdinfo', () => {
+  const servers: [title: string, options: Parameters<typeof startNbdkit>[0]][] = [
+    ['a plain export', {}],
+    ['an empty export', { args: ['0'] }],
+    ['an odd size', { args: ['1537'] }],
+    ['a read-only export', { options: ['-r'] }],
+    ['oldstyle', { options: ['-o'] }],
+    ['without structured replies', { options: ['--no-sr'] }],
+    ['plain newstyle', { options: ['--mask-handshake=0'] }],
+    [
+      'block sizes',
+      {
+        filters: ['blocksize-policy'],
+        args: ['1M', 'blocksize-minimum=4096', 'blocksize-preferred=64K', 'blocksize-maximum=1M'],
+      },
+    ],
+    ['no zero, no cache', { filters: ['nozero', 'nocache'], args: ['1M', 'cachemode=none'] }],
+    ['multi-conn off', { filters: ['multi-conn'], args: ['1M', 'multi-conn-mode=disable'] }],
+    ['a partition table', { plugin: 'data', args: ['data=0x55*510 0x55 0xaa', 'size=1M'] }],
+    ['text as content', { plugin: 'data', args: ['data="#!/bin/sh" 0x0a "echo hello" 0x0a'] }],
+    ['reads that fail', { filters: ['error'], args: ['1M', 'error-pread=EIO', 'error-pread-rate=100%'] }],
+    ['7 exabytes', { plugin: 'null', args: ['7E'] }],
+  ];
+  it.each(servers)('%s', async (_title, options) => {
+    await using server = await startNbdkit(options);
+    await Promise.all([
+      expectSame([server.uri()]),
+      expectSame(['--json', server.uri()]),
+      expectSame([server.uri(), '--no-content', '--colour']),
+    ]);
+    expect(await out(['info', '--size', server.uri()])).toMatch(/^\d+\n$/);
+  });
+
+  it('over TCP, with a name, a list, and options after operands', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'nbd-info-spec-'));
+    await writeFile(join(folder, 'a b'), '');
+    await writeFile(join(folder, 'ü"\\x'), 'hello');
+    await truncate(join(folder, 'a b'), 1 << 20);
+    await using server = await startNbdkit({ plugin: 'file', args: [`dir=${folder}`], transport: 'tcp' });
+    await expectSame([server.uri('a b')]);
+    await expectSame([server.uri('a b'), '--list']);
+    await expectSame(['-L', '--json', server.uri()]);
+    await expectSame(['--list', '--content', server.uri('ü"\\x')]);
+    expect(await out(['list', '--json', server.uri()])).toBe(await out(['info', '-L', '--json', server.uri()]));
+    await rm(folder, { recursive: true });
+  });
+
+  it('prints what libnbd 1.22 added', async () => {
+    await using server = await startNbdkit({
+      filters: ['blocksize-policy'],
+      args: ['1M', 'blocksize-minimum=512', 'blocksize-preferred=4K', 'blocksize-maximum=32M'],
+    });
+    const text = await out(['info', server.uri()]);
+    expect(text).toContain('\tis_read_only: false\n\tcan_block_status_payload: false\n\tcan_cache: true\n');
+    expect(text).toContain(
+      '\tblock_size_minimum: 512\n\tblock_size_preferred: 4096 (4K)\n\tblock_size_maximum: 33554432 (32M)\n',
+    );
+    const json = JSON.parse(await out(['info', '--json', server.uri()])) as Record<string, unknown>;
+    expect(Object.keys(json)).toEqual(['protocol', 'TLS', 'structured', 'extended', 'exports']);
+    expect(json).toMatchObject({ extended: false, exports: [{ can_block_status_payload: false }] });
+    expect(await out(['info', '--uri', server.uri()])).toBe(`${server.uri()}\n`);
+    expect(await out(['info', '--uri', '--json', server.uri()])).toBe(`"${server.uri()}"\n`);
+  });
+
+  it('prints nothing on standard output when it fails', async () => {
+    await using server = await startNbdkit();
+    const cases: [words: string[], message: RegExp][] = [
+      [['nbd+unix:///?socket=/nonexistent'], /no such file|ENOENT/i],
+      [['--map=no:such', server.uri()], /--map: server does not support metadata context "no:such"/],
+      [['nbd://127.0.0.1:1/'], /ECONNREFUSED|refused/],
+      [['not a uri'], /URI/],
+      [['--can', 'fly', server.uri()], /unknown --can or --is option: fly/],
+      [['--list', '--map', server.uri()], /together/],
+      [['--totals', server.uri()], /--totals only with --map/],
+      [['--content', '--no-content', server.uri()], /together/],
+      [['--no-such', server.uri()], /unrecognized option '--no-such'/],
+      [['--json=yes', server.uri()], /option '--json' doesn't allow an argument/],
+      [['--can'], /option '--can' requires an argument/],
+      [['--co', server.uri()], /option '--co' is ambiguous/],
+      [[], /missing NBD-URI/],
+      [[server.uri(), server.uri()], /one server/],
+    ];
+    const results = await Promise.all(cases.map(async ([words]) => nbd(['info', ...words])));
+    results.forEach(({ code, stdout, stderr }, at) => {
+      expect({ words: cases[at]?.[0], code, stdout }).toEqual({ words: cases[at]?.[0], code: 1, stdout: '' });
+      expect(stderr).toMatch(cases[at]?.[1] as RegExp);
+      expect(stderr).toMatch(/^nbd info: [^\n]+\n/);
+      expect(stderr).not.toMatch(/\n {4}at /);
+    });
+  });
+
+  it('suggests --list for an export that is not there, as nbdinfo does', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'nbd-info-spec-'));
+    await using server = await startNbdkit({ plugin: 'file', args: [`dir=${folder}`] });
+    const { code, stdout, stderr } = await nbd(['info', server.uri('nope')]);
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+    expect(stderr).toMatch(/suggestion: to list all exports on the server, use --list/);
+    expect((await nbd(['info', '--verbose', server.uri('nope')])).stderr).toMatch(/\n {4}at /);
+    await rm(folder, { recursive: true });
+  });
+
+  it('accepts abbreviations, aliases and libnbd’s lists of options', async () => {
+    await using server = await startNbdkit();
+    expect(await out(['info', '--siz', server.uri()])).toBe('67108864\n');
+    const ours = (await out(['info', '--long-options'])).split('\n');
+    const theirs = (await runTool('nbdinfo', ['--long-options'])).stdout.split('\n');
+    expect(theirs.filter((name) => !ours.includes(name))).toEqual([]);
+    expect(await out(['info', '--short-options'])).toMatch(/^-L\n/);
+  });
+
+  it('colours only when asked or on a terminal', async () => {
+    await using server = await startNbdkit();
+    expect(await out(['info', server.uri()])).not.toContain('\u001b');
+    expect(await out(['info', '--color', server.uri()], 0, { env: { NO_COLOR: '1' } })).toContain('\u001b[1;30m');
+  });
+});
+
+describeWith(['nbdkit', 'nbdinfo'], 'nbd info --can and its spellings', () => {
+  it('ends with 0 for yes, 2 for no, as nbdinfo does', async () => {
+    await using server = await startNbdkit({ options: ['-r'] });
+    const names = ['connect', 'read', 'write', 'tls', 'structured-reply', 'SR', 'read-only', 'rotational', 'cache'];
+    const more = ['df', 'fast-zero', 'flush', 'fua', 'multi-conn', 'trim', 'zero'];
+    await Promise.all(
+      [...names, ...more].map(async (name) => {
+        const theirs = await runTool('nbdinfo', ['--can', name, server.uri()]);
+        const ours = await nbd(['info', '--can', name, server.uri()]);
+        expect({ name, code: ours.code, stdout: ours.stdout }).toEqual({ name, code: theirs.code, stdout: '' });
+      }),
+    );
+  });
+
+  it('knows every negation', async () => {
+    await using server = await startNbdkit({ options: ['-r'] });
+    const yes = ['--is', '--has', '--have', '--can'];
+    const no = ['--cannot', '--can-not', '--cant', '--isnt', '--isnot', '--is-not'];
+    const more = ['--hasnt', '--hasnot', '--has-not', '--havent', '--havenot', '--have-not'];
+    const codes = await Promise.all(
+      [...yes, ...no, ...more].map(async (name) => (await nbd(['info', name, 'READ_ONLY', server.uri()])).code),
+    );
+    expect(codes).toEqual([0, 0, 0, 0, ...Array.from({ length: 12 }, () => 2)]);
+    expect((await nbd(['info', '--cannot', 'write', server.uri()])).code).toBe(0);
+    expect((await nbd(['info', '--has', 'extended headers', server.uri()])).code).toBe(2);
+    expect((await nbd(['info', '--has', 'block-status-payload', server.uri()])).code).toBe(2);
+  });
+});
+
+describeWith(['qemu-nbd', 'qemu-img', 'nbdinfo'], 'nbd info of qemu-nbd', () => {
+  it('shows bitmaps and descriptions as nbdinfo does', async () => {
+    await using server = await startQemuNbd({ bitmap: 'b0', exportName: 'disk', description: 'a "fine" disk' });
+    await expectSame([server.uri('disk')]);
+    await expectSame(['--json', server.uri('disk')]);
+    await expectSame(['--list', '--json', server.uri()]);
+    await expectSame(['--map=qemu:dirty-bitmap:b0', server.uri('disk')]);
+  });
+});
+
+describeWith(['nbd-server', 'nbdinfo'], 'nbd info of nbd-server', () => {
+  it('shows what nbdinfo shows', async () => {
+    await using server = await startNbdServer();
+    await expectSame([server.uri('export')]);
+    await expectSame(['--json', server.uri('export')]);
+  });
+});

@@ -1,0 +1,214 @@
+// The picture in a real browser: headless Chromium, driven over its debugging pipe, shows the page, is pointed at
+// blocks, and takes a screenshot whose pixels are looked at.
+
+import { spawn, type ChildProcess } from 'node:child_process';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type Readable, type Writable } from 'node:stream';
+import { inflateSync } from 'node:zlib';
+import { describeWith, findTool, hasTool, runTool, startNbdkit, startQemuNbd } from '../support/real-servers.js';
+import { nbd, out } from './support.js';
+
+const FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking'];
+const MORE = [
+  '--disable-component-update',
+  '--disable-sync',
+  '--remote-debugging-pipe',
+  '--force-device-scale-factor=1',
+];
+
+type Result = Record<string, unknown>;
+
+/** A page of a browser that speaks the DevTools protocol on descriptors 3 and 4, messages ended by NUL. */
+class Browser {
+  readonly #child: ChildProcess;
+  readonly #waiting = new Map<number, (result: Result) => void>();
+  #id = 0;
+  #session: string | undefined;
+
+  constructor(profile: string) {
+    this.#child = spawn(findTool('chromium') ?? 'chromium', [...FLAGS, ...MORE, `--user-data-dir=${profile}`], {
+      stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'],
+    });
+    let rest = '';
+    (this.#child.stdio[4] as Readable).setEncoding('utf8').on('data', (chunk: string) => {
+      const messages = (rest + chunk).split('\0');
+      rest = messages.pop() ?? '';
+      for (const text of messages) {
+        const message = JSON.parse(text) as { id?: number; result?: Result };
+        if (message.id !== undefined) this.#waiting.get(message.id)?.(message.result ?? {});
+      }
+    });
+  }
+
+  send(method: string, params: Result = {}): Promise<Result> {
+    const id = ++this.#id;
+    const sessionId = this.#session;
+    (this.#child.stdio[3] as Writable).write(`${JSON.stringify({ id, method, params, sessionId })}\0`);
+    return new Promise((done) => this.#waiting.set(id, done));
+  }
+
+  async open(url: string): Promise<void> {
+    const { targetId } = await this.send('Target.createTarget', { url });
+    const { sessionId } = await this.send('Target.attachToTarget', { targetId, flatten: true });
+    this.#session = sessionId as string;
+    const size = { width: 1200, height: 1400, deviceScaleFactor: 1, mobile: false };
+    await this.send('Emulation.setDeviceMetricsOverride', size);
+    while ((await this.evaluate('document.readyState + location.protocol')) !== 'completefile:') {
+      await new Promise((done) => setTimeout(done, 20));
+    }
+  }
+
+  async evaluate(expression: string): Promise<unknown> {
+    const { result } = await this.send('Runtime.evaluate', { expression, returnByValue: true });
+    return (result as { value?: unknown } | undefined)?.value;
+  }
+
+  async close(): Promise<void> {
+    const ended = new Promise((done) => this.#child.once('close', done));
+    this.#session = undefined;
+    void this.send('Browser.close');
+    const timer = setTimeout(() => this.#child.kill('SIGKILL'), 3000);
+    await ended;
+    clearTimeout(timer);
+  }
+}
+
+/** The pixels of a PNG of 8-bit RGB or RGBA without interlacing: what Chromium writes. */
+function decodePng(png: Buffer): (x: number, y: number) => number[] {
+  const width = png.readUInt32BE(16);
+  const bytes = png[25] === 6 ? 4 : 3;
+  const parts: Buffer[] = [];
+  for (let at = 8; at < png.length; at += png.readUInt32BE(at) + 12) {
+    if (png.toString('latin1', at + 4, at + 8) === 'IDAT')
+      parts.push(png.subarray(at + 8, at + 8 + png.readUInt32BE(at)));
+  }
+  const raw = inflateSync(Buffer.concat(parts));
+  const stride = width * bytes;
+  const rows: Buffer[] = [];
+  for (let y = 0; y * (stride + 1) < raw.length; y++) {
+    const filter = raw[y * (stride + 1)] ?? 0;
+    const row = Buffer.from(raw.subarray(y * (stride + 1) + 1, (y + 1) * (stride + 1)));
+    const above = rows[y - 1] ?? Buffer.alloc(stride);
+    for (let x = 0; x < stride; x++) {
+      const left = x < bytes ? 0 : (row[x - bytes] ?? 0);
+      const up = above[x] ?? 0;
+      const corner = x < bytes ? 0 : (above[x - bytes] ?? 0);
+      row[x] = ((row[x] ?? 0) + predicted(filter, left, up, corner)) & 255;
+    }
+    rows.push(row);
+  }
+  return (x, y) => [...(rows[y]?.subarray(x * bytes, x * bytes + 3) ?? [])];
+}
+
+function predicted(filter: number, left: number, up: number, corner: number): number {
+  if (filter === 1) return left;
+  if (filter === 2) return up;
+  if (filter === 3) return (left + up) >> 1;
+  if (filter === 0) return 0;
+  const [a, b, c] = [left, up, corner].map((value) => Math.abs(left + up - corner - value)) as [number, number, number];
+  return a <= b && a <= c ? left : b <= c ? up : corner;
+}
+
+interface Box {
+  readonly x: number;
+  readonly y: number;
+  readonly title: string;
+}
+
+const BOXES = `[...document.querySelectorAll('.cell')].map((cell) => {
+  const { x, y, width, height } = cell.getBoundingClientRect();
+  return { x: x + width / 2, y: y + height / 2, title: cell.querySelector('title').textContent };
+})`;
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'nbd-picture-spec-'));
+});
+afterAll(async () => {
+  await rm(folder, { recursive: true, force: true });
+});
+
+// A browser is no server: where there is none, `CI=true` does not turn this into a failure.
+(hasTool('chromium')
+  ? describeWith
+  : (describe.skip.bind(null, 'nbd map --picture (missing: chromium)') as typeof describeWith))(
+  ['nbdkit'],
+  'nbd map --picture in Chromium',
+  () => {
+    let browser: Browser;
+    beforeAll(() => {
+      browser = new Browser(join(folder, 'profile'));
+    });
+    afterAll(() => browser.close());
+
+    it('shows where data is, tells the range under the pointer, and fits its numbers', async () => {
+      const data = 'data=@0x100000 (0x55*0x80000) @0x380000 1';
+      await using server = await startNbdkit({ plugin: 'data', args: [data, 'size=4M'] });
+      const file = join(folder, 'map.html');
+      expect(await out(['map', '--picture', file, server.uri()])).toBe('');
+      await browser.open(`file://${file}`);
+
+      const boxes = (await browser.evaluate(BOXES)) as Box[];
+      expect(boxes).toHaveLength(2048);
+      const { data: shot } = await browser.send('Page.captureScreenshot', { format: 'png' });
+      const pixel = decodePng(Buffer.from(shot as string, 'base64'));
+      const seen = boxes.map(({ x, y }) => pixel(Math.round(x), Math.round(y)).join(','));
+      // Each block is 2 KiB: data from 1 MiB to 1.5 MiB, and a page of 32 KiB at 3.5 MiB.
+      const blue = '37,99,235';
+      const isData = (at: number): boolean => (at >= 512 && at < 768) || (at >= 1792 && at < 1808);
+      expect(seen.filter((colour, at) => (colour === blue) !== isData(at))).toEqual([]);
+      expect(seen[0]).toBe('241,245,249');
+
+      const target = boxes[600] as Box;
+      await browser.send('Input.dispatchMouseEvent', { type: 'mouseMoved', x: target.x, y: target.y });
+      expect(await browser.evaluate(`document.getElementById('range').textContent`)).toBe(
+        'base:allocation, 1228800 to 1230847: data',
+      );
+      const text = String(
+        await browser.evaluate('document.body.innerText + document.querySelector("svg").textContent'),
+      );
+      expect(text).toContain('4194304 bytes (4.00 MiB); one block is 2K');
+      expect(text).toMatch(/data\s*544 KiB\s*13\.3 %/);
+    }, 60_000);
+
+    it('draws an SVG that names what it draws, whatever the export is called', async () => {
+      await using server = await startNbdkit({ filters: ['exportname'], args: ['1M', 'exportname=<b>&"x'] });
+      const file = join(folder, 'map.svg');
+      await out(['map', `--picture=${file}`, server.uri('<b>&"x')]);
+      await browser.open(`file://${file}`);
+      expect(await browser.evaluate('document.documentElement.tagName')).toBe('svg');
+      expect(await browser.evaluate('document.querySelectorAll("text")[0].textContent')).toBe('Map of export “<b>&"x”');
+      expect(await browser.evaluate('document.querySelectorAll("parsererror, b").length')).toBe(0);
+    }, 60_000);
+  },
+);
+
+describeWith(['qemu-nbd', 'qemu-img', 'qemu-io'], 'nbd map --picture of several contexts', () => {
+  it('draws a dirty bitmap below the allocation', async () => {
+    const image = join(folder, 'disk.qcow2');
+    await runTool('qemu-img', ['create', '-q', '-f', 'qcow2', image, '8M']);
+    await runTool('qemu-img', ['bitmap', '--add', image, 'b0']);
+    await runTool('qemu-io', ['-f', 'qcow2', '-c', 'write 1M 256k', image]);
+    await using server = await startQemuNbd({ file: image, format: 'qcow2', bitmap: 'b0' });
+    const file = join(folder, 'two.svg');
+    const contexts = ['--context', 'base:allocation', '--context', 'qemu:dirty-bitmap:b0'];
+    await out(['map', ...contexts, '--picture', file, server.uri()]);
+    const svg = await readFile(file, 'utf8');
+    expect(svg.match(/<g class="map">/g)).toHaveLength(2);
+    expect(svg).toContain('1048576 to 1052671: dirty');
+    expect(svg).toContain('>dirty</text>');
+  });
+
+  it('refuses other formats and contexts that are not there', async () => {
+    await using server = await startQemuNbd();
+    const wrong = await nbd(['map', '--picture', join(folder, 'x.png'), server.uri()]);
+    expect(wrong).toMatchObject({ code: 1, stdout: '' });
+    expect(wrong.stderr).toMatch(/must end with \.svg or \.html/);
+    const lacking = await nbd(['map', '--context=no:such', '--picture', join(folder, 'x.svg'), server.uri()]);
+    expect(lacking.stderr).toMatch(/does not support metadata context "no:such"/);
+    const many = await nbd(['map', '--context=a:b', '--context=c:d', server.uri()]);
+    expect(many.stderr).toMatch(/several contexts need --picture/);
+  });
+});

@@ -1,0 +1,108 @@
+// Every good conversation cut at every byte, split at every byte, and with every byte changed.
+// WIRE_FULL=1 changes each bit of every byte instead of two of them.
+
+import { beforeAll, describe, expect, it } from '@jest/globals';
+
+import { cutAtRandom, randomNumbers } from '../support/deliver.js';
+import { CONVERSATIONS, type Damage, record, type Recorded, replay, type ReplayResult } from './replay.js';
+
+const AT_ONCE = 100;
+const RANDOM_SPLITS = 200;
+const BITS = process.env['WIRE_FULL'] === '1' ? [1, 2, 4, 8, 16, 32, 64, 128] : [0x01, 0x80];
+
+describe.each(CONVERSATIONS)('$name', (conversation) => {
+  let recorded: Recorded;
+  beforeAll(async () => {
+    recorded = await record(conversation);
+  });
+
+  const places = (): number[] => Array.from({ length: recorded.bytes.length }, (_, at) => at);
+
+  /** Replays all damages, some at once, and gives the complaints. */
+  const runAll = async (
+    damages: readonly Damage[],
+    judge: (results: readonly ReplayResult[], damage: Damage) => string | undefined,
+  ): Promise<string[]> => {
+    const complaints: string[] = [];
+    const one = async (damage: Damage): Promise<void> => {
+      const complaint = await replay(recorded, damage).then(
+        (results) => judge(results, damage),
+        (error: unknown) => String(error),
+      );
+      if (complaint !== undefined) complaints.push(`${describeDamage(damage)}: ${complaint}`);
+    };
+    for (let at = 0; at < damages.length; at += AT_ONCE) await Promise.all(damages.slice(at, at + AT_ONCE).map(one));
+    return complaints;
+  };
+
+  const answeredOnly = (results: readonly ReplayResult[], { cut }: Damage): string | undefined => {
+    for (const [at, result] of results.entries()) {
+      const isAnswered = (recorded.answered[at] ?? Infinity) <= (cut?.at ?? Infinity);
+      if (result.resolved !== isAnswered) {
+        return `call ${at} ${result.resolved ? 'resolved' : `rejected (${String(result.error)})`}`;
+      }
+      const complaint = result.resolved
+        ? result.right
+          ? undefined
+          : `call ${at} gave something else`
+        : codeless(result);
+      if (complaint !== undefined) return complaint;
+    }
+    return undefined;
+  };
+
+  it('replays', async () => {
+    expect(await runAll([{}], answeredOnly)).toEqual([]);
+    expect(recorded.bytes.length).toBeGreaterThan(50);
+  });
+
+  it.each(['fin', 'rst', 'stall'] as const)('cut at every byte, then %s', async (then) => {
+    expect(
+      await runAll(
+        places().map((at) => ({ cut: { at, then } })),
+        answeredOnly,
+      ),
+    ).toEqual([]);
+  });
+
+  it('split in two at every byte', async () => {
+    expect(
+      await runAll(
+        places().map((at) => ({ splits: [at] })),
+        answeredOnly,
+      ),
+    ).toEqual([]);
+  });
+
+  it('split at random, and everywhere', async () => {
+    const seed = Math.floor(Math.random() * 2 ** 32);
+    const next = randomNumbers(seed);
+    const random = Array.from({ length: RANDOM_SPLITS }, () => {
+      let at = 0;
+      return { splits: cutAtRandom(recorded.bytes, next).map((segment) => (at += segment.length)) };
+    });
+    const complaints = await runAll([{ splits: places() }, ...random], answeredOnly);
+    expect({ seed, complaints }).toEqual({ seed, complaints: [] });
+  });
+
+  it('with every byte changed', async () => {
+    // Whatever comes of it: every call settles, and a rejection has a code.
+    const judge = (results: readonly ReplayResult[]): string | undefined =>
+      results
+        .filter((result) => !result.resolved)
+        .map(codeless)
+        .find((complaint) => complaint !== undefined);
+    const damages = places().flatMap((at) => BITS.map((bits) => ({ flip: { at, bits } })));
+    expect(await runAll(damages, judge)).toEqual([]);
+  }, 120_000);
+});
+
+function codeless({ error }: ReplayResult): string | undefined {
+  return typeof (error as { code?: unknown }).code === 'string' ? undefined : `no code: ${String(error)}`;
+}
+
+function describeDamage({ cut, splits, flip }: Damage): string {
+  if (cut !== undefined) return `${cut.then} at ${cut.at}`;
+  if (flip !== undefined) return `byte ${flip.at} ^ ${flip.bits}`;
+  return `split at ${splits?.join() ?? 'no place'}`;
+}
