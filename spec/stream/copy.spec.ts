@@ -166,8 +166,11 @@ describe('copy', () => {
     const bytes = Buffer.alloc(3 * MIB + 777);
     for (let at = MIB; at < 2 * MIB; at++) bytes[at] = at % 251;
     bytes.fill(9, 3 * MIB);
+    const origin = new MemoryBackend(bytes.length);
+    origin.write(Buffer.from(bytes.subarray(MIB, 2 * MIB)), MIB);
+    origin.write(Buffer.from(bytes.subarray(3 * MIB)), 3 * MIB);
     const target = new MemoryBackend(4 * MIB);
-    await using server = await new NbdServer({ exports: { a: MemoryBackend.from(bytes), b: target } }).listenTcp();
+    await using server = await new NbdServer({ exports: { a: origin, b: target } }).listenTcp();
     const open = (name: string): Promise<NbdConnection> =>
       NbdConnection.connect(server.uri(name), { metaContexts: ['base:allocation'] });
     const from = await Promise.all([open('a'), open('a')]);

@@ -21,6 +21,14 @@ function sample(): Buffer {
   return bytes;
 }
 
+/** Only what is not zero is held, so that the rest are holes. */
+function sparse(bytes: Buffer): MemoryBackend {
+  const backend = new MemoryBackend(bytes.length);
+  backend.write(Buffer.from(bytes.subarray(1_000_000, 1_500_000)), 1_000_000);
+  backend.write(Buffer.from(bytes.subarray(bytes.length - 1)), bytes.length - 1);
+  return backend;
+}
+
 let server: NbdServer;
 let connection: NbdConnection;
 let target: MemoryBackend;
@@ -38,7 +46,7 @@ beforeEach(async () => {
   target = new MemoryBackend(SIZE);
   server = await new NbdServer({
     exports: {
-      '': MemoryBackend.from(sample()),
+      '': sparse(sample()),
       target,
       fixed: new MemoryBackend(10, { readOnly: true }),
     },
@@ -78,7 +86,7 @@ describe('createReadStream', () => {
   });
 
   it('is destroyed with the error of a read, and by its signal', async () => {
-    server.faults.add({ kind: 'error', command: 'read', code: 'EIO' } as never);
+    server.faults.push({ command: 'read', error: 'EIO', times: 1 });
     await expect(createReadStream(connection).toArray()).rejects.toMatchObject({ code: 'EIO' });
     const signal = AbortSignal.abort(new Error('enough'));
     await expect(createReadStream(connection, { signal }).toArray()).rejects.toThrow();

@@ -8,11 +8,26 @@ import { join } from 'node:path';
 import { type Address } from './server-process.js';
 
 /** Bytes of one connection through the proxy, by the side that sent them. */
-export interface Recorded {
-  client: Buffer;
-  server: Buffer;
+export class Recorded {
   /** Resolves when both sides are gone. */
   readonly over: Promise<void>;
+  readonly #chunks: Record<'client' | 'server', Buffer[]> = { client: [], server: [] };
+
+  constructor(client: Socket, server: Socket) {
+    this.over = Promise.all([closed(client), closed(server)]).then(() => undefined);
+  }
+
+  get client(): Buffer {
+    return Buffer.concat(this.#chunks.client);
+  }
+
+  get server(): Buffer {
+    return Buffer.concat(this.#chunks.server);
+  }
+
+  keep(side: 'client' | 'server', bytes: Buffer): void {
+    this.#chunks[side].push(bytes);
+  }
 }
 
 export interface RecordingProxy extends AsyncDisposable {
@@ -30,11 +45,7 @@ export async function startProxy(server: Address): Promise<RecordingProxy> {
   const sockets = new Set<Socket>();
   const listener = createServer({ allowHalfOpen: true }, (client) => {
     const upstream = connect({ ...('socketPath' in server ? { path: server.socketPath } : server), allowHalfOpen: true });
-    const recorded: Recorded = {
-      client: Buffer.alloc(0),
-      server: Buffer.alloc(0),
-      over: Promise.all([closed(client), closed(upstream)]).then(() => undefined),
-    };
+    const recorded = new Recorded(client, upstream);
     connections.push(recorded);
     for (const [from, to, side] of [
       [client, upstream, 'client'],
@@ -42,7 +53,7 @@ export async function startProxy(server: Address): Promise<RecordingProxy> {
     ] as const) {
       sockets.add(from);
       from.on('data', (bytes: Buffer) => {
-        recorded[side] = Buffer.concat([recorded[side], bytes]);
+        recorded.keep(side, bytes);
         to.write(bytes);
       });
       from.on('end', () => to.end());
