@@ -109,7 +109,7 @@ export async function checkDistinct(source: End, destination: End): Promise<void
   let isSame = false;
   if (source.kind === 'nbd' && destination.kind === 'nbd') {
     const [from, to] = [source, destination].map(({ connection, operand }) =>
-      canonicalUri(connection, operand, connection.getExportName()),
+      canonicalUri(connection, operand),
     );
     isSame = from !== null && from === to;
   } else if (source.kind === 'file' && destination.kind === 'file') {

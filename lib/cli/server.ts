@@ -1,10 +1,8 @@
 // Opening the SERVER operand of a command: a URI, or `[ CMD ARGS ]`, a server that is started for this one command.
 
 import { NbdConnection, type NbdConnectionOptions } from '../index.js';
-import { formatUri } from '../protocol/uri-format.js';
-import { parseUri } from '../protocol/uri.js';
 import { type Operand, type ParsedArguments } from './arguments.js';
-import { CliError, type CommandContext, UsageError } from './command.js';
+import { type CommandContext, UsageError } from './command.js';
 
 /** How the usage of commands names the operand. */
 export const SERVER = 'NBD-URI | [ CMD ARGS ... ]';
@@ -34,34 +32,16 @@ export async function openServer(
   context: CommandContext,
   options: NbdConnectionOptions = {},
 ): Promise<NbdConnection> {
-  const connection = new NbdConnection(options);
+  // As libnbd's tools: who writes the URI may name local certificates.
+  const connection = new NbdConnection({ uriAllowLocalFile: true, ...options });
   context.onEnd(async () => {
     if (context.signal.aborted) connection.close();
     else await connection.shutdown();
   });
   if (isUri(operand)) await connection.connectUri(operand.word, context.signal);
-  else await startServer(connection, operand.command, context);
+  else await connection.connectSystemdSocketActivation(operand.command, context.signal);
   if (context.verbose) await describeConnection(connection, context);
   return connection;
-}
-
-/** Not every release of the SDK can start servers. */
-type Starter = Partial<{
-  connectSystemdSocketActivation(argv: readonly string[], signal?: AbortSignal): Promise<void>;
-}>;
-
-async function startServer(
-  connection: NbdConnection,
-  command: readonly string[],
-  context: CommandContext,
-): Promise<void> {
-  const starter = connection as unknown as Starter;
-  if (starter.connectSystemdSocketActivation === undefined) {
-    throw new CliError('[ CMD ARGS ... ]: this version cannot start servers', {
-      hint: 'start the server yourself and give its URI',
-    });
-  }
-  await starter.connectSystemdSocketActivation(command, context.signal);
 }
 
 async function describeConnection(connection: NbdConnection, context: CommandContext): Promise<void> {
@@ -69,10 +49,7 @@ async function describeConnection(connection: NbdConnection, context: CommandCon
   context.warn(inspect(connection, { breakLength: Infinity, colors: false }));
 }
 
-/** The canonical URI of an export of the server that `operand` names; null for a server that was started for us. */
-export function canonicalUri(connection: NbdConnection, operand: Operand, exportName: string): string | null {
-  if (!isUri(operand)) return null;
-  const getter = connection as unknown as Partial<{ getUri(): string }>;
-  if (getter.getUri !== undefined) return getter.getUri();
-  return formatUri({ ...parseUri(operand.word, 'nbd'), exportName });
+/** The canonical URI of the export that is open, or named; null for a server that was started for us. */
+export function canonicalUri(connection: NbdConnection, operand: Operand): string | null {
+  return isUri(operand) ? connection.getUri() : null;
 }

@@ -37,7 +37,8 @@ export abstract class NbdNegotiation extends NbdSecurity {
   }
 
   /**
-   * Opens the export (libnbd: `nbd_opt_go`); the connection is then ready.
+   * Opens the export (libnbd: `nbd_opt_go`); the connection is then ready. Asks for the contexts that were added first,
+   * unless `requestMetaContext` is false.
    *
    * @throws (rejects) NbdOptionError, `ENOENT` for an unknown export.
    */

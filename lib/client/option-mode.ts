@@ -4,7 +4,7 @@
 import { NbdError, type NbdOptionError, NbdStateError } from '../errors.js';
 import * as c from '../protocol/constants.js';
 import { type Handshake } from '../protocol/handshake/effects.js';
-import { open } from '../protocol/handshake/negotiate.js';
+import { open, requestContexts } from '../protocol/handshake/negotiate.js';
 import { infoOrGo } from '../protocol/handshake/opt-info.js';
 import { list, type ListedExport } from '../protocol/handshake/opt-list.js';
 import { type HandshakeSession } from '../protocol/handshake/session.js';
@@ -26,11 +26,13 @@ function unwrap<Result>(result: Result | NbdError | null): Result {
 }
 
 export function* optGo(session: HandshakeSession): Handshake<void> {
+  yield* requestContexts(session);
   unwrap(yield* open(session));
 }
 
 export function* optInfo(session: HandshakeSession): Handshake<void> {
   requireFixed(session);
+  yield* requestContexts(session);
   unwrap(yield* infoOrGo(session, c.NBD_OPT_INFO));
 }
 
@@ -48,6 +50,11 @@ type MetaContextOption = (
 export function optMetaContext(option: MetaContextOption, queries: readonly string[]): OptionRun<readonly string[]> {
   return function* (session) {
     requireFixed(session);
+    if (!session.negotiated.structuredReplies) {
+      throw new NbdStateError('metadata contexts need structured replies, which were not negotiated', {
+        code: 'ENOTSUP',
+      });
+    }
     return unwrap(yield* option(session, queries));
   };
 }

@@ -61,8 +61,8 @@ class ProcessTarget implements Target {
 }
 
 function subprocessOptions(settings: Settings): SubprocessOptions {
-  // SIGTERM after half of it, SIGKILL after the other half.
-  return { errorOutput: settings.subprocessStderr, grace: (settings.closeTimeout || DEFAULT_GRACE) / 2 };
+  // Time for the end of the input, then for SIGTERM, and the rest for SIGKILL.
+  return { errorOutput: settings.subprocessStderr, grace: (settings.closeTimeout || DEFAULT_GRACE) * 0.4 };
 }
 
 /** A program that serves on its stdin and stdout. */

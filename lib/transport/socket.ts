@@ -78,7 +78,7 @@ class Reader {
 
   take(length: number, buffer: Uint8Array): void {
     const receiver = this.#receiver;
-    if (receiver === null) this.#early.push(buffer.slice(0, length));
+    if (receiver === null) this.#early.push(Uint8Array.from(buffer.subarray(0, length)));
     else if (receiver === this.#chosenBy) receiver.advance(length);
     else receiver.push(buffer.subarray(0, length));
   }

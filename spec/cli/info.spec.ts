@@ -20,12 +20,14 @@ const as114 = (text: string): string =>
     .replace(/^"extended": .*\n/gm, '')
     .replace(BLOCK_SIZE, '$1');
 
+let version: Promise<string> | undefined;
+
 /** Whether this nbdinfo is new enough to print what we print. */
 async function reference(words: readonly string[]): Promise<{ text: string; adapt: (text: string) => string }> {
   const { stdout, code } = await runTool('nbdinfo', words);
   expect(code).toBe(0);
-  const { stdout: version } = await runTool('nbdinfo', ['--version']);
-  const minor = Number(/libnbd 1\.(\d+)/.exec(version)?.[1] ?? 0);
+  version ??= runTool('nbdinfo', ['--version']).then((result) => result.stdout);
+  const minor = Number(/libnbd 1\.(\d+)/.exec(await version)?.[1] ?? 0);
   return { text: stdout, adapt: minor >= 18 ? (text) => text : as114 };
 }
 

@@ -131,9 +131,11 @@ afterAll(async () => {
 });
 
 // A browser is no server: where there is none, `CI=true` does not turn this into a failure.
-(hasTool('chromium')
+const describeInBrowser: typeof describeWith = hasTool('chromium')
   ? describeWith
-  : (describe.skip.bind(null, 'nbd map --picture (missing: chromium)') as typeof describeWith))(
+  : (_needs, title, fn) => describe.skip(`${title} (missing: chromium)`, fn);
+
+describeInBrowser(
   ['nbdkit'],
   'nbd map --picture in Chromium',
   () => {

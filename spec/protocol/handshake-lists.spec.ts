@@ -54,7 +54,7 @@ describe('LIST', () => {
     ],
     ['a name of 4097 bytes', one('n'.repeat(4097)), /export name of 4097 bytes/],
     ['a description of 4097 bytes', one('n', 'd'.repeat(4097)), /export description of 4097 bytes/],
-    ['information', reply(OPT.LIST, g.INFO, g.infoExport(0, 1)), /a reply NBD_REP_INFO/],
+    ['information', reply(OPT.LIST, g.INFO, g.infoExport(0, 1)), /NBD_REP_INFO/],
   ])('%s: the connection ends', (_title, turn, says) => {
     negotiateEveryWay({ run: list, turns: [turn], fails: { name: 'NbdProtocolError', code: 'EPROTO', says } });
   });

@@ -259,16 +259,17 @@ export function checkNames(markdown: string): string[] {
   for (const [, program] of markdown.matchAll(/```ts\n([\s\S]*?)```/g)) {
     for (const [word] of (program as string).matchAll(/\w+/g)) named.add(word);
   }
+  const settings = makeSettings(undefined);
   for (const name of [...named]) {
     // One sentence says that each option has its setter and its getter, another that each opt* has a raw form.
-    for (const prefix of ['set', 'get']) named.add(capitalised(prefix, name));
+    if (name in settings) for (const prefix of ['set', 'get']) named.add(capitalised(prefix, name));
     if (name.startsWith('opt')) named.add(rawName(name));
   }
   const exported = { ...api, ...serverApi };
   const constants = Object.keys(exported).filter((name) => name === name.toUpperCase());
   const others = Object.keys(exported).filter((name) => !constants.includes(name));
   const names = [...publicMethods(), ...others];
-  const known = new Set([...names, ...constants, ...Object.keys(makeSettings(undefined))]);
+  const known = new Set([...names, ...constants, ...Object.keys(settings)]);
   const isLikely = (name: string): boolean => LIKE_A_METHOD.test(name) || LIKE_A_CONSTANT.test(name);
   return [
     ...names.filter((name) => !named.has(name) && !UNNAMED.includes(name)).map((name) => `${name} is not named`),

@@ -47,7 +47,7 @@ describe('SocketTransport', () => {
     await turns();
     const receiver = new Recording();
     transport.start(receiver);
-    expect(receiver.bytes).toBe(`${'x'.repeat(6000)}early`);
+    expect([receiver.bytes.length, receiver.bytes.replaceAll('x', '')]).toEqual([6005, 'early']);
     peer.write(' late');
     await receiver.until(() => receiver.bytes.endsWith(' late'));
     transport.destroy();

@@ -88,7 +88,7 @@ export async function run(args: ParsedArguments, context: CommandContext): Promi
   }
   if (args.has('uri')) {
     const connection = await openServer(server, context);
-    const uri = canonicalUri(connection, server, connection.getExportName());
+    const uri = canonicalUri(connection, server);
     if (uri === null) throw new UsageError('--uri: a server that is started for this command has no lasting URI');
     await context.out(`${args.has('json') ? jsonString(uri) : uri}\n`);
     return 0;
@@ -105,7 +105,7 @@ async function answer(args: ParsedArguments, which: string, server: Operand, con
 async function showOne(args: ParsedArguments, server: Operand, context: CommandContext): Promise<number> {
   const connection = await openServer(server, context, { optMode: true, fullInfo: true });
   const head = describeProtocol(connection);
-  const uri = canonicalUri(connection, server, connection.getExportName());
+  const uri = canonicalUri(connection, server);
   const report = await collectReport(connection, { uri, content: !args.has('no-content') });
   await context.out(assembled(args, head, [report]));
   return 0;
@@ -124,7 +124,7 @@ async function showAll(args: ParsedArguments, server: Operand, context: CommandC
     const each = content ? await openServer(server, context, { optMode: true, fullInfo: true }) : connection;
     try {
       each.setExportName(name);
-      reports.push(await collectReport(each, { description, uri: canonicalUri(each, server, name), content }));
+      reports.push(await collectReport(each, { description, uri: canonicalUri(each, server), content }));
     } catch (error) {
       context.warn(`${messageOf(error)} for ${name === '' ? 'the default export' : `export: ${name}`}`);
       const hint = hintOf(error);

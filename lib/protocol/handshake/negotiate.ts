@@ -26,15 +26,19 @@ export function* negotiate(session: HandshakeSession): Handshake<HandshakeStage>
     yield* prepare(session);
   }
   if (request.optMode) return 'negotiating';
-  if (session.isFixedNewstyle && request.metaContext && session.negotiated.structuredReplies) {
-    if (request.metaContexts.length > 0) {
-      const selected = yield* setMetaContext(session, request.metaContexts);
-      if (selected instanceof NbdOptionError && refusalType(selected) === c.NBD_REP_ERR_SHUTDOWN) throw selected;
-    }
-  }
+  yield* requestContexts(session);
   const refusal = yield* open(session);
   if (refusal !== null) throw refusal;
   return 'transmission';
+}
+
+/** Asks for the contexts that the user added, where they can be had; GO and INFO are to come. */
+export function* requestContexts(session: HandshakeSession): Handshake<void> {
+  const { request, negotiated } = session;
+  if (!request.metaContext || !negotiated.structuredReplies || request.metaContexts.length === 0) return;
+  const selected = yield* setMetaContext(session, request.metaContexts);
+  // Without contexts the export is still of use; a server that is going away is not.
+  if (selected instanceof NbdOptionError && refusalType(selected) === c.NBD_REP_ERR_SHUTDOWN) throw selected;
 }
 
 function* prepare(session: HandshakeSession): Handshake<void> {

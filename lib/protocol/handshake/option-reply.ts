@@ -75,12 +75,12 @@ function* readRefusal(
   length: number,
 ): Handshake<NbdOptionError> {
   if (length > c.MAX_STRING) throw violation(option, `an error text of ${length} bytes`);
-  const said = printable(length === 0 ? new Uint8Array(0) : yield length, c.MAX_STRING);
+  const said = length === 0 ? new Uint8Array(0) : yield length;
   const { code, meaning } = REFUSALS[type] ?? { code: 'EINVAL', meaning: 'the server refused it' };
   const { shownName } = session;
   const { exportName, tls } = session.request;
-  // A server may repeat the name in its own words.
-  const text = shownName === exportName ? said : said.replaceAll(exportName, shownName);
+  // A server may repeat the name in its own words; masked before it is escaped, or it might not be found.
+  const text = printable(shownName === exportName ? said : replaceBytes(said, exportName, shownName), c.MAX_STRING);
   const about = WITH_EXPORT.has(option) ? ` for export ${JSON.stringify(shownName)}` : '';
   const wayOut = type === c.NBD_REP_ERR_TLS_REQD && tls === 0 ? '; use an nbds:// URI or setTls(TLS_REQUIRE)' : '';
   const quoted = text === '' ? '' : `: "${text}"`;
@@ -98,6 +98,11 @@ const refusalTypes = new WeakMap<NbdOptionError, number>();
 
 /** The NBD_REP_ERR_* that a refusal stands for. */
 export const refusalType = (error: NbdOptionError): number => refusalTypes.get(error) ?? c.NBD_REP_ERR_INVALID;
+
+function replaceBytes(bytes: Uint8Array, from: string, to: string): Buffer {
+  const latin1 = (text: string): string => Buffer.from(text).toString('latin1');
+  return Buffer.from(Buffer.from(bytes).toString('latin1').replaceAll(latin1(from), latin1(to)), 'latin1');
+}
 
 /** For options that are only acknowledged or refused. */
 export function* readAck(session: HandshakeSession, option: number): Handshake<NbdOptionError | null> {
