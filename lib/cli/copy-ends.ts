@@ -108,9 +108,7 @@ async function deviceSize(file: FileHandle): Promise<bigint> {
 export async function checkDistinct(source: End, destination: End): Promise<void> {
   let isSame = false;
   if (source.kind === 'nbd' && destination.kind === 'nbd') {
-    const [from, to] = [source, destination].map(({ connection, operand }) =>
-      canonicalUri(connection, operand),
-    );
+    const [from, to] = [source, destination].map(({ connection, operand }) => canonicalUri(connection, operand));
     isSame = from !== null && from === to;
   } else if (source.kind === 'file' && destination.kind === 'file') {
     const { dev, ino } = source.stats;

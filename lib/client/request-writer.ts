@@ -20,6 +20,7 @@ export class RequestWriter {
   #queue: Command[] = [];
   #head = 0;
   #scheduled = false;
+  #receiving = false;
   #writing = false;
   #stopped = false;
   /** Commands of the write under way whose payload went by reference. */
@@ -44,10 +45,22 @@ export class RequestWriter {
   push(command: Command): void {
     command.stage = STAGE_GRANTED;
     this.#queue.push(command);
-    if (!this.#scheduled) {
+    if (!this.#scheduled && !this.#receiving) {
       this.#scheduled = true;
-      queueMicrotask(this.#afterMicrotasks);
+      process.nextTick(this.#flush);
     }
+  }
+
+  /** Replies are about to be decoded: what is granted meanwhile waits for the commands that follow from them. */
+  beginReceiving(): void {
+    this.#receiving = true;
+  }
+
+  endReceiving(): void {
+    this.#receiving = false;
+    if (this.#scheduled || this.#head === this.#queue.length) return;
+    this.#scheduled = true;
+    queueMicrotask(this.#afterMicrotasks);
   }
 
   /** Calls back when everything has left. */
@@ -71,8 +84,9 @@ export class RequestWriter {
     return granted;
   }
 
-  // A tick begun from a microtask runs after the last microtask: the continuations of a whole batch of replies
-  // have then issued their next commands, and N replies make N requests in one write.
+  // In a read event a tick would run before the microtasks. One begun from a microtask runs after the last of them:
+  // the continuations of a whole batch of replies have then issued their next commands, and N replies make N
+  // requests in one write.
   readonly #afterMicrotasks = (): void => {
     process.nextTick(this.#flush);
   };

@@ -167,7 +167,12 @@ export class Transmission implements Phase, ReplySink {
   }
 
   advance(length: number): void {
-    this.#decoder.advance(length);
+    this.#writer.beginReceiving();
+    try {
+      this.#decoder.advance(length);
+    } finally {
+      this.#writer.endReceiving();
+    }
     const read = this.#abortedRead;
     if (read === null) return;
     this.#abortedRead = null;
@@ -175,7 +180,12 @@ export class Transmission implements Phase, ReplySink {
   }
 
   push(chunk: Uint8Array): void {
-    this.#decoder.push(chunk);
+    this.#writer.beginReceiving();
+    try {
+      this.#decoder.push(chunk);
+    } finally {
+      this.#writer.endReceiving();
+    }
   }
 
   find(cookie: number): Command | undefined {

@@ -68,6 +68,14 @@ describeWith(['nbdkit', 'nbdcopy', 'nbdinfo'], 'nbd copy against nbdcopy', () =>
     }
   });
 
+  it('starts servers for both ends', async () => {
+    await writeFile(at('from'), Buffer.alloc(100_000, 'abc'));
+    await writeFile(at('to'), Buffer.alloc(100_000));
+    const server = (name: string): string[] => ['[', 'nbdkit', '-f', 'file', at(name), ']'];
+    await out(['copy', '--flush', ...server('from'), ...server('to')]);
+    expect(await sha('to')).toBe(await sha('from'));
+  });
+
   it('finds the holes of a sparse file', async () => {
     const file = await open(at('sparse'), 'w');
     await file.truncate(3 * 2 ** 30);

@@ -182,6 +182,31 @@ describeWith(['nbdkit', 'nbdinfo'], 'nbd info --can and its spellings', () => {
   });
 });
 
+describeWith(['nbdkit', 'nbdinfo'], 'nbd info of a server that is started for it', () => {
+  it('prints what nbdinfo prints, with -- and without', async () => {
+    await expectSame(['--', '[', 'nbdkit', '-r', 'memory', '1M', ']']);
+    await expectSame(['--json', '[', 'nbdkit', 'memory', '1M', ']']);
+    expect(await out(['info', '--map', '[', 'nbdkit', '-r', 'memory', '1M', ']', '--totals'])).toBe(
+      '   1048576 100.0%   3 hole,zero\n',
+    );
+    expect((await nbd(['info', '--is', 'read-only', '[', 'nbdkit', '-r', 'null', ']'])).code).toBe(0);
+  });
+
+  it('says what is wrong with it', async () => {
+    const cases: [words: string[], message: RegExp][] = [
+      [['[', 'nbdkit', 'memory', '1M'], /'\[' without '\]'/],
+      [['[', ']'], /no command between \[ and \]/],
+      [['--uri', '[', 'nbdkit', 'null', ']'], /has no lasting URI/],
+      [['[', '/nonexistent/server', ']'], /nonexistent/],
+    ];
+    for (const [words, message] of cases) {
+      const { code, stdout, stderr } = await nbd(['info', ...words]);
+      expect({ words, code, stdout }).toEqual({ words, code: 1, stdout: '' });
+      expect(stderr).toMatch(message);
+    }
+  });
+});
+
 describeWith(['qemu-nbd', 'qemu-img', 'nbdinfo'], 'nbd info of qemu-nbd', () => {
   it('shows bitmaps and descriptions as nbdinfo does', async () => {
     await using server = await startQemuNbd({ bitmap: 'b0', exportName: 'disk', description: 'a "fine" disk' });

@@ -135,57 +135,51 @@ const describeInBrowser: typeof describeWith = hasTool('chromium')
   ? describeWith
   : (_needs, title, fn) => describe.skip(`${title} (missing: chromium)`, fn);
 
-describeInBrowser(
-  ['nbdkit'],
-  'nbd map --picture in Chromium',
-  () => {
-    let browser: Browser;
-    beforeAll(() => {
-      browser = new Browser(join(folder, 'profile'));
-    });
-    afterAll(() => browser.close());
+describeInBrowser(['nbdkit'], 'nbd map --picture in Chromium', () => {
+  let browser: Browser;
+  beforeAll(() => {
+    browser = new Browser(join(folder, 'profile'));
+  });
+  afterAll(() => browser.close());
 
-    it('shows where data is, tells the range under the pointer, and fits its numbers', async () => {
-      const data = 'data=@0x100000 (0x55*0x80000) @0x380000 1';
-      await using server = await startNbdkit({ plugin: 'data', args: [data, 'size=4M'] });
-      const file = join(folder, 'map.html');
-      expect(await out(['map', '--picture', file, server.uri()])).toBe('');
-      await browser.open(`file://${file}`);
+  it('shows where data is, tells the range under the pointer, and fits its numbers', async () => {
+    const data = 'data=@0x100000 (0x55*0x80000) @0x380000 1';
+    await using server = await startNbdkit({ plugin: 'data', args: [data, 'size=4M'] });
+    const file = join(folder, 'map.html');
+    expect(await out(['map', '--picture', file, server.uri()])).toBe('');
+    await browser.open(`file://${file}`);
 
-      const boxes = (await browser.evaluate(BOXES)) as Box[];
-      expect(boxes).toHaveLength(2048);
-      const { data: shot } = await browser.send('Page.captureScreenshot', { format: 'png' });
-      const pixel = decodePng(Buffer.from(shot as string, 'base64'));
-      const seen = boxes.map(({ x, y }) => pixel(Math.round(x), Math.round(y)).join(','));
-      // Each block is 2 KiB: data from 1 MiB to 1.5 MiB, and a page of 32 KiB at 3.5 MiB.
-      const blue = '37,99,235';
-      const isData = (at: number): boolean => (at >= 512 && at < 768) || (at >= 1792 && at < 1808);
-      expect(seen.filter((colour, at) => (colour === blue) !== isData(at))).toEqual([]);
-      expect(seen[0]).toBe('241,245,249');
+    const boxes = (await browser.evaluate(BOXES)) as Box[];
+    expect(boxes).toHaveLength(2048);
+    const { data: shot } = await browser.send('Page.captureScreenshot', { format: 'png' });
+    const pixel = decodePng(Buffer.from(shot as string, 'base64'));
+    const seen = boxes.map(({ x, y }) => pixel(Math.round(x), Math.round(y)).join(','));
+    // Each block is 2 KiB: data from 1 MiB to 1.5 MiB, and a page of 32 KiB at 3.5 MiB.
+    const blue = '37,99,235';
+    const isData = (at: number): boolean => (at >= 512 && at < 768) || (at >= 1792 && at < 1808);
+    expect(seen.filter((colour, at) => (colour === blue) !== isData(at))).toEqual([]);
+    expect(seen[0]).toBe('241,245,249');
 
-      const target = boxes[600] as Box;
-      await browser.send('Input.dispatchMouseEvent', { type: 'mouseMoved', x: target.x, y: target.y });
-      expect(await browser.evaluate(`document.getElementById('range').textContent`)).toBe(
-        'base:allocation, 1228800 to 1230847: data',
-      );
-      const text = String(
-        await browser.evaluate('document.body.innerText + document.querySelector("svg").textContent'),
-      );
-      expect(text).toContain('4194304 bytes (4.00 MiB); one block is 2K');
-      expect(text).toMatch(/data\s*544 KiB\s*13\.3 %/);
-    }, 60_000);
+    const target = boxes[600] as Box;
+    await browser.send('Input.dispatchMouseEvent', { type: 'mouseMoved', x: target.x, y: target.y });
+    expect(await browser.evaluate(`document.getElementById('range').textContent`)).toBe(
+      'base:allocation, 1228800 to 1230847: data',
+    );
+    const text = String(await browser.evaluate('document.body.innerText + document.querySelector("svg").textContent'));
+    expect(text).toContain('4194304 bytes (4.00 MiB); one block is 2K');
+    expect(text).toMatch(/data\s*544 KiB\s*13\.3 %/);
+  });
 
-    it('draws an SVG that names what it draws, whatever the export is called', async () => {
-      await using server = await startNbdkit({ filters: ['exportname'], args: ['1M', 'exportname=<b>&"x'] });
-      const file = join(folder, 'map.svg');
-      await out(['map', `--picture=${file}`, server.uri('<b>&"x')]);
-      await browser.open(`file://${file}`);
-      expect(await browser.evaluate('document.documentElement.tagName')).toBe('svg');
-      expect(await browser.evaluate('document.querySelectorAll("text")[0].textContent')).toBe('Map of export “<b>&"x”');
-      expect(await browser.evaluate('document.querySelectorAll("parsererror, b").length')).toBe(0);
-    }, 60_000);
-  },
-);
+  it('draws an SVG that names what it draws, whatever the export is called', async () => {
+    await using server = await startNbdkit({ filters: ['exportname'], args: ['1M', 'exportname=<b>&"x'] });
+    const file = join(folder, 'map.svg');
+    await out(['map', `--picture=${file}`, server.uri('<b>&"x')]);
+    await browser.open(`file://${file}`);
+    expect(await browser.evaluate('document.documentElement.tagName')).toBe('svg');
+    expect(await browser.evaluate('document.querySelectorAll("text")[0].textContent')).toBe('Map of export “<b>&"x”');
+    expect(await browser.evaluate('document.querySelectorAll("parsererror, b").length')).toBe(0);
+  });
+});
 
 describeWith(['qemu-nbd', 'qemu-img', 'qemu-io'], 'nbd map --picture of several contexts', () => {
   it('draws a dirty bitmap below the allocation', async () => {

@@ -1,6 +1,7 @@
 // Running the command line as a process, from a build of the sources as they are now. The build is made once for each
 // state of lib/ (types are not checked: `npm run types` does that) and kept in node_modules/.cache.
 
+import { jest } from '@jest/globals';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
@@ -8,6 +9,9 @@ import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from '
 import { dirname, join, relative, resolve } from 'node:path';
 import ts from 'typescript';
 import { runTool, type RunToolOptions, type ToolResult } from '../support/real-servers.js';
+
+// A test may run a dozen processes, on a machine that has others to run.
+jest.setTimeout(60_000);
 
 const ROOT = resolve(import.meta.dirname, '../..');
 const CACHE = join(ROOT, 'node_modules/.cache/nbd-cli');
@@ -58,7 +62,7 @@ async function removeOld(current: string): Promise<void> {
 
 /** Runs `nbd` with these words to its end. */
 export async function nbd(words: readonly string[], options: RunToolOptions = {}): Promise<ToolResult> {
-  return runTool(process.execPath, [await cliPath(), ...words], { timeout: 18_000, ...options });
+  return runTool(process.execPath, [await cliPath(), ...words], { timeout: 30_000, ...options });
 }
 
 /** What a command wrote to standard output; throws unless it ended with `code`. */
@@ -82,7 +86,7 @@ export async function start(
 
 /** Waits until `check` says yes. */
 export async function until(check: () => boolean): Promise<void> {
-  const deadline = Date.now() + 10_000;
+  const deadline = Date.now() + 20_000;
   while (!check()) {
     if (Date.now() > deadline) throw new Error('waited in vain');
     await new Promise((done) => setTimeout(done, 10));

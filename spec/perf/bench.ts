@@ -19,9 +19,14 @@ import {
 } from './harness/table.js';
 import { makeWorkshop } from './harness/workshop.js';
 
+/** The whole name of a row means that row, anything else all that have it in their names. */
+function isMeant(row: Row, part: string): boolean {
+  return ROWS.some(({ id }) => id === part) ? row.id === part : row.id.includes(part);
+}
+
 function selectRows(options: BenchOptions): Row[] {
   return ROWS.filter((row) => {
-    if (options.only.length > 0) return options.only.some((part) => row.id.includes(part));
+    if (options.only.length > 0) return options.only.some((part) => isMeant(row, part));
     return options.mode === 'full' || (options.mode === 'quick' ? row.quick : row.smoke);
   });
 }

@@ -49,6 +49,7 @@ beforeEach(async () => {
       '': sparse(sample()),
       target,
       fixed: new MemoryBackend(10, { readOnly: true }),
+      cold: { backend: MemoryBackend.from(Buffer.alloc(10, 1)), flags: { cache: false } },
     },
   }).listenTcp();
   connection = await open('');
@@ -172,6 +173,8 @@ describe('compare, hash, prefetch', () => {
     expect(seen.at(-1)).toBe(BigInt(SIZE));
     const all = await prefetch(connection, { read: true, dataOnly: false, offset: 5, length: 1000 });
     expect(all).toEqual({ cached: 1000n, skipped: 0n, commands: 1 });
-    await expect(prefetch(connection)).rejects.toMatchObject({ code: 'EINVAL' });
+    const cold = await open('cold');
+    await expect(prefetch(cold)).rejects.toMatchObject({ code: 'EINVAL' });
+    await cold.shutdown();
   });
 });

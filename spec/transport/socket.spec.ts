@@ -15,6 +15,16 @@ let folder: string;
 let server: Server;
 let path: string;
 let accepted: Promise<Socket>;
+const others: Server[] = [];
+
+/** Another server, which ends with the test; resolves with its port. */
+async function listen(other: Server, where: number | string, host?: string): Promise<number> {
+  others.push(other);
+  await new Promise<void>((resolve) =>
+    other.listen({ ...(typeof where === 'string' ? { path: where } : { port: where }), host }, resolve),
+  );
+  return (other.address() as { port?: number }).port ?? 0;
+}
 
 beforeEach(async () => {
   folder = mkdtempSync(join(tmpdir(), 'nbd-socket-'));
@@ -30,6 +40,7 @@ beforeEach(async () => {
 afterEach(async () => {
   (await Promise.race([accepted, Promise.resolve(null)]))?.destroy();
   server.close();
+  for (const other of others.splice(0)) other.close();
   rmSync(folder, { recursive: true, force: true });
 });
 
@@ -112,15 +123,17 @@ describe('SocketTransport', () => {
   });
 
   it('tells of a reset with its code', async () => {
-    const port = await freePort();
-    const tcp = createServer((socket) => socket.resetAndDestroy());
-    await new Promise<void>((resolve) => tcp.listen(port, '127.0.0.1', resolve));
+    const port = await listen(
+      createServer((socket) => socket.once('data', () => socket.resetAndDestroy())),
+      0,
+      '127.0.0.1',
+    );
     const transport = await dialTcp('127.0.0.1', port);
     const receiver = new Recording();
     transport.start(receiver);
+    transport.write([Buffer.from('x')], () => undefined);
     await receiver.closed();
     expect(receiver.error).toMatchObject({ code: 'ECONNRESET' });
-    tcp.close();
   });
 });
 
@@ -131,14 +144,11 @@ describe('dialling', () => {
     expect(transport.description).toBe('a name');
     transport.start(new Recording());
     transport.destroy();
-    const tcp = createServer();
-    await new Promise<void>((resolve) => tcp.listen(0, '::1', resolve));
-    const { port } = tcp.address() as { port: number };
+    const port = await listen(createServer(), 0, '::1');
     const six = await dialTcp('::1', port);
     expect(six.description).toBe(`[::1]:${port}`);
     six.start(new Recording());
     six.destroy();
-    tcp.close();
   });
 
   it.each<[string, () => Promise<SocketTransport>, string]>([
@@ -155,14 +165,15 @@ describe('dialling', () => {
   it('a path of 107 bytes is tried, an abstract one is reached', async () => {
     expect(await rejection(dialUnix(`/${'x'.repeat(106)}`))).toMatchObject({ code: 'ENOENT' });
     const name = `\0nbd-sdk-spec-${process.pid}-${Date.now()}`;
-    const abstract = createServer((socket) => socket.end('hello'));
-    await new Promise<void>((resolve) => abstract.listen(name, resolve));
+    await listen(
+      createServer((socket) => socket.end('hello')),
+      name,
+    );
     const transport = await dialUnix(name);
     const receiver = new Recording();
     transport.start(receiver);
     await receiver.until(() => receiver.bytes === 'hello');
     transport.destroy();
-    abstract.close();
   });
 
   it('can be given up: before it begins, and while it is under way', async () => {

@@ -32,7 +32,7 @@ export interface BenchOptions {
 const USAGE = `npm run bench -- [flags]
   --quick             the main rows within a minute
   --smoke             a few seconds: that everything runs and the data is right
-  --only A,B          rows and checks whose name contains A or B (--list shows the names)
+  --only A,B          rows and checks named A or B, or whose names contain it (--list)
   --peer A,B          of libnbd, python, vates, fio, floor
   --against DIR       compare with a copy of an earlier dist/ only
   --pairs N           pairs of each comparison (5; quick 3)
