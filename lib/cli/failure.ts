@@ -31,6 +31,7 @@ export function hintOf(error: unknown): string | undefined {
   }
   if (name === 'NbdConnectionError') {
     if (code === 'ECONNREFUSED') return 'is the server running, and is this its port?';
+    if (code === 'ENOENT' && message.includes('no program')) return 'is it installed, and on the PATH?';
     if (code === 'ENOENT') return 'is the server running, and is this its socket?';
     if (code === 'ETIMEDOUT') return 'the server does not answer: check the address, and that it speaks NBD';
   }

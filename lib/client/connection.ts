@@ -286,6 +286,9 @@ export class NbdConnection extends NbdNegotiation {
 
   /**
    * Reads `count` bytes (libnbd: `nbd_pread`): up to 64 MiB in one command. All bytes or a rejection, never fewer.
+   *
+   * Results of up to 16 KiB share their memory (`buffer.buffer`) with neighbours, as those of `Buffer.allocUnsafe` do:
+   * copy one before transferring it to a worker, or read with {@link preadInto}.
    */
   pread(count: number, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<Buffer> {
     return this.#commands.read(count, offset, flags, signal);

@@ -15,8 +15,10 @@ import { type Transmission } from './transmission.js';
 
 const ZERO_BYTES = new Uint8Array(0);
 
-/** Unpooled: a small result that is kept must not hold somebody else's 8 KiB. Every byte of it is written. */
-const allocate = (length: number): Buffer => Buffer.allocUnsafeSlow(length);
+/** Results up to this are cut from slabs: memory of its own costs as much as all the rest of a small read. */
+const POOLED_LENGTH = 16 * 1024;
+/** What a result that is kept may hold at the most. */
+const SLAB_LENGTH = 64 * 1024;
 const allocateZeroed = (length: number): Buffer => Buffer.alloc(length);
 
 // One executor for every promise: a closure each would be a quarter of the cost of the call.
@@ -29,6 +31,22 @@ const executor = (resolve: (value: unknown) => void, reject: (reason: unknown) =
 
 export class Submission {
   readonly #lifecycle: Lifecycle;
+
+  #slab = Buffer.alloc(0);
+  #slabUsed = 0;
+
+  /** Memory for the result of a read, every byte of which will be written. */
+  readonly #allocate = (length: number): Buffer => {
+    if (length > POOLED_LENGTH) return Buffer.allocUnsafeSlow(length);
+    if (this.#slabUsed + length > this.#slab.length) {
+      this.#slab = Buffer.allocUnsafeSlow(SLAB_LENGTH);
+      this.#slabUsed = 0;
+    }
+    const start = this.#slabUsed;
+    // Multiples of 8, so that any typed array can be laid over a result.
+    this.#slabUsed = (start + length + 7) & ~7;
+    return this.#slab.subarray(start, start + length);
+  };
 
   constructor(lifecycle: Lifecycle) {
     this.#lifecycle = lifecycle;
@@ -60,7 +78,7 @@ export class Submission {
       checkSignal(PREAD.method, signal);
       const command = this.#prepare(PREAD, count, offset, flags);
       command.weight = Number(command.count);
-      command.allocate = allocate;
+      command.allocate = this.#allocate;
       if (command.count === 0) command.result = Buffer.alloc(0);
       return this.#promise(command, signal);
     } catch (error) {
@@ -81,7 +99,7 @@ export class Submission {
       command.onChunk = toCallback(chunk, PREAD_STRUCTURED.method, 'chunk');
       command.weight = Number(command.count);
       // The callback can look around in the buffer before all of it is there.
-      command.allocate = this.#lifecycle.settings.preadInitialize ? allocateZeroed : allocate;
+      command.allocate = this.#lifecycle.settings.preadInitialize ? allocateZeroed : this.#allocate;
       if (command.count === 0) command.result = Buffer.alloc(0);
       return this.#promise(command, signal);
     } catch (error) {

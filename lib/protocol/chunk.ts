@@ -250,13 +250,20 @@ export class ChunkReader {
       return;
     }
     command.reported.push(id);
-    const { entries, problem } = decodeBlockStatus(bytes.subarray(extended ? 8 : 4), extended, {
-      count: command.count,
-      offset: command.offset,
-      exportSize: this.#context.exportSize,
-      onlyFirst: (command.flags & c.NBD_CMD_FLAG_REQ_ONE) !== 0,
-      wide: command.spec.wideExtents,
-    });
+    // Only short payloads share memory with the next chunk.
+    const mayKeep = bytes.length > c.EXTENDED_REPLY_LENGTH;
+    const { entries, problem } = decodeBlockStatus(
+      bytes.subarray(extended ? 8 : 4),
+      extended,
+      {
+        count: command.count,
+        offset: command.offset,
+        exportSize: this.#context.exportSize,
+        onlyFirst: (command.flags & c.NBD_CMD_FLAG_REQ_ONE) !== 0,
+        wide: command.spec.wideExtents,
+      },
+      mayKeep,
+    );
     if (problem !== null) {
       this.#reject(command, `in the server's extents for ${context} ${problem.reason}`, problem.code);
     }
