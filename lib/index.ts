@@ -40,8 +40,6 @@ export { type Extent, Extents } from './util/extents.js';
 export { type ExtentsOptions, extents } from './stream/extents.js';
 export * from './protocol/client-constants.js';
 export {
-  hasAllocation,
-  inRange,
   prefetch,
   type PrefetchOptions,
   type PrefetchResult,
@@ -57,7 +55,6 @@ export {
   nullDestination,
   type ZeroRun,
 } from './stream/endpoint.js';
-export { isAllZero } from './stream/zeroes.js';
 export { createReadStream, type ReadStreamOptions } from './stream/read-stream.js';
 export { createWriteStream, type WriteStreamOptions } from './stream/write-stream.js';
 export { compare, type CompareOptions, type CompareResult } from './stream/compare.js';

@@ -1,7 +1,6 @@
 // Hashes of an export: of all its bytes in order, and of its blocks, where blocks that are known to be zero are neither
 // read nor hashed.
 
-import { createHash } from 'node:crypto';
 import { type NbdConnection } from '../client/connection.js';
 import { exportSource, type ZeroRun } from './endpoint.js';
 import { inLanes } from './lanes.js';
@@ -18,9 +17,13 @@ export interface HashOptions {
   signal?: AbortSignal;
 }
 
+/** Node's crypto takes a while to load, and most who import this package never hash. */
+const loadCrypto = (): Promise<typeof import('node:crypto')> => import('node:crypto');
+
 /** The hash of all bytes of the export, in hexadecimal: what `sha256sum` says of a raw copy. */
 export async function hash(connection: NbdConnection, options: HashOptions = {}): Promise<string> {
   const { algorithm = 'sha256', onProgress, signal, extents } = options;
+  const { createHash } = await loadCrypto();
   const digest = createHash(algorithm);
   const total = Number(connection.getSize());
   let done = 0;
@@ -51,6 +54,7 @@ const MANY = 1024;
  */
 export async function blockHash(connection: NbdConnection, options: HashOptions = {}): Promise<string> {
   const { algorithm = 'sha256', onProgress, signal } = options;
+  const { createHash } = await loadCrypto();
   const source = exportSource(connection);
   const { size } = source;
   const digestOf = (block: Buffer): Buffer => createHash(algorithm).update(block).digest();

@@ -262,6 +262,9 @@ export class PeerSession {
         wire.silence();
         return;
       case 'tls':
+        // What was negotiated in clear is forgotten.
+        this.#mode = 'simple';
+        this.#contextIds = [];
         return wire.startTls(this.#plan.tls);
       case 'sleep':
         return delay(step.milliseconds);

@@ -20,8 +20,8 @@ const PUBLIC: Readonly<Record<string, Names>> = {
   'nbd-sdk': {
     values: words(`
       Extents NbdConnection
-      blockHash compare copy createReadStream createWriteStream exportDestination exportSource extents hasAllocation
-      hash inRange isAllZero nullDestination prefetch
+      blockHash compare copy createReadStream createWriteStream exportDestination exportSource extents
+      hash nullDestination prefetch
       NbdError NbdStrictError NbdCommandError NbdOptionError NbdProtocolError NbdConnectionError NbdStateError
       NbdQueueFullError
       TLS_DISABLE TLS_ALLOW TLS_REQUIRE

@@ -163,7 +163,7 @@ describeWith(['nbdkit', 'nbdcopy', 'nbdinfo'], 'nbd copy against nbdcopy', () =>
   });
 
   it('does not report success when the server dies half-way', async () => {
-    await using server = await startNbdkit({ filters: ['delay'], args: ['64M', 'delay-read=30ms'] });
+    await using server = await startNbdkit({ filters: ['delay'], args: ['64M', 'delay-read=100ms'] });
     const child = await start(['copy', '--no-extents', '-R4', '-C1', '--progress=1', server.uri(), at('file')]);
     const exit = exitOf(child);
     await until(() => /[1-9]\d?\/100/.test(child.said()));
@@ -174,7 +174,7 @@ describeWith(['nbdkit', 'nbdcopy', 'nbdinfo'], 'nbd copy against nbdcopy', () =>
   });
 
   it('stops at Ctrl-C with exit code 130 and says how far it came', async () => {
-    await using server = await startNbdkit({ filters: ['delay'], args: ['64M', 'delay-read=30ms'] });
+    await using server = await startNbdkit({ filters: ['delay'], args: ['64M', 'delay-read=100ms'] });
     const child = await start(['copy', '--no-extents', '-R4', '-C1', '--progress=1', server.uri(), 'null:']);
     const exit = exitOf(child);
     await until(() => /[1-9]\d?\/100/.test(child.said()));

@@ -44,14 +44,33 @@ describe.each(SETTINGS)('reads with %s', (_title, settings) => {
 });
 
 describe('pread', () => {
-  it('hands out a Buffer with memory of its own', async () => {
+  it('hands out Buffers that do not touch each other, large ones with memory of their own', async () => {
     const { connection, peer } = await openRaw();
     void peer.serve();
-    const [first, second] = await Promise.all([connection.pread(16, 0), connection.pread(16, 0)]);
+    const [first, second] = await Promise.all([connection.pread(13, 0), connection.pread(16, 0)]);
     expect(first).toBeInstanceOf(Buffer);
-    expect(first.buffer.byteLength).toBe(16);
+    expect(first).toHaveLength(13);
+    // Typed arrays can be laid over a result, whatever came before it.
+    expect(second.byteOffset % 8).toBe(0);
     first.fill(0);
     expect(second.equals(g.content(0, 16))).toBe(true);
+    const [small, large] = [await connection.pread(16384, 0), await connection.pread(16385, 0)];
+    // What a small result that is kept may hold is bounded; a large one holds itself.
+    expect(small.buffer.byteLength).toBeLessThanOrEqual(65536);
+    expect(large.buffer.byteLength).toBe(16385);
+  });
+
+  it('never hands out the same memory twice', async () => {
+    const { connection, peer } = await openRaw();
+    void peer.serve();
+    const results: Buffer[] = [];
+    for (let i = 0; i < 100; i++) results.push(await connection.pread(1000 + i, 0));
+    for (const result of results) result.fill(0);
+    expect((await connection.pread(1100, 0)).equals(g.content(0, 1100))).toBe(true);
+    results.forEach((result, index) => {
+      result.fill(index + 1);
+    });
+    expect(results.every((result, index) => result.every((byte) => byte === index + 1))).toBe(true);
   });
 
   it('of no bytes, where that is allowed, is an empty Buffer', async () => {

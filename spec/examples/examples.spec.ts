@@ -102,6 +102,7 @@ const OUTPUT: Readonly<Record<string, readonly (string | RegExp)[]>> = {
     /^required: NbdOptionError E[A-Z]+$/,
     'allowed: in plaintext',
   ],
+  'http-upgrade': ['1048576 bytes, and at 4096: through HTTP', 'the gateway answered 403'],
   'option-mode': [
     'negotiating: true',
     'scratch: writable, for anything, base:allocation',

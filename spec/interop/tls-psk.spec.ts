@@ -161,7 +161,11 @@ describe.each(KINDS)('TLS with pre-shared keys: $name', (kind) => {
       await using server = await (kind.name === 'nbdkit' ? startNbdkit({ tls }) : startQemuNbd({ tls }));
       for (const tlsVerifyPeer of [true, false]) {
         const error = await rejection(
-          NbdConnection.connect(server.uri(), { tlsPsk: { identity: 'alice', key: 'abcd' }, tlsVerifyPeer, ca: certificates.ca }),
+          NbdConnection.connect(server.uri(), {
+            tlsPsk: { identity: 'alice', key: 'abcd' },
+            tlsVerifyPeer,
+            ca: certificates.ca,
+          }),
         );
         expect(error).toMatchObject({ name: 'NbdConnectionError', code: 'EACCES' });
       }

@@ -7,13 +7,7 @@ import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import {
-  NbdConnection,
-  type NbdConnectionOptions,
-  TLS_ALLOW,
-  TLS_DISABLE,
-  TLS_REQUIRE,
-} from '../../lib/index.js';
+import { NbdConnection, type NbdConnectionOptions, TLS_ALLOW, TLS_DISABLE, TLS_REQUIRE } from '../../lib/index.js';
 import { rejection } from '../support/caught.js';
 import { type Certificates, makeCertificates } from '../support/certificates.js';
 import {
@@ -200,13 +194,19 @@ describe.each(KINDS)('TLS with certificates: $name', (kind) => {
 
       it('takes the ciphers that it is given', async () => {
         const priority = 'ECDHE-ECDSA-AES256-GCM-SHA384';
-        await using connection = await connect(proxy, kind, { ...good(kind, transport), tlsPriority: `${priority}:TLS_AES_256_GCM_SHA384` });
+        await using connection = await connect(proxy, kind, {
+          ...good(kind, transport),
+          tlsPriority: `${priority}:TLS_AES_256_GCM_SHA384`,
+        });
         await connection.pread(512, 0);
       });
 
       it('is left at once by a signal or the deadline', async () => {
         const signal = AbortSignal.timeout(1);
-        const outcome = await NbdConnection.connect(proxy.uri('nbds', kind.export), { ...good(kind, transport), signal }).then(
+        const outcome = await NbdConnection.connect(proxy.uri('nbds', kind.export), {
+          ...good(kind, transport),
+          signal,
+        }).then(
           (connection) => connection.close(),
           (error: unknown) => error,
         );
@@ -297,9 +297,14 @@ describe.each(KINDS)('TLS with certificates: $name', (kind) => {
       await writeFile(plain, certificates.client.key);
       const { stdout } = await runTool('openssl', ['pkey', '-in', plain, '-aes128', '-passout', 'pass:sesame']);
       const options = { ca: certificates.ca, cert: certificates.client.cert, key: stdout };
-      await using connection = await NbdConnection.connect(server.uri(kind.export), { ...options, passphrase: 'sesame' });
+      await using connection = await NbdConnection.connect(server.uri(kind.export), {
+        ...options,
+        passphrase: 'sesame',
+      });
       await connection.pread(512, 0);
-      const error = await rejection(NbdConnection.connect(server.uri(kind.export), { ...options, passphrase: 'simsim' }));
+      const error = await rejection(
+        NbdConnection.connect(server.uri(kind.export), { ...options, passphrase: 'simsim' }),
+      );
       expect(error).toMatchObject({ name: 'NbdStrictError', code: 'EINVAL' });
       expect((error as Error).message).not.toContain('simsim');
       await rm(folder, { recursive: true });
@@ -309,15 +314,22 @@ describe.each(KINDS)('TLS with certificates: $name', (kind) => {
       // With TLS 1.3 the refusal comes after the client's handshake is complete.
       const tlsPriority = version === 'TLSv1.3' ? '' : 'ECDHE-ECDSA-AES128-GCM-SHA256';
       for (let i = 0; i < 5; i++) {
-        const error = await rejection(NbdConnection.connect(server.uri(kind.export), { ca: certificates.ca, tlsPriority }));
-        expect(error).toMatchObject({ name: 'NbdConnectionError', code: expect.stringMatching(/^(EACCES|ECONNRESET)$/) });
+        const error = await rejection(
+          NbdConnection.connect(server.uri(kind.export), { ca: certificates.ca, tlsPriority }),
+        );
+        expect(error).toMatchObject({
+          name: 'NbdConnectionError',
+          code: expect.stringMatching(/^(EACCES|ECONNRESET)$/),
+        });
         expect((error as Error).message).toMatch(/not accept a client without a certificate \(see cert and key\)/);
       }
     });
 
     it('refuses one whose certificate nobody known has signed', async () => {
       const strange = await issueStranger();
-      const error = await rejection(NbdConnection.connect(server.uri(kind.export), { ca: certificates.ca, ...strange }));
+      const error = await rejection(
+        NbdConnection.connect(server.uri(kind.export), { ca: certificates.ca, ...strange }),
+      );
       expect(error).toMatchObject({ name: 'NbdConnectionError', code: expect.stringMatching(/^(EACCES|ECONNRESET)$/) });
       expect((error as Error).message).toMatch(/not accept the client certificate/);
     });
@@ -370,6 +382,26 @@ describe.each(KINDS)('TLS with certificates: $name', (kind) => {
       await connection.pread(512, 0);
       await connection.shutdown();
     });
+  });
+});
+
+describeWith(['nbdkit', 'openssl'], 'F25: nbdkit with another export for those who do not use TLS', () => {
+  it('gives each its own', async () => {
+    const tls = { folder: certificates.folder, mode: 'on' } as const;
+    await using server = await startNbdkit({ args: ['1M'], filters: ['tls-fallback'], tls });
+    const options = { ca: certificates.ca, tlsHostname: 'localhost' };
+    const plain = server.uri().replace('nbds', 'nbd');
+    const cases: [string, NbdConnectionOptions, bigint][] = [
+      [plain, {}, 512n],
+      [plain, { ...options, tls: TLS_ALLOW }, 1048576n],
+      [server.uri(), options, 1048576n],
+    ];
+    for (const [uri, given, size] of cases) {
+      await using connection = await NbdConnection.connect(uri, given);
+      expect(connection.getSize()).toBe(size);
+      expect(connection.getTlsNegotiated()).toBe(size > 512n);
+      expect(connection.isReadOnly()).toBe(size === 512n);
+    }
   });
 });
 

@@ -3,7 +3,7 @@
 
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -92,6 +92,26 @@ async function gone(pid: number): Promise<boolean> {
   return !isAlive(pid);
 }
 
+/** Resolves when the connection's program runs. */
+async function started(connection: NbdConnection): Promise<void> {
+  for (;;) {
+    try {
+      connection.getSubprocessPid();
+      return;
+    } catch {
+      await sleep(5);
+    }
+  }
+}
+
+/** Resolves when a SIGSTOP has done its work: all threads of the process stand. */
+async function stopped(pid: number): Promise<void> {
+  const states = (): string[] =>
+    readdirSync(`/proc/${pid}/task`).map((task) => readFileSync(`/proc/${pid}/task/${task}/stat`, 'utf8'));
+  if (!existsSync('/proc/self/task')) await sleep(200);
+  else while (!states().every((text) => text.includes(') T'))) await sleep(5);
+}
+
 describe.each(KINDS)('$title', (kind) => {
   describeWith(kind.needs, 'a server of our own', () => {
     it('serves', async () => {
@@ -148,8 +168,9 @@ describe.each(KINDS)('$title', (kind) => {
     it('takes its commands along when it dies', async () => {
       const connection = await open(kind);
       connection.killSubprocess('SIGSTOP');
+      await stopped(connection.getSubprocessPid());
       const reads = [0, 4096, 8192].map((offset) => rejection(connection.pread(4096, offset)));
-      await sleep(50);
+      await sleep(20);
       connection.killSubprocess('SIGKILL');
       for (const error of await Promise.all(reads)) {
         expect(error).toMatchObject({ name: 'NbdConnectionError', code: 'ENOTCONN' });
@@ -221,20 +242,25 @@ describe('what is no command', () => {
     }
   });
 
-  it.each(['connectCommand', 'connectSystemdSocketActivation'] as const)('%s: a program that is not there', async (form) => {
-    const connection = make();
-    const error = await rejection(connection[form](['no-such-program-here']));
-    expect(error).toMatchObject({ name: 'NbdConnectionError', code: 'ENOENT' });
-    expect((error as Error).message).toMatch(/^connect to the command no-such-program-here: there is no program /);
-    expect(connection.connectionState()).toBe('dead');
-  });
+  it.each(['connectCommand', 'connectSystemdSocketActivation'] as const)(
+    '%s: a program that is not there',
+    async (form) => {
+      const connection = make();
+      const error = await rejection(connection[form](['no-such-program-here']));
+      expect(error).toMatchObject({ name: 'NbdConnectionError', code: 'ENOENT' });
+      expect((error as Error).message).toMatch(/^connect to the command no-such-program-here: there is no program /);
+      expect(connection.connectionState()).toBe('dead');
+    },
+  );
 
   it.each(['connectCommand', 'connectSystemdSocketActivation'] as const)('%s: one that dies says why', async (form) => {
     const connection = make();
     const argv = ['/bin/sh', '-c', 'echo it: no such disk >&2; exit 3'];
     const error = await rejection(connection[form](argv));
     expect(error).toMatchObject({ name: 'NbdConnectionError', code: 'ENOTCONN' });
-    expect((error as Error).message).toBe('connect to the command sh: the command sh exited with status 3: it: no such disk');
+    expect((error as Error).message).toBe(
+      'connect to the command sh: the command sh exited with status 3: it: no such disk',
+    );
   });
 
   it('has no subprocess before or without one', async () => {
@@ -247,7 +273,7 @@ describe('what is no command', () => {
   it.each([0, 15, 'SIGTERM', undefined] as const)('is ended by SIGTERM (%s)', async (signal) => {
     const connection = make();
     const connecting = rejection(connection.connectCommand(['sleep', '30']));
-    await sleep(50);
+    await started(connection);
     connection.killSubprocess(signal);
     expect(((await connecting) as Error).message).toMatch(/was ended by SIGTERM/);
   });
@@ -255,7 +281,7 @@ describe('what is no command', () => {
   it('knows signals from what is none, and sends nothing then', async () => {
     const connection = make();
     const connecting = rejection(connection.connectCommand(['sleep', '30']));
-    await sleep(100);
+    await started(connection);
     for (const signal of [-1, 1.5, 1000, 'SIGNOTHING', 'sigterm', {}, null, NaN, '']) {
       expect(caught(() => connection.killSubprocess(signal as number))).toMatchObject({ code: 'EINVAL' });
     }
@@ -304,7 +330,7 @@ describe('the name of an activated socket', () => {
   ])('%j', (name, code) => {
     const connection = new NbdConnection({ socketActivationName: 'before' });
     if (code === undefined) {
-      connection.setSocketActivationName(name as string);
+      connection.setSocketActivationName(name);
       expect(connection.getSocketActivationName()).toBe(name);
     } else {
       expect(caught(() => connection.setSocketActivationName(name as string))).toMatchObject({ code });

@@ -188,7 +188,8 @@ function nbdkitTls(tls: ServerTls): string[] {
   ];
 }
 
-function qemuTls(tls: ServerTls): string[] {
+/** The arguments that make qemu-nbd serve with TLS. */
+export function qemuTls(tls: ServerTls): string[] {
   const credentials =
     tls.psk === undefined
       ? `tls-creds-x509,id=tls0,dir=${tls.folder ?? ''},endpoint=server,verify-peer=${tls.verifyPeer === true ? 'on' : 'off'}`

@@ -44,7 +44,10 @@ export async function startProxy(server: Address): Promise<RecordingProxy> {
   const connections: Recorded[] = [];
   const sockets = new Set<Socket>();
   const listener = createServer({ allowHalfOpen: true }, (client) => {
-    const upstream = connect({ ...('socketPath' in server ? { path: server.socketPath } : server), allowHalfOpen: true });
+    const upstream = connect({
+      ...('socketPath' in server ? { path: server.socketPath } : server),
+      allowHalfOpen: true,
+    });
     const recorded = new Recorded(client, upstream);
     connections.push(recorded);
     for (const [from, to, side] of [

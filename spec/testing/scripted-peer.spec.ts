@@ -57,6 +57,7 @@ class RawClient {
   #wake = (): void => {};
 
   constructor(peer: ScriptedPeer) {
+    clients.push(this);
     const { socketPath, host, port } = peer;
     const where = socketPath === undefined ? { host: host!, port: port! } : { path: socketPath };
     this.socket = connect({ ...where, allowHalfOpen: true });
@@ -111,18 +112,18 @@ class RawClient {
   }
 }
 
-let peer: ScriptedPeer | undefined;
-let client: RawClient | undefined;
+const peers: ScriptedPeer[] = [];
+const clients: RawClient[] = [];
 
 afterEach(async () => {
-  client?.socket.destroy();
-  await peer?.stop();
+  for (const client of clients.splice(0)) client.socket.destroy();
+  for (const peer of peers.splice(0)) await peer.stop();
 });
 
 async function start(script: PeerScript, options?: ListenOptions): Promise<{ peer: ScriptedPeer; client: RawClient }> {
-  peer = await ScriptedPeer.listen(script, options);
-  client = new RawClient(peer);
-  return { peer, client };
+  const peer = await ScriptedPeer.listen(script, options);
+  peers.push(peer);
+  return { peer, client: new RawClient(peer) };
 }
 
 /** Into the transmission phase with simple replies. */
@@ -268,7 +269,8 @@ describe('a peer without a script', () => {
   });
 
   it('serves several clients, each with the script anew', async () => {
-    peer = await ScriptedPeer.listen((index) => ({ handshakeFlags: index }));
+    const peer = await ScriptedPeer.listen((index) => ({ handshakeFlags: index }));
+    peers.push(peer);
     const first = new RawClient(peer);
     expect(await first.read(18)).toEqual(greeting(0));
     const second = new RawClient(peer);
@@ -284,7 +286,6 @@ describe('a script', () => {
   it('replaces the greeting, whole, in pieces or as oldstyle', async () => {
     const { client } = await start({ greet: [greeting().subarray(0, 9), close()] });
     expect(await client.rest()).toEqual(greeting().subarray(0, 9));
-    await peer?.stop();
     const old = await start({ greet: oldstyle() });
     await old.client.read(152);
     old.client.command(READ, 1, 0, 2);

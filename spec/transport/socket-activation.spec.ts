@@ -46,6 +46,18 @@ async function stop({ transport, subprocess }: Activated): Promise<void> {
   await subprocess.ended;
 }
 
+/** What an activated script's end is told with, whether it comes before or after the connection. */
+async function endOf(script: string): Promise<unknown> {
+  try {
+    const { transport } = await activate(['/bin/sh', '-c', script], OPTIONS);
+    const probe = new Probe();
+    transport.start(probe);
+    return await probe.closed();
+  } catch (error) {
+    return error;
+  }
+}
+
 describe('an activated program', () => {
   it('finds a listening socket at descriptor 3, and its own pid in LISTEN_PID', async () => {
     const activated = await start(server());
@@ -110,15 +122,7 @@ describe('an activated program', () => {
 
   it('is told of the end of its stdin, and cannot write to our stdout', async () => {
     const script = 'read x; echo "to stdout: $? $x"; exit 7';
-    const error = await rejection(
-      (async () => {
-        const { transport } = await activate(['/bin/sh', '-c', script], OPTIONS);
-        const probe = new Probe();
-        transport.start(probe);
-        throw await probe.closed();
-      })(),
-    );
-    expect(error).toMatchObject({ message: 'the command sh exited with status 7: to stdout: 1' });
+    expect(await endOf(script)).toMatchObject({ message: 'the command sh exited with status 7: to stdout: 1' });
   });
 
   it('leaves no descriptor, folder, listener or timer behind', async () => {
@@ -153,12 +157,9 @@ describe('a program that cannot be activated', () => {
 
   it('tells what it said when it ends at once', async () => {
     for (let i = 0; i < 10; i++) {
-      const outcome = activate(['/bin/sh', '-c', 'echo no disk >&2; exit 4'], OPTIONS).then(async ({ transport }) => {
-        const probe = new Probe();
-        transport.start(probe);
-        throw await probe.closed();
+      expect(await endOf('echo no disk >&2; exit 4')).toMatchObject({
+        message: 'the command sh exited with status 4: no disk',
       });
-      expect(await rejection(outcome)).toMatchObject({ message: 'the command sh exited with status 4: no disk' });
     }
     expect(privateFolders()).toEqual([]);
   });

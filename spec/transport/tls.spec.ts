@@ -72,7 +72,11 @@ const KINDS: Readonly<Record<string, () => Promise<{ raw: StreamTransport; peer:
   'another TLS session': async () => {
     const { raw, peer } = await KINDS['a socket that this package opened']!();
     const outer = serverSide(peer);
-    const inner = connectTls({ socket: raw.detach() as Socket, ca: certificates.ca, checkServerIdentity: () => undefined });
+    const inner = connectTls({
+      socket: raw.detach(),
+      ca: certificates.ca,
+      checkServerIdentity: () => undefined,
+    });
     streams.add(inner);
     await new Promise((resolve) => inner.once('secureConnect', resolve));
     return { raw: new StreamTransport(inner, 'tunnel'), peer: outer };

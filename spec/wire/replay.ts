@@ -140,20 +140,22 @@ export interface ReplayResult {
   readonly error?: unknown;
 }
 
-/** Milliseconds after which a call that gets no answer gives up. */
-const PATIENCE = 60;
 const HUNG = 5000;
 
-/** Replays a conversation with damage; a call that never settles is an exception. */
-export async function replay(recorded: Recorded, damage: Damage): Promise<ReplayResult[]> {
+/**
+ * Replays a conversation with damage; a call that never settles is an exception.
+ *
+ * @param patience milliseconds after which a call that gets no answer gives up.
+ */
+export async function replay(recorded: Recorded, damage: Damage, patience: number): Promise<ReplayResult[]> {
   const { conversation } = recorded;
   const isSilent = damage.cut?.then === 'stall' || damage.flip !== undefined;
   const [near, far] = duplexPair();
   serve(recorded, damage, near, far);
   const client = new NbdConnection({
     ...conversation.client,
-    connectTimeout: isSilent ? PATIENCE : 0,
-    requestTimeout: isSilent ? PATIENCE : 0,
+    connectTimeout: isSilent ? patience : 0,
+    requestTimeout: isSilent ? patience : 0,
   });
   const results: ReplayResult[] = [];
   const calls = [(c: NbdConnection) => c.connectSocket(near), ...conversation.calls];

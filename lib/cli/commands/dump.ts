@@ -1,6 +1,7 @@
 // `nbd dump`: nbddump, a hex dump in which repeated lines are one `*` and holes are not read.
 
-import { CONTEXT_BASE_ALLOCATION, extents, hasAllocation, type NbdConnection, STATE_ZERO } from '../../index.js';
+import { CONTEXT_BASE_ALLOCATION, extents, type NbdConnection, STATE_ZERO } from '../../index.js';
+import { hasAllocation } from '../../stream/prefetch.js';
 import { type Command, type CommandContext } from '../command.js';
 import { HexDump } from '../hex-dump.js';
 import { onlyServer, openServer, SERVER } from '../server.js';

@@ -45,14 +45,19 @@ function* prepare(session: HandshakeSession): Handshake<void> {
   const { request, negotiated } = session;
   if (request.tls !== TLS_DISABLE) {
     const refusal = yield* startTls(session);
-    if (refusal !== null && request.tls === TLS_REQUIRE) {
-      refusal.message = `TLS is required, and the server does not start it: ${refusal.message}`;
-      throw refusal;
-    }
+    if (refusal !== null && request.tls === TLS_REQUIRE) throw tlsRefused(refusal);
   }
   if (request.extendedHeaders && request.structuredReplies) yield* extendedHeaders(session);
   if (request.structuredReplies && !negotiated.extendedHeaders) yield* structuredReply(session);
 }
+
+/** As in libnbd ENOTSUP, whatever the server's reason; that is the cause. */
+const tlsRefused = (refusal: NbdOptionError): NbdOptionError =>
+  new NbdOptionError(`TLS is required, and the server does not start it: ${refusal.message}`, {
+    code: 'ENOTSUP',
+    serverMessage: refusal.serverMessage,
+    cause: refusal,
+  });
 
 /** GO, or EXPORT_NAME where the server does not know GO; returns the refusal, if there is one. */
 export function* open(session: HandshakeSession): Handshake<NbdOptionError | null> {

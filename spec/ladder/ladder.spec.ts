@@ -1,0 +1,64 @@
+// The same numbered behaviours against every server there is. A failing test names its rungs; the matrix at the end
+// shows what each server has, and what it says it has not.
+
+import { afterAll, beforeAll, describe, it } from '@jest/globals';
+
+import { type Certificates, makeCertificates } from '../support/certificates.js';
+import { describeWith, hasTool } from '../support/tools.js';
+import { type Cell, climb, drawMatrix, failureOf, numbered } from './climb.js';
+import { GROUPS } from './rungs/index.js';
+import { COLUMNS, type Column, type LadderServer } from './servers.js';
+
+const START_DEADLINE = 60_000;
+const GROUP_DEADLINE = 120_000;
+
+const groups = numbered(GROUPS);
+const matrix = new Map<string, Cell[]>();
+let certificates: Certificates | null = null;
+
+beforeAll(async () => {
+  if (hasTool('openssl')) certificates = await makeCertificates();
+}, START_DEADLINE);
+
+afterAll(async () => {
+  await certificates?.remove();
+  if (matrix.size > 0) process.stdout.write(`${drawMatrix(groups, matrix)}\n`);
+});
+
+function column({ name, start }: Column): void {
+  let server: LadderServer;
+  const cells: Cell[] = [];
+
+  beforeAll(async () => {
+    server = await start(certificates);
+    matrix.set(name, cells);
+  }, START_DEADLINE);
+
+  afterAll(() => server.stop(), START_DEADLINE);
+
+  for (const { name: groupName, rungs } of groups) {
+    it(
+      groupName,
+      async () => {
+        const failures: (readonly [(typeof rungs)[number], unknown])[] = [];
+        for (const rung of rungs) {
+          const cell = await climb(server, rung);
+          cells[rung.number - 1] = cell;
+          if (typeof cell === 'object' && 'failed' in cell) failures.push([rung, cell.failed]);
+        }
+        if (failures.length > 0) throw failureOf(failures);
+      },
+      GROUP_DEADLINE,
+    );
+  }
+}
+
+describe('ladder', () => {
+  for (const entry of COLUMNS) {
+    const fn = (): void => {
+      column(entry);
+    };
+    if (entry.missing !== null) describe.skip(`${entry.name} (${entry.missing})`, fn);
+    else describeWith(entry.needs, entry.name, fn);
+  }
+});
