@@ -1,6 +1,6 @@
 // What the numbers of a metadata context mean, in libnbd's words and colours.
 
-import { CONTEXT_BASE_ALLOCATION, CONTEXT_QEMU_ALLOCATION_DEPTH, CONTEXT_QEMU_DIRTY_BITMAP } from '../index.js';
+import { CONTEXT_BASE_ALLOCATION, CONTEXT_QEMU_ALLOCATION_DEPTH, CONTEXT_QEMU_DIRTY_BITMAP } from './sdk.js';
 import { COLOURS } from './text.js';
 
 export interface TypeDescription {

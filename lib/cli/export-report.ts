@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type NbdConnection, SIZE_MAXIMUM, SIZE_MINIMUM, SIZE_PREFERRED } from '../index.js';
+import { type NbdConnection, SIZE_MAXIMUM, SIZE_MINIMUM, SIZE_PREFERRED } from './sdk.js';
 import { COLOURS, humanSize, jsonString, type Paint, sizeWithSuffix } from './text.js';
 
 /** Everything that is told about an export. */

@@ -1,7 +1,7 @@
 // How a failure is told: one line with the cause, a second one with the way out where there is one, the rest only
 // with --verbose.
 
-import { NbdError } from '../index.js';
+import { NbdError } from './sdk.js';
 import { CliError } from './command.js';
 
 /** The text for standard error, with a newline at its end. */

@@ -52,11 +52,15 @@ export class NbdConnection extends NbdNegotiation {
    * The short way to a ready connection.
    *
    * @param target An NBD URI (`nbd://host/export`, `nbd+unix:///export?socket=PATH`), `{ host, port }`, `{ path }` of
-   *   a Unix socket, or any connected Duplex.
+   *   a Unix socket, `{ command }` or `{ socketActivation }` with the words of a command (see {@link connectCommand},
+   *   {@link connectSystemdSocketActivation}), `{ cid, port }` for vsock, or any connected Duplex.
    * @param options As for the constructor; `signal` gives up at any moment of it, rejecting with its reason.
    * @throws (rejects) NbdStrictError for bad input; NbdConnectionError with the transport's code (`ECONNREFUSED`,
    *   `ENOENT`, `ENOTFOUND` …) or `ETIMEDOUT`; NbdOptionError when the server refuses (`ENOENT` for an unknown
-   *   export, `ENOTSUP` when it requires TLS); NbdProtocolError `EPROTO` when it breaks the protocol.
+   *   export, `ENOTSUP` when it requires TLS); NbdProtocolError `EPROTO` when it breaks the protocol. Of TLS:
+   *   NbdConnectionError `EACCES` when one side does not accept the other's certificate, name or key, and `EPROTO`
+   *   when there can be no session (versions, ciphers), both with node:tls's error as the cause; NbdStrictError when
+   *   a file cannot be read or used, before anything is opened.
    */
   static async connect(
     target: NbdTarget,
@@ -78,8 +82,10 @@ export class NbdConnection extends NbdNegotiation {
   /**
    * Connects to an NBD URI (libnbd: `nbd_connect_uri`). A name in the URI becomes the export name.
    *
-   * @throws (rejects) as {@link NbdConnection.connect}; `EINVAL` for a URI that is none, `ENOTSUP` for a transport
-   *   that this version does not have.
+   * `nbd+ssh` runs `ssh`, and `nc` on its server; `nbd+vsock` runs `socat` or `ncat`.
+   *
+   * @throws (rejects) as {@link NbdConnection.connect}; `EINVAL` for a URI that is none, `EPERM` for one that does
+   *   what URIs may not (see {@link setUriAllowTransports} and its like).
    */
   connectUri(uri: string, signal?: AbortSignal): Promise<void> {
     return this.#connect('connectUri', () => this.#applyUri('connectUri', uri), signal);

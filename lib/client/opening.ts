@@ -2,6 +2,8 @@
 // on it. It ends nothing itself; whoever runs it does, when it rejects.
 
 import { isIP } from 'node:net';
+import { type SecureContext } from 'node:tls';
+import { domainToASCII } from 'node:url';
 import { NbdConnectionError, NbdError, NbdOptionError, NbdStateError } from '../errors.js';
 import { TLS_DISABLE } from '../protocol/client-constants.js';
 import { type HandshakeStage, negotiate } from '../protocol/handshake/negotiate.js';
@@ -109,8 +111,9 @@ export class Opening {
     const name = tlsHostname === '' ? certificateName : tlsHostname;
     const facts = { pskIdentity: psk?.identity ?? null, name, hasCertificate };
     const secure = await startTls(raw, {
-      context: makeContext(this.#tls),
-      serverName: isIP(serverName.replace(/%.*$/, '')) === 0 ? serverName : '',
+      context: contextOf(this.#tls),
+      // Addresses have no place in SNI, and names go there as DNS has them.
+      serverName: isIP(serverName.replace(/%.*$/, '')) === 0 ? domainToASCII(serverName.replace(/\.$/, '')) : '',
       // With a pre-shared key there is nothing to verify but that it was used.
       verify: psk !== null || tlsVerifyPeer,
       checkIdentity: (certificate) => (tlsVerifyPeer ? checkCertificateName(certificate, name) : undefined),
@@ -223,5 +226,14 @@ export class Opening {
 
   get #what(): string {
     return `connect to ${this.target.description}`;
+  }
+}
+
+/** The server has agreed to TLS: where our own side cannot do it now, the connection is over. */
+function contextOf(material: TlsMaterial): SecureContext {
+  try {
+    return makeContext(material);
+  } catch (cause) {
+    throw new NbdConnectionError((cause as Error).message, { code: 'EINVAL', cause });
   }
 }

@@ -18,7 +18,7 @@ export interface HashOptions {
 }
 
 /** Node's crypto takes a while to load, and most who import this package never hash. */
-const loadCrypto = (): Promise<typeof import('node:crypto')> => import('node:crypto');
+const loadCrypto = async () => import('node:crypto');
 
 /** The hash of all bytes of the export, in hexadecimal: what `sha256sum` says of a raw copy. */
 export async function hash(connection: NbdConnection, options: HashOptions = {}): Promise<string> {
