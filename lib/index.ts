@@ -39,12 +39,7 @@ export { type ProtocolName } from './protocol/export-info.js';
 export { type Extent, Extents } from './util/extents.js';
 export { type ExtentsOptions, extents } from './stream/extents.js';
 export * from './protocol/client-constants.js';
-export {
-  prefetch,
-  type PrefetchOptions,
-  type PrefetchResult,
-  type RangeOptions,
-} from './stream/prefetch.js';
+export { prefetch, type PrefetchOptions, type PrefetchResult, type RangeOptions } from './stream/prefetch.js';
 export { copy, type CopyOptions, type CopyProgress, type CopyResult } from './stream/copy.js';
 export {
   type Connections,

@@ -17,7 +17,7 @@ import {
 } from './checks.js';
 import { type NbdTlsOptions, TLS_CHECKS, tlsDefaults, type TlsSettings } from './tls-options.js';
 
-export { checkBits, checkBoolean, checkName, checkNames, checkSignal, checkTimeout } from './checks.js';
+export { checkBits, checkName, checkNames, checkSignal } from './checks.js';
 
 /** What `new NbdConnection(options)` and the `connect` functions take. Each libnbd option has a setter as well. */
 export interface NbdConnectionOptions extends NbdTlsOptions {

@@ -16,7 +16,7 @@ import {
 } from './uri-parts.js';
 import type { Authority, NbdUriParts, Refuse, SshUriParts, UriScheme, UriTransport } from './uri-parts.js';
 
-export type { NbdUriParts, UriScheme, UriTransport } from './uri-parts.js';
+export type { NbdUriParts, UriScheme } from './uri-parts.js';
 
 /** What a URI says. */
 export type NbdUri = NbdUriParts & {

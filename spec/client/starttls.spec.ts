@@ -90,6 +90,21 @@ describeWith(['openssl'], 'STARTTLS', () => {
     expect(plaintextOf(peer.raw)).toEqual(ONLY_STARTTLS);
   });
 
+  it.each([
+    ['localhost', '', true],
+    ['localhost', '127.0.0.1', true],
+    ['127.0.0.1', '', false],
+    ['127.0.0.1', 'localhost', false],
+  ])('names the TCP host %s (tlsHostname %j) in SNI where it is a name: %s', async (host, tlsHostname, isNamed) => {
+    const script = { tls: certificates.server, on: [goodTls()] };
+    await using server = await ScriptedPeer.listen(script, { transport: 'tcp' });
+    const connection = new NbdConnection({ tls: TLS_REQUIRE, ca: certificates.ca, tlsHostname });
+    await connection.connectTcp(host, server.port!);
+    await connection.shutdown();
+    await server.idle();
+    expect(server.connection.raw.subarray(0, 600).includes('localhost')).toBe(isNamed);
+  });
+
   it('C03: an acknowledgement with data breaks the protocol', async () => {
     const { error, peer } = await attempt(TLS_REQUIRE, {
       on: [on(STARTTLS, [reply(STARTTLS, ACK, 'abcd'), stall()])],
@@ -250,6 +265,16 @@ describeWith(['openssl'], 'STARTTLS', () => {
     expect(second.connectionState()).toBe('dead');
     await stranger.idle();
     expect(plaintextOf(stranger.connection.raw).includes('IHAVEOPT\0\0\0\x07')).toBe(false);
+  });
+
+  it('in option mode: material that cannot be used is the end once the server has agreed', async () => {
+    await using server = await ScriptedPeer.listen({ tls: certificates.server, on: [goodTls()] });
+    const connection = new NbdConnection({ optMode: true, ca: 'x', cert: 'x', key: 'x' });
+    await connection.connectUri(server.uri());
+    expect(await rejection(connection.optStarttls())).toMatchObject({ name: 'NbdConnectionError', code: 'EINVAL' });
+    expect(connection.connectionState()).toBe('dead');
+    await server.idle();
+    expect(server.connection.options.at(-1)?.option).toBe(STARTTLS);
   });
 
   it('C16: NBD_REP_ERR_TLS_REQD inside TLS is refused as it stands', async () => {

@@ -40,7 +40,9 @@ const LADDER = (kind: Kind): void => {
   beforeAll(async () => {
     server = await kind.start(SIZE);
   });
-  afterAll(() => server[Symbol.asyncDispose]());
+  afterAll(async () => {
+    await server[Symbol.asyncDispose]();
+  });
   beforeEach(async () => {
     c = await server.connect({ metaContexts: ['base:allocation'] });
     await c.zero(SIZE, 0);

@@ -26,7 +26,7 @@ export interface Kind {
 type Starter = (options: {
   transport: 'unix' | 'tcp';
   size: number;
-}) => Promise<{ uri: string; stop: () => Promise<void> }>;
+}) => Promise<{ uri: (exportName?: string) => string; stop: () => Promise<void> }>;
 
 /** One kind per transport. Connections are ended before their server is. */
 const kinds = (name: string, needs: string[], lacks: Kind['lacks'], start: Starter): Kind[] =>

@@ -1,6 +1,6 @@
 // Tries rungs with a server, and draws the matrix of what came out.
 
-import { type NbdConnection, type NbdConnectionOptions, NbdConnection as Connection } from '../../lib/index.js';
+import { type NbdConnection, NbdConnection as Connection, type NbdConnectionOptions } from '../../lib/index.js';
 import { EXPORT, SCRATCH, SCRATCHES } from './image.js';
 import { type Group, type Rung, type Stage, type Verdict } from './rung.js';
 import { type LadderServer } from './servers.js';
@@ -76,31 +76,48 @@ export async function climb(server: LadderServer, rung: NumberedRung): Promise<C
 /** Thrown by a group's test: it names every rung that failed. */
 export function failureOf(failures: readonly (readonly [NumberedRung, unknown])[]): Error {
   const texts = failures.map(
-    ([{ number, title }, error]) => `rung ${number}, ${title}:\n${error instanceof Error ? error.stack : String(error)}`,
+    ([{ number, title }, error]) =>
+      `rung ${number}, ${title}:\n${error instanceof Error ? error.stack : String(error)}`,
   );
   return new Error(texts.join('\n\n'));
 }
 
-/** One line of marks per server, a mark per rung; then why a server has not what it has not. */
+/** One row per group, a mark per rung for each server; then why a server has not what it has not. */
 export function drawMatrix(groups: readonly NumberedGroup[], columns: ReadonlyMap<string, readonly Cell[]>): string {
-  const names = [...columns.keys()];
-  const width = Math.max(...names.map((name) => name.length));
   const total = groups.reduce((sum, { rungs }) => sum + rungs.length, 0);
-  const tens = Array.from({ length: Math.floor(total / 10) }, (_, i) => String(10 * (i + 1)).padStart(10)).join('');
-  const lines = [`${' '.repeat(width)} ${tens}`];
-  const reasons: string[] = [];
-  for (const [name, cells] of columns) {
-    const has = cells.filter((cell) => cell === 'ok').length;
-    const failed = cells.filter((cell) => typeof cell === 'object' && 'failed' in cell).length;
-    const count = `${has}/${total}${failed === 0 ? '' : `, ${failed} failed`}`;
-    lines.push(`${name.padEnd(width)} ${cells.map(markOf).join('')} ${count}`);
-    const without = new Map<string, number[]>();
-    cells.forEach((cell, i) => {
-      if (typeof cell === 'object' && 'no' in cell) without.set(cell.no, [...(without.get(cell.no) ?? []), i + 1]);
-    });
-    for (const [why, numbers] of without) reasons.push(`${name.padEnd(width)} ${numbers.join(' ')}: ${why}`);
-  }
-  return [`ladder: ${total} rungs; + it has it, - it says it has not, X failed`, ...lines, ...reasons].join('\n');
+  const longest = Math.max(...groups.map(({ rungs }) => rungs.length));
+  const row = (first: number | string, name: string, cells: readonly string[]): string =>
+    `${String(first).padStart(4)} ${name.padEnd(16)}${cells.map((cell) => cell.padEnd(longest + 1)).join('')}`.trimEnd();
+  const servers = [...columns.values()];
+  const reasons = [...columns].flatMap(([name, cells]) =>
+    [...reasonsOf(cells)].map(([why, numbers]) => `${name.padEnd(12)} ${numbers.join(' ')}: ${why}`),
+  );
+  return [
+    `ladder of ${total} rungs: + works, - the server has it not, X failed`,
+    row('', '', [...columns.keys()]),
+    ...groups.map(({ name, rungs }) =>
+      row(
+        rungs[0]?.number ?? '',
+        name,
+        servers.map((cells) => rungs.map(({ number }) => markOf(cells[number - 1])).join('')),
+      ),
+    ),
+    row('', 'work', [...servers.map((cells) => String(cells.filter((cell) => cell === 'ok').length))]),
+    ...reasons,
+  ].join('\n');
 }
 
-const markOf = (cell: Cell): string => (cell === 'ok' ? '+' : 'no' in cell ? '-' : 'X');
+/** The rungs that a server has not, by the reason that it gives. */
+function reasonsOf(cells: readonly Cell[]): Map<string, number[]> {
+  const reasons = new Map<string, number[]>();
+  cells.forEach((cell, i) => {
+    if (cell !== 'ok' && 'no' in cell) reasons.set(cell.no, [...(reasons.get(cell.no) ?? []), i + 1]);
+  });
+  return reasons;
+}
+
+/** A rung that was not tried, with `-t` say, has no cell. */
+function markOf(cell: Cell | undefined): string {
+  if (cell === undefined) return ' ';
+  return cell === 'ok' ? '+' : 'no' in cell ? '-' : 'X';
+}

@@ -20,13 +20,12 @@ export const FAR = 8 * 1024 * MiB;
 /** More than 32 bits can say, so that one command over all of {@link FAR} needs extended headers. */
 export const SIZE = 13 * 1024 * MiB;
 
-/** What the first MiB holds. */
+const CONTENTS = Buffer.from(Uint8Array.from({ length: DATA }, (_, i) => (7 * i + (i >> 8)) & 255));
+
+/** What the first MiB, and the hole behind it, hold in a range. */
 export function pattern(offset: number, length: number): Buffer {
   const bytes = Buffer.alloc(length);
-  for (let at = 0; at < length; at++) {
-    const i = offset + at;
-    bytes[at] = i < DATA ? (7 * i + (i >> 8)) & 255 : 0;
-  }
+  CONTENTS.copy(bytes, 0, offset, offset + length);
   return bytes;
 }
 

@@ -3,7 +3,13 @@
 
 import { expect } from '@jest/globals';
 
-import { type NbdConnection, type NbdConnectionOptions, NbdCommandError, NbdError, NbdOptionError } from '../../lib/index.js';
+import {
+  NbdCommandError,
+  type NbdConnection,
+  type NbdConnectionOptions,
+  NbdError,
+  NbdOptionError,
+} from '../../lib/index.js';
 import { rejection } from '../support/caught.js';
 import { type LadderServer } from './servers.js';
 
@@ -41,6 +47,14 @@ export function refused(error: unknown): Verdict {
     return no(`${error.code}: ${error.serverMessage ?? 'refused'}`);
   }
   throw error;
+}
+
+/** Asserts that the bytes are the same; expect().toEqual() takes a second for what this does in a millisecond. */
+export function expectBytes(actual: Uint8Array, expected: Uint8Array): void {
+  if (Buffer.compare(actual, expected) === 0) return;
+  expect(actual.length).toBe(expected.length);
+  const at = expected.findIndex((byte, i) => actual[i] !== byte);
+  expect({ at, bytes: actual.subarray(at, at + 16) }).toEqual({ at, bytes: expected.subarray(at, at + 16) });
 }
 
 /** The NbdError that the promise rejects with. */

@@ -38,6 +38,8 @@ export interface Column {
   readonly needs: readonly string[];
   /** Why it is not here although it may be missing; null otherwise. */
   readonly missing: string | null;
+  /** It has every rung: ours to see to, so that no rung can say `no` everywhere. */
+  readonly isComplete?: boolean;
   readonly start: (certificates: Certificates | null) => Promise<LadderServer>;
 }
 
@@ -84,7 +86,7 @@ const nbdServer: Start = (kind, transport, folder, image) => {
 };
 
 export const COLUMNS: readonly Column[] = [
-  { name: 'embedded', needs: [], missing: null, start: startEmbedded },
+  { name: 'embedded', needs: [], missing: null, isComplete: true, start: startEmbedded },
   { name: 'nbdkit', needs: ['nbdkit'], missing: null, start: real(nbdkit) },
   { name: 'qemu-nbd', needs: ['qemu-nbd'], missing: null, start: real(qemuNbd) },
   { name: 'qemu-nbd 10', needs: [], missing: whyNoTrixie(), start: real(qemuNbd10) },
@@ -105,9 +107,7 @@ function real(start: Start): Column['start'] {
     const [writable, readOnly, secure] = await Promise.all([
       start('writable', 'unix', undefined, images.writable),
       start('readOnly', 'tcp', undefined, images.readOnly),
-      certificates === null
-        ? NO_OPENSSL
-        : start('secure', 'tcp', certificates.folder, images.secure).catch((error: unknown) => ({ no: String(error) })),
+      certificates === null ? NO_OPENSSL : start('secure', 'tcp', certificates.folder, images.secure).catch(withoutTls),
     ]);
     const running = [writable, readOnly, ...('no' in secure ? [] : [secure])];
     return {
@@ -125,6 +125,13 @@ function real(start: Start): Column['start'] {
   };
 }
 
+/** What a server that was built without TLS says; any other failure to start is one. */
+function withoutTls(error: unknown): { no: string } {
+  const said = String(error);
+  if (!/not (support|compiled|built)|without TLS/i.test(said)) throw error;
+  return { no: said };
+}
+
 function placeOf(server: RealServer): TcpPlace {
   return { host: server.host ?? '', port: server.port ?? 0, uri: server.uri(EXPORT) };
 }
@@ -137,14 +144,15 @@ async function startEmbedded(certificates: Certificates | null): Promise<LadderS
     const dirty = new ExtentMap(SIZE);
     dirty.set(4096, 8192, 1);
     const metaContexts = { 'qemu:dirty-bitmap:b0': dirty };
-    const exports = { [EXPORT]: { backend, readOnly, description: DESCRIPTION, metaContexts } };
+    const exports = {
+      [EXPORT]: { backend, readOnly, description: DESCRIPTION, metaContexts, flags: { rotational: true } },
+    };
     return new NbdServer({ closeTimeout: 500, ...options, exports });
   };
   const [writable, readOnly] = [make(false), make(true)];
   const path = join(folder, 'socket');
   await Promise.all([writable.listenUnix(path), readOnly.listenTcp()]);
-  const secure =
-    certificates === null ? null : make(false, { tls: 'require', tlsOptions: { ...certificates.server } });
+  const secure = certificates === null ? null : make(false, { tls: 'require', tlsOptions: { ...certificates.server } });
   await secure?.listenTcp();
   const place = (server: NbdServer): TcpPlace => {
     const { address } = server;

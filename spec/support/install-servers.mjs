@@ -1,7 +1,7 @@
 // Runs before the tests: looks for the servers and tools that interop specs talk to, and on a Debian-like system,
 // as root, installs what is missing. Elsewhere it says which specs will be skipped.
 // NBD_SDK_NO_INSTALL=1 keeps it from installing anything. Only with CI=true is a missing program a failure.
-// With CI=true or NBD_SDK_TRIXIE=1 it also makes a Debian trixie root (300 MB, once), for qemu-nbd 10.
+// With CI=true or NBD_SDK_TRIXIE=1 it also makes a Debian trixie root (100 MB, once), for qemu-nbd 10.
 
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync } from 'node:fs';

@@ -47,7 +47,9 @@ export function makeTrixie() {
     const said = `${result.error?.message ?? ''}${result.stderr}${result.stdout}`.trim().split('\n');
     const isLate = result.status === 124 || result.status === 137;
     remove(making);
-    return isLate ? `debootstrap took more than ${SECONDS} seconds` : `debootstrap failed: ${said.slice(-2).join(' | ')}`;
+    return isLate
+      ? `debootstrap took more than ${SECONDS} seconds`
+      : `debootstrap failed: ${said.slice(-2).join(' | ')}`;
   }
   for (const folder of ['var/cache/apt', 'var/lib/apt/lists', 'usr/share/doc', 'usr/share/locale', 'usr/share/man']) {
     for (const name of readdirSync(join(making, folder))) {

@@ -13,10 +13,15 @@ import { hasTool } from './tools.js';
 /** The same place as in make-trixie.mjs. */
 const ROOT = join(process.env['NBD_SDK_CACHE'] ?? join(homedir(), '.cache', 'nbd-sdk'), 'trixie');
 
+/** Linux has room for so many bytes. */
+const MAX_SOCKET_PATH = 107;
+
 /** Why specs cannot have it; null when they can. */
 export function whyNoTrixie(): string | null {
   if (!existsSync(join(ROOT, 'usr', 'bin', 'qemu-nbd'))) return 'no Debian trixie root: set NBD_SDK_TRIXIE=1';
   if (process.getuid?.() !== 0) return 'chroot takes root';
+  if (Buffer.byteLength(join(ROOT, 'tmp', 'q-123456', 's')) > MAX_SOCKET_PATH)
+    return 'the path of its root is too long';
   return hasTool('chroot') ? null : 'no chroot';
 }
 
@@ -34,7 +39,7 @@ export interface TrixieOptions {
 /** Starts it. Its files lie in a folder inside the root, which goes when it ends. */
 export async function startTrixieQemuNbd(options: TrixieOptions): Promise<RealServer> {
   const { tls, transport } = options;
-  // Short: the path of a Unix socket has room for 107 bytes, the root's own path included.
+  // Short names: a Unix socket's path is short, and the root's own is part of it.
   const outside = await mkdtemp(join(ROOT, 'tmp', 'q-'));
   const inside = join('/tmp', basename(outside));
   await options.makeImage(join(outside, 'image'));

@@ -8,11 +8,11 @@ import { NbdConnection } from '../../../lib/index.js';
 import { caught, rejection } from '../../support/caught.js';
 import { freePort } from '../../support/real-servers.js';
 import { EXPORT, pattern } from '../image.js';
-import { completed, failure, type Group, OK } from '../rung.js';
+import { completed, expectBytes, failure, type Group, OK } from '../rung.js';
 
 /** Asserts that the connection reads, and ends it. */
 async function works(connection: NbdConnection): Promise<typeof OK> {
-  expect(await connection.pread(1000, 99)).toEqual(pattern(99, 1000));
+  expectBytes(await connection.pread(1000, 99), pattern(99, 1000));
   await connection.shutdown();
   return OK;
 }
