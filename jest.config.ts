@@ -19,7 +19,9 @@ const config: Config = {
   transform: {
     '^.+\\.ts$': ['ts-jest', { useESM: true, diagnostics: false }],
   },
-  testTimeout: 20_000,
+  // Much of a run is waiting for processes: two workers, whatever jest would take of the cores.
+  maxWorkers: 2,
+  testTimeout: 30_000,
   collectCoverageFrom: ['lib/**/*.ts'],
   coverageDirectory: 'coverage',
   coverageProvider: 'v8',

@@ -62,18 +62,18 @@ export class StreamTransport implements Transport {
 
   write(buffers: readonly Uint8Array[], flushed: () => void): void {
     const { stream } = this;
+    const written = (error?: Error | null): void => {
+      // A socket that breaks calls back without an error for what it could not write.
+      if (error == null && !stream.destroyed) flushed();
+    };
     if (buffers.length === 1) {
-      stream.write(buffers[0], (error) => {
-        if (!error) flushed();
-      });
+      stream.write(buffers[0], written);
       return;
     }
     const last = buffers.length - 1;
     stream.cork();
     for (let i = 0; i < last; i++) stream.write(buffers[i]);
-    stream.write(buffers[last], (error) => {
-      if (!error) flushed();
-    });
+    stream.write(buffers[last], written);
     stream.uncork();
   }
 

@@ -1,5 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 
+import { type NbdError } from '../../lib/index.js';
 import { rejection } from '../support/caught.js';
 import * as g from '../support/golden.js';
 import { openRaw, type OpenOptions } from '../support/raw-server.js';
@@ -210,6 +211,34 @@ describe('a write that is answered before its payload has left', () => {
     peer.stream.resume();
     await peer.take(header.length);
     expect(await aborted).toBe('enough');
+    expect(connection.aioInFlight()).toBe(0);
+  });
+});
+
+describe('a write that was answered, and whose payload never leaves', () => {
+  it.each(['close', 'reset'] as const)('ends with the connection: %s', async (how) => {
+    const { connection, peer } = await openRaw({
+      ...{ over: 'tcp', size: 64 * MIB, blockSize: [1, 512, 64 * MIB], client: { maxInFlightBytes: Infinity } },
+    });
+    const codes: (string | undefined)[] = [];
+    // More than the buffers of any socket.
+    const good = Buffer.alloc(64 * MIB);
+    const write = connection.pwrite(good, 0).then(
+      () => 'resolved',
+      (error: NbdError) => error.code,
+    );
+    connection.aioPwrite(good, 0, (error) => void codes.push(error?.code));
+    const header = await peer.header();
+    peer.stream.pause();
+    peer.write(g.simple(header.cookie));
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const closed = new Promise((resolve) => connection.once('close', resolve));
+    if (how === 'close') connection.close();
+    else peer.reset();
+    await closed;
+    // The reply had come, but not all of the bytes can have: it is not known to be written.
+    expect(await write).toBe('ENOTCONN');
+    expect(codes).toEqual(['ENOTCONN']);
     expect(connection.aioInFlight()).toBe(0);
   });
 });

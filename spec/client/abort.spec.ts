@@ -226,6 +226,22 @@ describe('aborted reads that the server never answers', () => {
   });
 });
 
+describe('an abort by the completion of another command, while the connection ends', () => {
+  it('rejects with the reason, once', async () => {
+    const { connection, peer } = await openRaw();
+    const controller = new AbortController();
+    connection.aioFlush(() => {
+      controller.abort('last words');
+    });
+    const aborted = rejection(connection.cache(512, 0, 0, controller.signal));
+    await peer.requests(2);
+    connection.close();
+    expect(await aborted).toBe('last words');
+    expect(listeners(controller.signal)).toBe(0);
+    expect(connection.aioInFlight()).toBe(0);
+  });
+});
+
 describe('what happens in a handler of the signal', () => {
   const open = async (): Promise<{ connection: NbdConnection; controller: AbortController }> => {
     const { connection, peer } = await openRaw();

@@ -49,11 +49,11 @@ describe('blockStatus', () => {
   it('with a callback calls it once per context, with flat pairs, and resolves with nothing', async () => {
     const { connection, peer } = await open({ contexts: TWO });
     const told: unknown[][] = [];
-    const result = await ask(
-      peer,
-      connection.blockStatus(65536, 4096, (...args) => void told.push(args)),
-      (cookie) => [g.statusChunk(cookie, 1, [[65536, 3]], 0), g.statusChunk(cookie, 7, [[65536, 0]])],
-    );
+    const asked: Promise<unknown> = connection.blockStatus(65536, 4096, (...args) => void told.push(args));
+    const result = await ask(peer, asked, (cookie) => [
+      g.statusChunk(cookie, 1, [[65536, 3]], 0),
+      g.statusChunk(cookie, 7, [[65536, 0]]),
+    ]);
     expect(result).toBeUndefined();
     expect(told).toEqual([
       ['base:allocation', 4096n, Uint32Array.of(65536, 3)],
@@ -75,6 +75,21 @@ describe('blockStatus', () => {
     peer.answer(...requests);
     await Promise.all(calls);
     expect(await rejection(connection.blockStatus(512, 0, undefined, AbortSignal.abort('x')))).toBe('x');
+  });
+
+  it('refuses by rejecting, with a callback or without', async () => {
+    const { connection } = await open();
+    const nothing = (): void => undefined;
+    for (const error of [
+      await rejection(connection.blockStatus(0, 0)),
+      await rejection(connection.blockStatus(0, 0, nothing)),
+      await rejection(connection.blockStatus64(0, 0, nothing)),
+      await rejection(connection.blockStatus(512, 0, 'x' as never)),
+      await rejection(connection.blockStatus(512, 0, null as never)),
+    ]) {
+      expect(error).toMatchObject({ code: 'EINVAL', name: 'NbdStrictError' });
+    }
+    expect(connection.aioInFlight()).toBe(0);
   });
 
   it('of one extent keeps the first, whatever the server says', async () => {

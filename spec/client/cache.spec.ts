@@ -16,7 +16,7 @@ describe('cache', () => {
     expect(connection.aioInFlight()).toBe(1);
     expect(connection.connectionState()).toBe('processing');
     peer.write(g.simple(1));
-    expect(await promise).toBeUndefined();
+    await expect(promise).resolves.toBeUndefined();
     expect(connection.aioInFlight()).toBe(0);
     expect(connection.statsBytesSent() - before).toBe(28n);
   });
@@ -147,7 +147,11 @@ describe('in which states', () => {
     let called = 0;
     const errors = [
       await rejection(connection.cache(512, 0)),
-      caught(() => connection.aioCache(512, 0, () => void called++)),
+      caught(() =>
+        connection.aioCache(512, 0, () => {
+          called++;
+        }),
+      ),
       // The state is looked at before the arguments.
       await rejection(connection.cache(-1, 'x' as never, 0x80)),
     ];

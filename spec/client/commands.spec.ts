@@ -87,7 +87,7 @@ describe('pwrite', () => {
       expect(request).toMatchObject({ offset: 4096n, length });
       expect(Buffer.compare(request.payload, memory.subarray(10, 10 + length))).toBe(0);
       peer.answer(request);
-      expect(await written).toBeUndefined();
+      await expect(written).resolves.toBeUndefined();
     },
   );
 

@@ -131,7 +131,7 @@ describe('abort of connect', () => {
       expect(await connecting).toBe('at once');
       expect(getEventListeners(controller.signal, 'abort')).toHaveLength(0);
     }
-    expect((stream as Duplex).destroyed).toBe(true);
+    expect(stream.destroyed).toBe(true);
   });
 
   it('after it has ended has no effect', async () => {

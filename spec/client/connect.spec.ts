@@ -37,7 +37,7 @@ describe('every way to connect', () => {
       [tcp, `nbd://127.0.0.1:${port(tcp.target)}/disk`],
     ] as const;
     for (const [server, target] of ways) {
-      const connecting = NbdConnection.connect(target as never, { requestExtendedHeaders: false });
+      const connecting = NbdConnection.connect(target, { requestExtendedHeaders: false });
       const peer = await server.accept();
       await peer.handshake();
       const connection = await connecting;

@@ -1,5 +1,3 @@
-import { type Socket } from 'node:net';
-
 import { describe, expect, it } from '@jest/globals';
 
 import { NbdConnectionError, type NbdError, NbdProtocolError, NbdStateError } from '../../lib/index.js';
@@ -58,7 +56,7 @@ const WAYS: readonly Way[] = [
   {
     title: 'a reset',
     open: { over: 'tcp' },
-    end: (peer) => void (peer.stream as Socket).resetAndDestroy(),
+    end: (peer) => peer.reset(),
     ...{ code: 'ENOTCONN', kind: NbdConnectionError, says: /ECONNRESET/ },
   },
   {
@@ -219,7 +217,7 @@ describe('the end of the stream with nothing in flight', () => {
   it('a reset is a death', async () => {
     const { connection, peer } = await openRaw({ over: 'tcp' });
     const closed = new Promise((resolve) => connection.once('close', resolve));
-    (peer.stream as Socket).resetAndDestroy();
+    peer.reset();
     expect(await closed).toMatchObject({ code: 'ENOTCONN', cause: { code: 'ECONNRESET' } });
     expect(connection.aioIsDead()).toBe(true);
   });

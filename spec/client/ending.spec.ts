@@ -3,7 +3,7 @@ import { describe, expect, it } from '@jest/globals';
 import { type NbdConnection, SHUTDOWN_ABANDON_PENDING } from '../../lib/index.js';
 import { caught, rejection } from '../support/caught.js';
 import * as g from '../support/golden.js';
-import { listenRaw, newConnection, openRaw } from '../support/raw-server.js';
+import { listenRaw, memoryPeer, newConnection, openRaw } from '../support/raw-server.js';
 
 const closedOf = (connection: NbdConnection): Promise<unknown> =>
   new Promise((resolve) => connection.once('close', resolve));
@@ -194,6 +194,52 @@ describe('shutdown()', () => {
     expect((await peer.request()).type).toBe(g.CMD.DISC);
     peer.stream.end();
     await ended;
+  });
+});
+
+describe('shutdown(SHUTDOWN_ABANDON_PENDING)', () => {
+  it('also leaves what has its credit and has not been sent', async () => {
+    const { connection, peer } = await openRaw();
+    const codes: (string | undefined)[] = [];
+    const read = rejection(connection.pread(512, 0));
+    connection.aioCache(512, 0, (error) => void codes.push(error?.code));
+    const ended = connection.shutdown(SHUTDOWN_ABANDON_PENDING);
+    expect(await read).toMatchObject({ code: 'ENOTCONN' });
+    expect(codes).toEqual(['ENOTCONN']);
+    expect((await peer.request()).type).toBe(g.CMD.DISC);
+    peer.stream.end();
+    await ended;
+  });
+});
+
+describe('ref() and unref()', () => {
+  it('an unreferenced connection keeps the process alive while commands are in flight', async () => {
+    const calls: string[] = [];
+    const { stream, peer } = memoryPeer();
+    Object.assign(stream, { ref: () => calls.push('ref'), unref: () => calls.push('unref') });
+    const connection = newConnection();
+    connection.unref();
+    await Promise.all([connection.connectSocket(stream), peer.handshake()]);
+    expect(calls.at(-1)).toBe('unref');
+    const flushed = [connection.flush(), connection.flush()];
+    expect(calls.at(-1)).toBe('ref');
+    peer.answer(await peer.request());
+    await flushed[0];
+    expect(calls.at(-1)).toBe('ref');
+    peer.answer(await peer.request());
+    await flushed[1];
+    expect(calls.at(-1)).toBe('unref');
+    expect(connection.ref()).toBe(connection);
+    expect(calls.at(-1)).toBe('ref');
+    const before = calls.length;
+    void peer.serve();
+    await connection.flush();
+    expect(calls).toHaveLength(before);
+    const pending = rejection(connection.flush());
+    connection.unref();
+    expect(calls).toHaveLength(before);
+    connection.close();
+    await pending;
   });
 });
 

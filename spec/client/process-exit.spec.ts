@@ -13,7 +13,7 @@ async function serve(peer: RawPeer): Promise<void> {
   // The first thing that tells what is wanted is the name in GO; who wants no greeting never says it.
   peer.write(g.greeting());
   await peer.take(4);
-  let name = '';
+  let name: string;
   for (;;) {
     const { number, data } = await peer.option();
     if (number === g.OPT.STRUCTURED_REPLY) {

@@ -35,7 +35,7 @@ describe.each(SETTINGS)('reads with %s', (_title, settings) => {
     void peer.serve();
     for (const size of [1, 4096, 300 * KIB]) {
       const whole = new Uint8Array(size + 20).fill(0x55);
-      expect(await connection.preadInto(whole.subarray(10, 10 + size), 77)).toBeUndefined();
+      await expect(connection.preadInto(whole.subarray(10, 10 + size), 77)).resolves.toBeUndefined();
       expect(Buffer.compare(whole.subarray(10, 10 + size), g.content(77, size))).toBe(0);
       expect(Buffer.from(whole.subarray(0, 10)).equals(Buffer.alloc(10, 0x55))).toBe(true);
       expect(Buffer.from(whole.subarray(10 + size)).equals(Buffer.alloc(10, 0x55))).toBe(true);

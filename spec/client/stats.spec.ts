@@ -1,4 +1,4 @@
-import { channel } from 'node:diagnostics_channel';
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 
 import { afterEach, describe, expect, it } from '@jest/globals';
 
@@ -131,9 +131,9 @@ describe('tracing', () => {
   const listen = (): [string, unknown][] => {
     const seen: [string, unknown][] = [];
     const listeners = names.map((name) => [name, (message: unknown): void => void seen.push([name, message])] as const);
-    for (const [name, listener] of listeners) channel(`nbd:${name}`).subscribe(listener);
+    for (const [name, listener] of listeners) subscribe(`nbd:${name}`, listener);
     stop = () => {
-      for (const [name, listener] of listeners) channel(`nbd:${name}`).unsubscribe(listener);
+      for (const [name, listener] of listeners) unsubscribe(`nbd:${name}`, listener);
     };
     return seen;
   };

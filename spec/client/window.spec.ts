@@ -184,7 +184,11 @@ describe('maxQueued', () => {
     let called = 0;
     const errors = [
       await rejection(connection.cache(512, 1024)),
-      caught(() => connection.aioCache(512, 1024, () => void called++)),
+      caught(() =>
+        connection.aioCache(512, 1024, () => {
+          called++;
+        }),
+      ),
     ];
     for (const error of errors) {
       expect(error).toBeInstanceOf(NbdQueueFullError);

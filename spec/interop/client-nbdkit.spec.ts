@@ -276,6 +276,14 @@ describeWith(['nbdkit'], 'exports of nbdkit', () => {
   });
 });
 
+/** Stops the process and waits until it has: the signal alone only asks for it. */
+async function suspend(server: RealServer): Promise<void> {
+  server.kill('SIGSTOP');
+  while (!(await readFile(`/proc/${server.pid}/stat`, 'utf8')).includes(') T ')) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
 describeWith(['nbdkit'], 'an nbdkit that goes away', () => {
   it('killed: every command ends, and the next connection works', async () => {
     const server = await start({ filters: ['delay'], args: ['1M', 'rdelay=10'] });
@@ -294,7 +302,7 @@ describeWith(['nbdkit'], 'an nbdkit that goes away', () => {
     const server = await start({ args: ['1M'] });
     const connection = await NbdConnection.connect(server.uri(), { requestTimeout: 150 });
     await connection.cache(512, 0);
-    server.kill('SIGSTOP');
+    await suspend(server);
     expect(await rejection(connection.cache(512, 0))).toMatchObject({ code: 'ETIMEDOUT' });
     expect(connection.aioIsDead()).toBe(true);
     server.kill('SIGCONT');
@@ -304,7 +312,7 @@ describeWith(['nbdkit'], 'an nbdkit that goes away', () => {
     const server = await start({ args: ['1M'] });
     const connection = await NbdConnection.connect(server.uri());
     connections.push(connection);
-    server.kill('SIGSTOP');
+    await suspend(server);
     const reading = connection.pread(512, 0);
     await new Promise((resolve) => setTimeout(resolve, 50));
     server.kill('SIGCONT');

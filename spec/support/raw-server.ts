@@ -102,6 +102,11 @@ export class RawPeer {
     this.stream.write(g.cat(...parts));
   }
 
+  /** Breaks a connection over TCP off, so that the client sees a reset. */
+  reset(): void {
+    (this.stream as Partial<Socket>).resetAndDestroy?.();
+  }
+
   /** The header of the next request; a write's payload stays to be taken. */
   async header(): Promise<RawRequest> {
     const bytes = await this.take(this.extended ? 32 : 28);

@@ -137,6 +137,37 @@ describe('SocketTransport', () => {
   });
 });
 
+describe('a write that a reset cuts off', () => {
+  it('is not told to have left', async () => {
+    const port = await listen(
+      createServer((socket) => {
+        socket.on('error', () => undefined);
+        socket.once('data', () => {
+          socket.pause();
+          setTimeout(() => socket.resetAndDestroy(), 20);
+        });
+      }),
+      0,
+      '127.0.0.1',
+    );
+    for (const buffers of [1, 2]) {
+      const transport = await dialTcp('127.0.0.1', port);
+      const receiver = new Recording();
+      transport.start(receiver);
+      let told = false;
+      // Far more than any socket buffers.
+      transport.write(
+        Array.from({ length: buffers }, () => Buffer.alloc(64 << 20)),
+        () => (told = true),
+      );
+      await receiver.closed();
+      await turns();
+      expect(receiver.error).toMatchObject({ code: expect.stringMatching(/ECONNRESET|EPIPE/) });
+      expect(told).toBe(false);
+    }
+  });
+});
+
 describe('dialling', () => {
   it('gives what it connected to', async () => {
     const transport = await dialUnix(path, undefined, 'a name');

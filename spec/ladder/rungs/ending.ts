@@ -3,10 +3,10 @@
 import { expect } from '@jest/globals';
 import { setImmediate } from 'node:timers/promises';
 
-import { NbdConnection, SHUTDOWN_ABANDON_PENDING } from '../../../lib/index.js';
+import { NbdConnection, NbdConnectionError, SHUTDOWN_ABANDON_PENDING } from '../../../lib/index.js';
 import { caught, rejection } from '../../support/caught.js';
 import { EXPORT, pattern, SIZE } from '../image.js';
-import { closed, expectBytes, failure, type Group, no, OK } from '../rung.js';
+import { closed, expectBytes, failure, type Group, no, OK, refused } from '../rung.js';
 
 export const ENDING: Group = {
   name: 'ending',
@@ -97,8 +97,10 @@ export const ENDING: Group = {
         expectBytes(got, pattern(0, 512));
         return OK;
       }
-      // The protocol has the server answer first. One that does not is the reason for shutdown() to wait itself.
-      expect(got).toMatchObject({ code: 'ENOTCONN', name: 'NbdConnectionError', sent: true });
+      // The protocol has the server carry it out first. qemu-nbd may close without a word, nbdkit may say ESHUTDOWN:
+      // the reason for shutdown() to wait by itself.
+      if (!(got instanceof NbdConnectionError)) return refused(got);
+      expect(got).toMatchObject({ code: 'ENOTCONN', sent: true });
       return no('disconnect: what is in flight may go unanswered');
     },
     'await using': async ({ server }) => {
