@@ -1,5 +1,4 @@
 import { getEventListeners } from 'node:events';
-import { type Duplex } from 'node:stream';
 
 import { describe, expect, it } from '@jest/globals';
 
