@@ -550,7 +550,7 @@ export class NbdConnection extends NbdNegotiation {
    * NBD_OPT_ABORT. Resolves in every state, also when the connection has ended already; once is enough.
    *
    * @param flags `SHUTDOWN_ABANDON_PENDING`: commands of which no byte has been sent are not; they reject with
-   *   `ENOTCONN`.
+   *   `ENOTCONN`. That includes those of the same tick.
    * @throws (rejects) NbdStrictError `EINVAL` for an unknown flag.
    */
   async shutdown(flags = 0): Promise<void> {
@@ -560,7 +560,7 @@ export class NbdConnection extends NbdNegotiation {
 
   /**
    * Sends NBD_CMD_DISC behind the commands in flight (libnbd: `nbd_aio_disconnect`); `close` tells when it is over.
-   * Commands after it are refused.
+   * Commands after it are refused. Servers differ in whether they still answer what was in flight: `shutdown` waits.
    */
   aioDisconnect(flags = 0): void {
     this.#check('aioDisconnect', WHEN_CONNECTED);
