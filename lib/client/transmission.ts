@@ -54,6 +54,8 @@ export class Transmission implements Phase, ReplySink {
   readonly #aborts: AbortRegistry;
   readonly #completions: Completions;
   readonly #inFlight = new Map<number, Command>();
+  /** Replied to while their payload is still leaving: neither in flight nor settled. */
+  readonly #answered = new Set<Command>();
   /** Commands accepted and not finished, wherever they are: libnbd's nbd_aio_in_flight. */
   #unfinished = 0;
   #onFinished: (() => void) | null = null;
@@ -201,11 +203,12 @@ export class Transmission implements Phase, ReplySink {
     this.#window.release(command);
     // Until its bytes have left, the caller may not have its buffer back.
     if (command.flushed) this.#finish(command);
+    else this.#answered.add(command);
     if (command.error?.code === 'ESHUTDOWN') this.#owner.shutdownAnnounced();
   }
 
   #payloadLeft(command: Command): void {
-    if (command.stage === STAGE_FINISHED) this.#finish(command);
+    if (this.#answered.delete(command)) this.#finish(command);
     else if (command.aborted !== null) this.#settle(command, command.aborted.reason);
   }
 
@@ -356,8 +359,12 @@ export class Transmission implements Phase, ReplySink {
     const waiting = this.#window.takeWaiting();
     const granted = this.#writer.stop();
     const issued = [...this.#inFlight.values()];
+    // Answered before all of it had left: whatever the answer was, it is not known to be written.
+    const answered = [...this.#answered];
+    for (const command of answered) command.stage = STAGE_ISSUED;
     this.#inFlight.clear();
-    for (const command of [...waiting, ...granted, ...issued]) {
+    this.#answered.clear();
+    for (const command of [...waiting, ...granted, ...answered, ...issued]) {
       const failure = command.aborted !== null ? command.aborted.reason : (command.error ?? makeError(command));
       command.stage = STAGE_FINISHED;
       this.#unfinished--;

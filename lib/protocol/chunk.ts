@@ -103,7 +103,7 @@ export class ChunkReader {
   payloadLength(command: Command, type: number, length: number, done: boolean): number {
     const isRead = command.spec.type === c.NBD_CMD_READ;
     const isStatus = command.spec.type === c.NBD_CMD_BLOCK_STATUS;
-    const bad = (): NbdProtocolError => this.violation(command, `a chunk ${chunkName(type)} of ${length} bytes`);
+    const bad = (): NbdProtocolError => this.violation(command, `${chunkName(type)} of ${length} bytes`);
     switch (type) {
       case c.NBD_REPLY_TYPE_OFFSET_DATA:
         if (!isRead || length < 9 || length - 8 > Number(command.count)) throw bad();

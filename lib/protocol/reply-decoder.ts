@@ -4,7 +4,7 @@
 
 import { NbdProtocolError } from '../errors.js';
 import { get16, get32 } from '../util/bytes.js';
-import { TWO_32 } from '../util/u64.js';
+import { fromHalves, TWO_32 } from '../util/u64.js';
 import { ChunkReader, MAX_IDLE_CHUNKS, type ReplyContext, TOO_MANY_IDLE } from './chunk.js';
 import { type Command } from './command.js';
 import * as c from './constants.js';
@@ -206,7 +206,10 @@ export class ReplyDecoder {
     const cookie = get32(bytes, at + 8) * TWO_32 + get32(bytes, at + 12);
     const command = this.#sink.find(cookie);
     if (command === undefined) {
-      throw new NbdProtocolError(`reply: cookie ${cookie} is that of no command in flight`, { code: 'EPROTO' });
+      throw new NbdProtocolError(
+        `reply: cookie ${fromHalves(get32(bytes, at + 8), get32(bytes, at + 12))} is that of no command in flight`,
+        { code: 'EPROTO' },
+      );
     }
     this.#command = command;
     if (simple) {

@@ -17,8 +17,8 @@ const d = content(4096, 64);
 // for, and above all nothing by a length that only the peer believes in.
 describe('rules of structured replies that cost the connection', () => {
   it.each<[string, InFlight, Buffer, RegExp]>([
-    ['an end with a payload', read, chunk(DONE, g.NONE, 1, 'abcd'), /a chunk NBD_REPLY_TYPE_NONE of 4 bytes/],
-    ['an end without DONE', read, chunk(0, g.NONE, 1), /a chunk NBD_REPLY_TYPE_NONE of 0 bytes/],
+    ['an end with a payload', read, chunk(DONE, g.NONE, 1, 'abcd'), /NBD_REPLY_TYPE_NONE of 4 bytes/],
+    ['an end without DONE', read, chunk(0, g.NONE, 1), /NBD_REPLY_TYPE_NONE of 0 bytes/],
     ['data of 7 bytes', read, chunk(DONE, g.DATA, 1, '1234567'), /OFFSET_DATA of 7 bytes/],
     ['data of an offset alone', read, chunk(DONE, g.DATA, 1, u64(4096)), /OFFSET_DATA of 8 bytes/],
     ['data before the request', read, chunk(DONE, g.DATA, 1, u64(4095), 8 + 64), /offset 4095, outside the request/],
