@@ -16,11 +16,6 @@ export class AbortRegistry {
     this.#onAbort = onAbort;
   }
 
-  /** How many signals are being listened to. */
-  get size(): number {
-    return this.#watches.size;
-  }
-
   watch(command: Command, signal: AbortSignal): void {
     command.signal = signal;
     const watch = this.#watches.get(signal);

@@ -13,10 +13,6 @@ export class Completions {
   readonly #finished = new Map<number, unknown>();
   #warned = false;
 
-  get size(): number {
-    return this.#finished.size;
-  }
-
   /** Keeps how a command went until it is asked for; null when it succeeded. */
   add(cookie: number, error: unknown): void {
     this.#finished.set(cookie, error);

@@ -47,17 +47,9 @@ export class InFlightWindow {
     this.#onDrain = onDrain;
   }
 
-  get inFlight(): number {
-    return this.#inFlight;
-  }
-
   /** Bytes of payload per command in flight. */
   get averageWeight(): number {
     return this.#inFlight === 0 ? 0 : this.#inFlightBytes / this.#inFlight;
-  }
-
-  get waiting(): number {
-    return this.#waiting;
   }
 
   /** Throws NbdQueueFullError when the command would have to wait and `maxQueued` others do. */
