@@ -55,6 +55,17 @@ const PUBLIC: Readonly<Record<string, Names>> = {
       OptionRefusal PatternBackendOptions PskKeys StallFault WriteOptions ZeroOptions
     `),
   },
+  'nbd-sdk/testing': {
+    values: words(`
+      DEFAULT_FLAGS DEFAULT_SIZE ScriptedPeer blockSizeInfo chunk close exportInfo extendedChunk fin greeting
+      join metaContext mode oldstyle on optionReply pattern quiet rawplain recv repeat rst seq simpleReply
+      sleep stall tls trickle u16 u32 u64 u8
+    `),
+    types: words(`
+      ChunkFields CommandScript ListenOptions OptionReplyFields OptionScript PeerRecording PeerRequest
+      PeerScript ReceivedCommand ReceivedOption RecordingMark ReplyMode Script Step Steps U64
+    `),
+  },
 };
 
 const manifest = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { exports: Record<string, unknown> };

@@ -38,6 +38,17 @@ describe.each(EACH_CALL)('abort of %s', (_name, call) => {
     expect(listeners(controller.signal)).toBe(0);
   });
 
+  it('in the same tick as the call: its credit is free again', async () => {
+    const { connection, peer } = await openRaw({ contexts: CONTEXTS, client: { maxInFlight: 1, maxQueued: 0 } });
+    const controller = new AbortController();
+    const aborted = rejection(call.promise(connection, { signal: controller.signal }));
+    controller.abort('changed my mind');
+    const next = connection.flush();
+    expect(await aborted).toBe('changed my mind');
+    peer.answer(await peer.request());
+    await next;
+  });
+
   it('while it waits: nothing is sent, and the next in line takes its place', async () => {
     const { connection, peer } = await openRaw({ contexts: CONTEXTS, client: { maxInFlight: 1 } });
     const controller = new AbortController();

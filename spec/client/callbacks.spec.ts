@@ -114,6 +114,7 @@ describe.each(KINDS.map((kind) => [kind.title, kind] as const))('%s', (_title, k
     }
     expect(calls).toBe(1);
     expect(closes).toEqual([undefined]);
+    expect(connection.aioInFlight()).toBe(0);
   });
 
   it('issues new commands, which go out', async () => {

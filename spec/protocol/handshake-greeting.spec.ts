@@ -122,4 +122,16 @@ describe('what is no greeting', () => {
     turns: [cat(greeting(3), GRANTED), GRANTED],
     fails: { name: 'NbdProtocolError', code: 'EPROTO' },
   });
+  run('a reply that came before its option was sent, although it would fit', {
+    isWhole: true,
+    turns: [cat(greeting(3), GRANTED), WENT],
+    sends: Buffer.alloc(0),
+    fails: { name: 'NbdProtocolError', code: 'EPROTO', says: /sent 20 bytes before the next option was sent/ },
+  });
+  run('an export that was told before it was asked for', {
+    isWhole: true,
+    turns: [greeting(3), cat(GRANTED, WENT)],
+    sends: cat(u32(3), option(OPT.STRUCTURED_REPLY)),
+    fails: { name: 'NbdProtocolError', code: 'EPROTO', says: /before the next option was sent/ },
+  });
 });

@@ -8,7 +8,7 @@ import { type NbdError } from '../../lib/errors.js';
 import { type Handshake } from '../../lib/protocol/handshake/effects.js';
 import { negotiate } from '../../lib/protocol/handshake/negotiate.js';
 import { type HandshakeRequest, HandshakeSession } from '../../lib/protocol/handshake/session.js';
-import { deliver } from '../support/deliver.js';
+import { deliver, type Sink } from '../support/deliver.js';
 
 export interface HandshakeCase {
   readonly request?: Partial<HandshakeRequest>;
@@ -30,6 +30,8 @@ export interface HandshakeCase {
     readonly says?: RegExp;
     readonly serverMessage?: string;
   };
+  /** Not to be cut: what it shows is what comes in one segment. */
+  readonly isWhole?: true;
   /** Bytes that belong to the transmission. */
   readonly rest?: Buffer;
 }
@@ -125,23 +127,27 @@ class Run {
   }
 }
 
-/** The same, but looked at more quickly: the first delivery decides what the others must come to. */
+/** Delivers the case in every way; each must come to the same. */
 export function negotiateEveryWay(each: HandshakeCase): void {
-  deliver(
-    Buffer.concat(each.turns),
-    () => {
-      const run = new Run(each);
-      return {
-        push: (segment) => {
-          run.push(segment);
-        },
-        finish: () => {
-          run.check();
-        },
-      };
-    },
-    { maxSplits: 200, random: 5 },
-  );
+  const bytes = Buffer.concat(each.turns);
+  const open = (): Sink => {
+    const run = new Run(each);
+    return {
+      push: (segment) => {
+        run.push(segment);
+      },
+      finish: () => {
+        run.check();
+      },
+    };
+  };
+  if (each.isWhole !== true) {
+    deliver(bytes, open, { maxSplits: 200, random: 5 });
+    return;
+  }
+  const sink = open();
+  sink.push(bytes);
+  sink.finish();
 }
 
 /** The session's state after a handshake, for those that are run without a case. */
