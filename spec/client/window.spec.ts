@@ -125,6 +125,23 @@ describe('the bytes on the wire', () => {
     await Promise.all(reads);
   });
 
+  it('count for reads into the buffer of the caller as well', async () => {
+    const { connection, peer } = await open(8 * KIB);
+    const reads = [
+      connection.preadInto(Buffer.alloc(8 * KIB), 0),
+      connection.preadInto(Buffer.alloc(8 * KIB), 0),
+      new Promise((resolve) => connection.aioPread(Buffer.alloc(8 * KIB), 0, resolve)),
+      new Promise((resolve) => connection.aioPreadStructured(Buffer.alloc(8 * KIB), 0, () => undefined, resolve)),
+      connection.preadStructured(8 * KIB, 0, () => undefined),
+    ];
+    for (let i = 0; i < reads.length; i++) {
+      const request = await peer.request();
+      expect(await peer.quiet(5)).toBe(0);
+      peer.answer(request);
+    }
+    await Promise.all(reads);
+  });
+
   it('count for writes as well', async () => {
     const { connection, peer } = await open(8 * KIB);
     const writes = [0, 1].map((i) => connection.pwrite(Buffer.alloc(8 * KIB, i), 0));

@@ -167,6 +167,26 @@ describe('a reply without end', () => {
   });
 });
 
+describe('a long reply that ends', () => {
+  it('is taken, however many chunks its data come in', () => {
+    const count = 2 ** 17 + 10;
+    const command = new Command(spec.PREAD, count, 0, 0);
+    command.allocate = (length) => Buffer.alloc(length);
+    let finished = 0;
+    const decoder = new ReplyDecoder(
+      { find: () => command, finished: () => void finished++, expectsLarge: false },
+      { structuredReplies: true, extendedHeaders: false, exportSize: 2 ** 40, contexts: new Map() },
+    );
+    const one = dataChunk(0, 0, 'x', 0);
+    for (let at = 0; at < count; at++) {
+      one.writeUInt32BE(at, 24);
+      if (at === count - 1) one[5] = DONE;
+      decoder.push(one);
+    }
+    expect([finished, command.error, decoder.chunks]).toEqual([1, null, count]);
+  });
+});
+
 describe('what is left of a decoder', () => {
   const decoder = (): ReplyDecoder =>
     new ReplyDecoder(

@@ -210,8 +210,14 @@ describe('dialling', () => {
   it('can be given up: before it begins, and while it is under way', async () => {
     expect(await rejection(dialUnix(path, AbortSignal.abort('no')))).toBe('no');
     const controller = new AbortController();
-    const dialling = rejection(dialTcp('no-such-host.invalid', 1, controller.signal));
+    const dialling = [
+      rejection(dialTcp('no-such-host.invalid', 1, controller.signal)),
+      rejection(dialUnix(path, controller.signal)),
+    ];
     controller.abort('enough');
-    expect(await dialling).toBe('enough');
+    expect(await Promise.all(dialling)).toEqual(['enough', 'enough']);
+    // Where the connection was made all the same, it is closed at once.
+    const peer = await Promise.race([accepted, turns().then(() => null)]);
+    if (peer !== null) await new Promise((resolve) => peer.on('end', () => resolve(undefined)).resume());
   });
 });

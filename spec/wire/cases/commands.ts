@@ -168,7 +168,7 @@ export const BLOCK_STATUS: readonly WireCase[] = [
     ...BS,
     user: 'bs 2147483647 0, pread 512 4096',
     expected: [OK, F('EPROTO'), D],
-    memory: 128,
+    memory: 512,
     heavy: true,
   },
   {
@@ -177,7 +177,7 @@ export const BLOCK_STATUS: readonly WireCase[] = [
     script: status((r) => SR(DONE, T.BS, r.cookie, join(u32(r.contextId), Buffer.alloc(8 * 8_388_000, u64(2 ** 32))))),
     ...BS,
     expected: [D, OK],
-    memory: 256,
+    memory: 512,
     heavy: true,
   },
   {
