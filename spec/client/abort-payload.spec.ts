@@ -225,7 +225,7 @@ describe('a write that was answered, and whose payload never leaves', () => {
     const good = Buffer.alloc(64 * MIB);
     const write = connection.pwrite(good, 0).then(
       () => 'resolved',
-      (error: NbdError) => error.code,
+      (error: unknown) => (error as NbdError).code,
     );
     connection.aioPwrite(good, 0, (error) => void codes.push(error?.code));
     const header = await peer.header();
