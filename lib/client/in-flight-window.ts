@@ -31,7 +31,8 @@ export class InFlightWindow {
   readonly #issue: (command: Command) => void;
   readonly #onDrain: () => void;
   readonly #line = new PQueue({ concurrency: 1 });
-  readonly #lots = new Set<Lot>();
+  /** Oldest first. No Set, for the reason told in in-flight-commands.ts. */
+  #lots: Lot[] = [];
   /** The lot whose head waits for a credit, and the one that commands of this tick join. */
   #current: Lot | null = null;
   #open: Lot | null = null;
@@ -54,7 +55,7 @@ export class InFlightWindow {
 
   /** Throws NbdQueueFullError when the command would have to wait and `maxQueued` others do. */
   checkRoom(command: Command): void {
-    if (this.#waiting < this.#limits.maxQueued || (this.#lots.size === 0 && this.#hasCredit(command))) return;
+    if (this.#waiting < this.#limits.maxQueued || (this.#lots.length === 0 && this.#hasCredit(command))) return;
     this.#refused = true;
     const { spec, count, offset } = command;
     throw new NbdQueueFullError(
@@ -65,7 +66,7 @@ export class InFlightWindow {
 
   /** Issues the command now or as soon as those before it have gone and a credit is free. */
   admit(command: Command): void {
-    if (this.#lots.size === 0 && this.#hasCredit(command)) {
+    if (this.#lots.length === 0 && this.#hasCredit(command)) {
       this.#take(command);
       return;
     }
@@ -88,6 +89,8 @@ export class InFlightWindow {
   /** A command that waits will not be issued; its place in the line is passed over. */
   cancel(): void {
     this.#waiting--;
+    // What waited behind one that was too large may find room where that one did not.
+    if (this.#current !== null) this.#run(this.#current);
     if (this.#waiting === 0) this.#drained();
   }
 
@@ -107,7 +110,7 @@ export class InFlightWindow {
     }
     // p-queue's own promises of these lots stay pending for ever, which nobody waits for.
     this.#line.clear();
-    this.#lots.clear();
+    this.#lots = [];
     this.#current?.finish?.();
     this.#current = null;
     this.#open = null;
@@ -132,17 +135,17 @@ export class InFlightWindow {
     if (this.#open !== null && !this.#open.sealed) return this.#open;
     const lot = new Lot();
     this.#open = lot;
-    this.#lots.add(lot);
+    this.#lots.push(lot);
     queueMicrotask(() => {
       // Sealed one microtask on, so that the continuations of one batch of replies share a lot.
       lot.sealed = true;
-      if (this.#lots.has(lot)) void this.#line.add(() => this.#start(lot) ?? STARTED);
+      if (this.#lots.includes(lot)) void this.#line.add(() => this.#start(lot) ?? STARTED);
     });
     return lot;
   }
 
   #start(lot: Lot): Promise<void> | undefined {
-    if (!this.#lots.has(lot)) return undefined;
+    if (!this.#lots.includes(lot)) return undefined;
     this.#current = lot;
     if (this.#run(lot)) return undefined;
     return new Promise((resolve) => {
@@ -162,7 +165,7 @@ export class InFlightWindow {
       // The lot may be long and its end far away: what has gone is not held.
       lot.commands[lot.next++] = undefined;
     }
-    this.#lots.delete(lot);
+    this.#lots.shift(); // they are run in order
     this.#current = null;
     lot.finish?.();
     return true;

@@ -3,27 +3,28 @@
 import { NbdConnectionError } from '../errors.js';
 import { callDetails, type Command, describeCall } from '../protocol/command.js';
 import { NBD_CMD_DISC } from '../protocol/constants.js';
+import { type InFlightCommands } from './in-flight-commands.js';
 
 /** How many sweeps a timeout has: a command times out at most an eighth late. */
 const SWEEPS = 8;
 
 export class RequestTimer {
   readonly #timeout: number;
-  readonly #inFlight: ReadonlyMap<number, Command>;
+  readonly #inFlight: InFlightCommands;
   readonly #onTimeout: (error: NbdConnectionError) => void;
   #timer: NodeJS.Timeout | null = null;
   #sweep = 0;
 
   /** `timeout` in milliseconds; 0 for none. */
-  constructor(timeout: number, inFlight: ReadonlyMap<number, Command>, onTimeout: (error: NbdConnectionError) => void) {
+  constructor(timeout: number, inFlight: InFlightCommands, onTimeout: (error: NbdConnectionError) => void) {
     this.#timeout = timeout;
     this.#inFlight = inFlight;
     this.#onTimeout = onTimeout;
   }
 
   /** The command was issued, or some of its reply has come. */
-  touch(command: Command): void {
-    command.sweep = this.#sweep;
+  touch(command: Command | null): void {
+    if (command !== null) command.sweep = this.#sweep;
   }
 
   start(): void {
@@ -45,7 +46,7 @@ export class RequestTimer {
 
   #check(): void {
     this.#sweep++;
-    for (const command of this.#inFlight.values()) {
+    for (const command of this.#inFlight.list()) {
       if (command.spec.type === NBD_CMD_DISC || this.#sweep - command.sweep <= SWEEPS) continue;
       const { spec, count, offset } = command;
       this.#onTimeout(

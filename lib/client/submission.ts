@@ -10,15 +10,12 @@ import { Extents } from '../util/extents.js';
 import { type U64 } from '../util/u64.js';
 import { type Lifecycle } from './lifecycle.js';
 import { checkNames, checkSignal } from './options.js';
+import { ResultMemory } from './result-memory.js';
 import { checkState, WHEN_CONNECTED } from './state.js';
 import { type Transmission } from './transmission.js';
 
 const ZERO_BYTES = new Uint8Array(0);
 
-/** Results up to this are cut from slabs: memory of its own costs as much as all the rest of a small read. */
-const POOLED_LENGTH = 16 * 1024;
-/** What a result that is kept may hold at the most. */
-const SLAB_LENGTH = 64 * 1024;
 const allocateZeroed = (length: number): Buffer => Buffer.alloc(length);
 
 // One executor for every promise: a closure each would be a quarter of the cost of the call.
@@ -32,21 +29,7 @@ const executor = (resolve: (value: unknown) => void, reject: (reason: unknown) =
 export class Submission {
   readonly #lifecycle: Lifecycle;
 
-  #slab = Buffer.alloc(0);
-  #slabUsed = 0;
-
-  /** Memory for the result of a read, every byte of which will be written. */
-  readonly #allocate = (length: number): Buffer => {
-    if (length > POOLED_LENGTH) return Buffer.allocUnsafeSlow(length);
-    if (this.#slabUsed + length > this.#slab.length) {
-      this.#slab = Buffer.allocUnsafeSlow(SLAB_LENGTH);
-      this.#slabUsed = 0;
-    }
-    const start = this.#slabUsed;
-    // Multiples of 8, so that any typed array can be laid over a result.
-    this.#slabUsed = (start + length + 7) & ~7;
-    return this.#slab.subarray(start, start + length);
-  };
+  readonly #memory = new ResultMemory();
 
   constructor(lifecycle: Lifecycle) {
     this.#lifecycle = lifecycle;
@@ -78,7 +61,7 @@ export class Submission {
       checkSignal(PREAD.method, signal);
       const command = this.#prepare(PREAD, count, offset, flags);
       command.weight = Number(command.count);
-      command.allocate = this.#allocate;
+      command.allocate = this.#memory.allocate;
       if (command.count === 0) command.result = Buffer.alloc(0);
       return this.#promise(command, signal);
     } catch (error) {
@@ -99,7 +82,7 @@ export class Submission {
       command.onChunk = toCallback(chunk, PREAD_STRUCTURED.method, 'chunk');
       command.weight = Number(command.count);
       // The callback can look around in the buffer before all of it is there.
-      command.allocate = this.#lifecycle.settings.preadInitialize ? allocateZeroed : this.#allocate;
+      command.allocate = this.#lifecycle.settings.preadInitialize ? allocateZeroed : this.#memory.allocate;
       if (command.count === 0) command.result = Buffer.alloc(0);
       return this.#promise(command, signal);
     } catch (error) {

@@ -1,23 +1,18 @@
 // The transmission phase: from an accepted command to its settlement. It joins the strict checks, the window, the
 // writer and the decoder. Invariant: every accepted command settles exactly once, whatever the peer does.
 
-import { NbdError, NbdStateError } from '../errors.js';
-import {
-  callDetails,
-  Command,
-  describeCall,
-  STAGE_FINISHED,
-  STAGE_GRANTED,
-  STAGE_ISSUED,
-} from '../protocol/command.js';
+import { NbdError } from '../errors.js';
+import { Command, describeCall, STAGE_FINISHED, STAGE_GRANTED, STAGE_ISSUED } from '../protocol/command.js';
 import { DISCONNECT } from '../protocol/commands.js';
 import { NBD_CMD_DISC } from '../protocol/constants.js';
 import { type ReplyContext } from '../protocol/chunk.js';
 import { ReplyDecoder, type ReplySink } from '../protocol/reply-decoder.js';
 import { type Transport } from '../transport/transport.js';
 import { AbortRegistry } from './abort-registry.js';
+import { afterDisconnect, wrapThrown } from './call-errors.js';
 import { type Completions } from './completions.js';
 import { type DebugLog } from './debug.js';
+import { InFlightCommands } from './in-flight-commands.js';
 import { InFlightWindow, type WindowLimits } from './in-flight-window.js';
 import { type Phase } from './link.js';
 import { RequestTimer } from './request-timer.js';
@@ -53,7 +48,7 @@ export class Transmission implements Phase, ReplySink {
   readonly #window: InFlightWindow;
   readonly #aborts: AbortRegistry;
   readonly #completions: Completions;
-  readonly #inFlight = new Map<number, Command>();
+  readonly #inFlight = new InFlightCommands();
   /** Replied to while their payload is still leaving: neither in flight nor settled. */
   readonly #answered = new Set<Command>();
   /** Commands accepted and not finished, wherever they are: libnbd's nbd_aio_in_flight. */
@@ -89,7 +84,7 @@ export class Transmission implements Phase, ReplySink {
       context.extendedHeaders,
       (command) => {
         this.#timer.touch(command);
-        this.#inFlight.set(command.cookie, command);
+        this.#inFlight.add(command);
         if (command.spec === DISCONNECT) {
           this.#disconnectIssued = true;
           this.#writer.whenIdle(this.#disconnectLeft);
@@ -175,6 +170,8 @@ export class Transmission implements Phase, ReplySink {
     } finally {
       this.#writer.endReceiving();
     }
+    // Bytes of a payload are progress, however long the whole of it takes.
+    this.#timer.touch(this.#decoder.current);
     const read = this.#abortedRead;
     if (read === null) return;
     this.#abortedRead = null;
@@ -188,6 +185,7 @@ export class Transmission implements Phase, ReplySink {
     } finally {
       this.#writer.endReceiving();
     }
+    this.#timer.touch(this.#decoder.current);
   }
 
   find(cookie: number): Command | undefined {
@@ -198,7 +196,7 @@ export class Transmission implements Phase, ReplySink {
 
   finished(command: Command): void {
     // False when a callback of the user's closed the connection half-way through this very reply.
-    if (!this.#inFlight.delete(command.cookie)) return;
+    if (!this.#inFlight.delete(command)) return;
     command.stage = STAGE_FINISHED;
     this.#window.release(command);
     // Until its bytes have left, the caller may not have its buffer back.
@@ -208,6 +206,7 @@ export class Transmission implements Phase, ReplySink {
   }
 
   #payloadLeft(command: Command): void {
+    this.#timer.touch(command);
     if (this.#answered.delete(command)) this.#finish(command);
     else if (command.aborted !== null) this.#settle(command, command.aborted.reason);
   }
@@ -234,7 +233,9 @@ export class Transmission implements Phase, ReplySink {
   #settle(command: Command, failure: unknown): void {
     command.settled = true;
     if (command.signal !== null) this.#aborts.forget(command);
-    const { resolve, reject } = command;
+    const { resolve, reject, result } = command;
+    // Whoever still holds the command, be it a dead object of V8's old generation, does not hold what it moved.
+    command.result = undefined;
     command.buffer = null;
     command.payload = null;
     endTrace(command, failure !== SUCCESS, failure);
@@ -246,7 +247,7 @@ export class Transmission implements Phase, ReplySink {
     if (reject !== null && resolve !== null) {
       command.resolve = null;
       command.reject = null;
-      if (failure === SUCCESS) resolve(command.result);
+      if (failure === SUCCESS) resolve(result);
       else reject(failure);
     } else {
       this.#complete(command, failure);
@@ -358,7 +359,7 @@ export class Transmission implements Phase, ReplySink {
     this.#timer.stop();
     const waiting = this.#window.takeWaiting();
     const granted = this.#writer.stop();
-    const issued = [...this.#inFlight.values()];
+    const issued = this.#inFlight.list();
     // Answered before all of it had left: whatever the answer was, it is not known to be written.
     const answered = [...this.#answered];
     for (const command of answered) command.stage = STAGE_ISSUED;
@@ -376,20 +377,4 @@ export class Transmission implements Phase, ReplySink {
     this.#onFinished = null;
     callback?.();
   }
-}
-
-function afterDisconnect({ spec, count, offset }: Command): NbdStateError {
-  return new NbdStateError(
-    `${describeCall(spec, count, offset)}: no command can be issued after a disconnect was requested`,
-    { code: 'EINVAL', ...callDetails(spec, count, offset) },
-  );
-}
-
-function wrapThrown({ spec, count, offset, cookie }: Command, thrown: unknown): NbdError {
-  return new NbdError(`${describeCall(spec, count, offset)}: a callback threw: ${String(thrown)}`, {
-    code: 'EPROTO',
-    cookie: BigInt(cookie),
-    ...callDetails(spec, count, offset),
-    cause: thrown,
-  });
 }

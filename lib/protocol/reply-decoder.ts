@@ -83,6 +83,11 @@ export class ReplyDecoder {
     return this.#state === HEADER && this.#have === 0;
   }
 
+  /** The command whose reply is half there, if one is. */
+  get current(): Command | null {
+    return this.#command;
+  }
+
   /** True while the transport may be reading into this command's own buffer. */
   isReadingInto(command: Command): boolean {
     return this.#direct === command;
@@ -101,9 +106,12 @@ export class ReplyDecoder {
     this.#direct = null;
     this.#scratch ??= Buffer.allocUnsafeSlow(SCRATCH_LENGTH);
     if (this.#state === DATA) {
-      if ((large || this.#remaining >= DIRECT_LENGTH) && command !== null && command.buffer !== null) {
+      const buffer = command?.buffer ?? null;
+      // A buffer that was taken away (transferred) has no length any more; a view of it cannot even be made.
+      const isThere = buffer !== null && buffer.length >= this.#at + this.#remaining;
+      if (isThere && (large || this.#remaining >= DIRECT_LENGTH)) {
         this.#direct = command;
-        return command.buffer.subarray(this.#at, this.#at + this.#remaining);
+        return buffer.subarray(this.#at, this.#at + this.#remaining);
       }
     } else if (large && this.#state !== SKIP) {
       this.#headerScratch ??= this.#scratch.subarray(0, this.#prefixLength);
@@ -122,6 +130,7 @@ export class ReplyDecoder {
     this.#direct = null;
     this.#at += length;
     this.#remaining -= length;
+    if (direct.buffer !== null && direct.buffer.length < this.#at) this.#chunks.bufferLost(direct);
     if (this.#remaining === 0) this.#dataComplete();
   }
 

@@ -34,7 +34,8 @@ export class SocketTransport extends StreamTransport {
         return true;
       },
     };
-    const socket = new Socket({ ...({ onread } as object), allowHalfOpen: true });
+    // noDelay and keepAlive count here only: connect() ignores them.
+    const socket = new Socket({ ...options, ...({ onread } as object), allowHalfOpen: true });
     socket.connect(options);
     return new SocketTransport(socket, reader, description);
   }

@@ -65,6 +65,8 @@ export function* serve<E extends ExportOffer>(offer: ServerOffer<E>): Handshake<
     }
     const refusal = refusalOf(offer, option, length, secure);
     if (refusal !== null) {
+      // It replaces what was set before "including when this command fails", for whatever reason.
+      if (option === c.NBD_OPT_SET_META_CONTEXT) state.contexts = null;
       yield* skip(length);
       yield* refuse(option, ...refusal);
       continue;
