@@ -11,10 +11,9 @@ import { isIpv6 } from '../../lib/protocol/uri-parts.js';
 import type { NbdUriParts } from '../../lib/protocol/uri-parts.js';
 import { isUri, parseUri } from '../../lib/protocol/uri.js';
 import type { NbdUri } from '../../lib/protocol/uri.js';
+import { SEED, withSeed } from '../fuzz/seed.js';
 
-const SEED = Number(process.env.SEED ?? Date.now() % 0x7fff_ffff);
-
-describe(`properties, seed ${SEED} (set SEED to repeat)`, () => {
+describe(withSeed('properties'), () => {
   const text = fc.string({ unit: 'binary', maxLength: 30 }).filter((value) => !value.includes('\0'));
   const name = text.filter((value) => value !== '');
   const words = (first: string, rest: string): fc.Arbitrary<string> =>
