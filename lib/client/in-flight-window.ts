@@ -91,8 +91,6 @@ export class InFlightWindow {
     this.#waiting--;
     // What waited behind one that was too large may find room where that one did not.
     if (this.#current !== null) this.#run(this.#current);
-    // What waited behind one that was too large may find room where that one did not.
-    if (this.#current !== null) this.#run(this.#current);
     if (this.#waiting === 0) this.#drained();
   }
 
