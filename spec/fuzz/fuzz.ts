@@ -13,6 +13,7 @@ const USAGE = `npm run fuzz -- [flags]
   --seconds S     at most so long for each family
   --seed N        repeats a run (default: from the clock)
   --input N       only this input of the seed; with --only
+  --record        writes the transcripts anew, from the servers that are installed
   --only A,B      of ${FAMILIES.map(({ family }) => family.name).join(', ')}
 `;
 
@@ -25,10 +26,16 @@ async function main(): Promise<void> {
       seed: { type: 'string' },
       input: { type: 'string' },
       only: { type: 'string' },
+      record: { type: 'boolean' },
     },
   });
   if (values.help === true) {
     process.stdout.write(USAGE);
+    return;
+  }
+  if (values.record === true) {
+    const { recordTranscripts } = await import('./record.js');
+    await recordTranscripts();
     return;
   }
   const seed = Number(values.seed ?? Date.now() % 2 ** 31);

@@ -1,4 +1,4 @@
-// `tsx spec/fuzz/record.ts`: writes transcripts/ anew, from the servers that this machine has.
+// `npm run fuzz -- --record`: writes transcripts/ anew, from the servers that this machine has.
 
 import { writeFileSync } from 'node:fs';
 import { truncate } from 'node:fs/promises';
@@ -173,10 +173,13 @@ function call(c: NbdConnection, [method, count, offset, flags = 0]: (typeof ASKE
   }
 }
 
-for (const talk of TALKS) {
-  const transcript = await record(talk);
-  const file = join(TRANSCRIPTS, `${talk.name}.json`);
-  writeFileSync(file, `${JSON.stringify(transcript, null, 2)}\n`);
-  process.stdout.write(`${file}: ${transcript.mode}, ${transcript.replies.length / 2} bytes of replies\n`);
+/** Writes every transcript that this machine can make. */
+export async function recordTranscripts(): Promise<void> {
+  for (const talk of TALKS) {
+    const transcript = await record(talk);
+    const file = join(TRANSCRIPTS, `${talk.name}.json`);
+    writeFileSync(file, `${JSON.stringify(transcript, null, 2)}\n`);
+    process.stdout.write(`${file}: ${transcript.mode}, ${transcript.replies.length / 2} bytes of replies\n`);
+  }
+  await stopAllServers();
 }
-await stopAllServers();
