@@ -1,21 +1,16 @@
 // The public face of the client: exports only.
 
 export { NbdConnection, type ByteCount } from './client/connection.js';
-export { type DebugCallback } from './client/debug.js';
-export { type NbdFacts } from './client/facts.js';
-export { type NbdConnectionEvents, type NbdHandle } from './client/handle.js';
-export {
-  type ContextCallback,
-  type ListCallback,
-  type NbdNegotiation,
-  type OptionCallback,
-} from './client/negotiation.js';
-export { type NbdConnectionOptions } from './client/options.js';
-export { type NbdSecurity } from './client/security.js';
-export { type ConnectionState } from './client/state.js';
-export { type NbdTarget } from './client/targets.js';
-export { type NbdTlsOptions, type PemInput, type TlsPsk } from './client/tls-options.js';
-export { type CommandTrace } from './client/tracing.js';
+export type { DebugCallback } from './client/debug.js';
+export type { NbdFacts } from './client/facts.js';
+export type { NbdConnectionEvents, NbdHandle } from './client/handle.js';
+export type { ContextCallback, ListCallback, NbdNegotiation, OptionCallback } from './client/negotiation.js';
+export type { NbdConnectionOptions } from './client/options.js';
+export type { NbdSecurity } from './client/security.js';
+export type { ConnectionState } from './client/state.js';
+export type { NbdTarget } from './client/targets.js';
+export type { NbdTlsOptions, PemInput, TlsPsk } from './client/tls-options.js';
+export type { CommandTrace } from './client/tracing.js';
 export {
   NbdError,
   NbdStrictError,
@@ -27,15 +22,10 @@ export {
   NbdQueueFullError,
   type NbdErrorDetails,
 } from './errors.js';
-export {
-  type ChunkCallback,
-  type ChunkStatus,
-  type CompletionCallback,
-  type ExtentCallback,
-} from './protocol/command.js';
-export { type BlockStatusEntries } from './protocol/block-status.js';
-export { type ListedExport } from './protocol/handshake/opt-list.js';
-export { type ProtocolName } from './protocol/export-info.js';
+export type { ChunkCallback, ChunkStatus, CompletionCallback, ExtentCallback } from './protocol/command.js';
+export type { BlockStatusEntries } from './protocol/block-status.js';
+export type { ListedExport } from './protocol/handshake/opt-list.js';
+export type { ProtocolName } from './protocol/export-info.js';
 export { type Extent, Extents } from './util/extents.js';
 export { type ExtentsOptions, extents } from './stream/extents.js';
 export * from './protocol/client-constants.js';

@@ -1,7 +1,7 @@
 // What a command of the command line is: a description, from which parsing, --help and completion are made, and a
 // function.
 
-import { type ParsedArguments } from './arguments.js';
+import type { ParsedArguments } from './arguments.js';
 
 /** An option. The first of its names is how `ParsedArguments` knows it. */
 export interface OptionSpec {

@@ -11,7 +11,7 @@ import {
   type NbdConnection,
   nullDestination,
 } from '../index.js';
-import { type Operand } from './arguments.js';
+import type { Operand } from './arguments.js';
 import { CliError, type CommandContext } from './command.js';
 import { fileZeroRuns } from './file-holes.js';
 import { canonicalUri, openServer } from './server.js';

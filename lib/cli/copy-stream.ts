@@ -5,7 +5,7 @@ import { createReadStream as createFileStream, createWriteStream as createFileWr
 import { Readable, Transform, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createReadStream, createWriteStream } from '../index.js';
-import { type ParsedArguments } from './arguments.js';
+import type { ParsedArguments } from './arguments.js';
 import { CliError, type CommandContext } from './command.js';
 import { destinationOf, type End } from './copy-ends.js';
 import { makeProgress } from './progress.js';

@@ -1,9 +1,9 @@
 // What `nbd zero` and `nbd discard` share: one command over a range, in pieces, with progress.
 
-import { type NbdConnection } from '../index.js';
+import type { NbdConnection } from '../index.js';
 import { inRange } from '../stream/prefetch.js';
-import { type ParsedArguments } from './arguments.js';
-import { type CommandContext, type OptionSpec } from './command.js';
+import type { ParsedArguments } from './arguments.js';
+import type { CommandContext, OptionSpec } from './command.js';
 import { rangeOf } from './map-report.js';
 import { makeProgress, PROGRESS_OPTION } from './progress.js';
 import { parseCount, parseSmallSize, roundSize } from './text.js';

@@ -1,6 +1,5 @@
 // What `nbd info` says about one export, as text and as JSON, in nbdinfo's layout.
 
-import { spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -98,7 +97,8 @@ async function probeContent(connection: NbdConnection, size: bigint): Promise<st
   }
 }
 
-function fileSays(path: string): Promise<string | null> {
+async function fileSays(path: string): Promise<string | null> {
+  const { spawn } = await import('node:child_process');
   return new Promise((resolve) => {
     const child = spawn('file', ['-b', path], { stdio: ['ignore', 'pipe', 'ignore'] });
     let said = '';

@@ -27,7 +27,8 @@ export function hintOf(error: unknown): string | undefined {
   const { name, code, message } = error;
   if (name === 'NbdOptionError') {
     if (code === 'ENOENT') return 'to list all exports on the server, use --list (nbd list)';
-    if (code === 'ENOTSUP' && /TLS/i.test(message)) return 'the server wants TLS: use an nbds:// URI';
+    if (message.includes('requires TLS')) return 'the server wants TLS: use an nbds:// URI';
+    if (message.includes('TLS is required')) return 'the server has no TLS: an nbd:// URI connects without, in the clear';
   }
   if (name === 'NbdConnectionError') {
     if (code === 'ECONNREFUSED') return 'is the server running, and is this its port?';

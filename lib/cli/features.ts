@@ -1,6 +1,6 @@
 // The questions of `nbd info --can` and its many spellings.
 
-import { type NbdConnection } from './sdk.js';
+import type { NbdConnection } from './sdk.js';
 import { UsageError } from './command.js';
 
 type Question = (connection: NbdConnection) => boolean;

@@ -3,8 +3,8 @@
 
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
-import { type Stats } from 'node:fs';
-import { type ZeroRun } from '../index.js';
+import type { Stats } from 'node:fs';
+import type { ZeroRun } from '../index.js';
 
 /** Lines `START END` of the stretches that hold data. 3 and 4 are SEEK_DATA and SEEK_HOLE. */
 const PERL = `open(F,'<',$ARGV[0]) or exit 1; my $at=0;

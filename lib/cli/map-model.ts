@@ -1,6 +1,6 @@
 // A map as cells of equal size, for pictures and bars: how much of each cell is of which type.
 
-import { type Run } from './map-report.js';
+import type { Run } from './map-report.js';
 
 export interface Cell {
   readonly offset: bigint;

@@ -2,7 +2,7 @@
 
 import { writeFile } from 'node:fs/promises';
 import { CONTEXT_BASE_ALLOCATION } from '../index.js';
-import { type Operand, type ParsedArguments } from './arguments.js';
+import type { Operand, ParsedArguments } from './arguments.js';
 import { CliError, type CommandContext, UsageError } from './command.js';
 import { renderHtml, renderSvg } from './map-render.js';
 import { collectRuns, openForContexts, rangeOf, type Run } from './map-report.js';

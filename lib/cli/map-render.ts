@@ -3,7 +3,7 @@
 
 import { describeType } from './contexts.js';
 import { type Cell, cellColour, colourOf, hex, niceCellSize, toCells } from './map-model.js';
-import { type DrawnMap, type Picture } from './map-picture.js';
+import type { DrawnMap, Picture } from './map-picture.js';
 import { totalsByType } from './map-report.js';
 import { humanSize, roundSize } from './text.js';
 

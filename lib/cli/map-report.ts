@@ -1,7 +1,7 @@
 // The map of an export as text and as JSON, in the layout of nbdinfo --map.
 
 import { extents, type NbdConnection } from '../index.js';
-import { type Operand, type ParsedArguments } from './arguments.js';
+import type { Operand, ParsedArguments } from './arguments.js';
 import { CliError, type CommandContext } from './command.js';
 import { describeType } from './contexts.js';
 import { openServer } from './server.js';

@@ -2,9 +2,9 @@
 // --progress=FD). Both begin with 0 and end with 100; a total of 0 shows nothing.
 
 import { writeSync } from 'node:fs';
-import { type SingleBar } from 'cli-progress';
-import { type ParsedArguments } from './arguments.js';
-import { type CommandContext, type OptionSpec } from './command.js';
+import type { SingleBar } from 'cli-progress';
+import type { ParsedArguments } from './arguments.js';
+import type { CommandContext, OptionSpec } from './command.js';
 import { duration, parseCount, roundSize } from './text.js';
 
 export interface Progress {

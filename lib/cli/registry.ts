@@ -1,6 +1,6 @@
 // The commands by name. Each is a file of its own and loaded only when it is asked for.
 
-import { type Command } from './command.js';
+import type { Command } from './command.js';
 
 type Loader = () => Promise<Command>;
 

@@ -1,7 +1,7 @@
 // Opening the SERVER operand of a command: a URI, or `[ CMD ARGS ]`, a server that is started for this one command.
 
 import { NbdConnection, type NbdConnectionOptions } from './sdk.js';
-import { type Operand, type ParsedArguments } from './arguments.js';
+import type { Operand, ParsedArguments } from './arguments.js';
 import { type CommandContext, UsageError } from './command.js';
 
 /** How the usage of commands names the operand. */

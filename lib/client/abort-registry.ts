@@ -1,7 +1,7 @@
 // AbortSignals of commands. One listener per signal, however many commands share it: a listener each costs a
 // microsecond and trips Node's MaxListenersExceededWarning at eleven. Invariant: no command left, no listener left.
 
-import { type Command } from '../protocol/command.js';
+import type { Command } from '../protocol/command.js';
 
 interface Watch {
   readonly commands: Set<Command>;

@@ -1,13 +1,13 @@
 // What a connection has learnt of its export and where it is: getters only.
 
 import * as c from '../protocol/constants.js';
-import { type ProtocolName } from '../protocol/export-info.js';
+import type { ProtocolName } from '../protocol/export-info.js';
 import { checkName } from './checks.js';
 import { lifecycleOf, NbdHandle } from './handle.js';
 import { Info } from './info.js';
-import { type Lifecycle } from './lifecycle.js';
-import { type NbdConnectionOptions } from './options.js';
-import { type ConnectionState } from './state.js';
+import type { Lifecycle } from './lifecycle.js';
+import type { NbdConnectionOptions } from './options.js';
+import type { ConnectionState } from './state.js';
 
 /** The facts and the state of an {@link NbdConnection}. */
 export abstract class NbdFacts extends NbdHandle {

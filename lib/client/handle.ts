@@ -4,7 +4,7 @@ import { EventEmitter } from 'eventemitter3';
 import { type NbdError, NbdStrictError } from '../errors.js';
 import { toCallback } from '../protocol/strict.js';
 import { PACKAGE_NAME, VERSION } from '../util/version.js';
-import { type DebugCallback } from './debug.js';
+import type { DebugCallback } from './debug.js';
 import { Lifecycle } from './lifecycle.js';
 import { assign, checkName, makeSettings, type NbdConnectionOptions } from './options.js';
 import {

@@ -4,7 +4,7 @@
 // is in V8's old generation, all later ones, and with them every command and result they ever held, survive each
 // young collection; reads of 4 KiB then spent a third of their time in full collections.
 
-import { type Command } from '../protocol/command.js';
+import type { Command } from '../protocol/command.js';
 
 const FIRST_CAPACITY = 64;
 

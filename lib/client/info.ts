@@ -4,7 +4,7 @@ import { NbdError, NbdStateError, NbdStrictError } from '../errors.js';
 import * as s from '../protocol/client-constants.js';
 import * as c from '../protocol/constants.js';
 import { type ExportInfo, payloadLimit, type ProtocolName } from '../protocol/export-info.js';
-import { type Lifecycle } from './lifecycle.js';
+import type { Lifecycle } from './lifecycle.js';
 import { checkState, WHEN_INFORMED } from './state.js';
 
 const lacking = (method: string, what: string): NbdStateError =>

@@ -2,17 +2,17 @@
 // Invariant: ending is done once, by #end(), and leaves no timer, listener, socket or pending promise.
 
 import { NbdConnectionError, NbdError, NbdProtocolError, NbdStateError, NbdStrictError } from '../errors.js';
-import { type HandshakeSession } from '../protocol/handshake/session.js';
-import { type StrictContext } from '../protocol/strict.js';
+import type { HandshakeSession } from '../protocol/handshake/session.js';
+import type { StrictContext } from '../protocol/strict.js';
 import { Completions } from './completions.js';
 import { endOfCommand, isFatal, toConnectionError } from './connection-errors.js';
 import { withDeadline } from './deadline.js';
 import { DebugLog } from './debug.js';
-import { type LinkOwner } from './link.js';
+import type { LinkOwner } from './link.js';
 import { Opening, type Target } from './opening.js';
 import { optGo, type OptionRun } from './option-mode.js';
 import { checkBits, type Settings, shownExportName } from './options.js';
-import { type ConnectionState, type Phase } from './state.js';
+import type { ConnectionState, Phase } from './state.js';
 import { traceClose, traceOpen } from './tracing.js';
 import { Transmission, type TransmissionOwner } from './transmission.js';
 

@@ -1,7 +1,7 @@
 // The one receiver of a connection's transport. It hands bytes to the phase that the connection is in, and turns
 // whatever goes wrong there into the connection's death: nothing thrown here may reach the socket.
 
-import { type Receiver, type Transport } from '../transport/transport.js';
+import type { Receiver, Transport } from '../transport/transport.js';
 
 /** The handshake or the transmission: whoever makes sense of the bytes. May throw. */
 export interface Phase {

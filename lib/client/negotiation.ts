@@ -1,12 +1,12 @@
 // The opt* methods of a connection: the handshake's options, one at a time, after `optMode`.
 
-import { type NbdError } from '../errors.js';
+import type { NbdError } from '../errors.js';
 import { listMetaContext, setMetaContext } from '../protocol/handshake/opt-meta-context.js';
-import { type ListedExport } from '../protocol/handshake/opt-list.js';
+import type { ListedExport } from '../protocol/handshake/opt-list.js';
 import { extendedHeaders, startTls, structuredReply } from '../protocol/handshake/opt-simple.js';
 import { toCallback } from '../protocol/strict.js';
 import { lifecycleOf } from './handle.js';
-import { type Lifecycle } from './lifecycle.js';
+import type { Lifecycle } from './lifecycle.js';
 import { optBoolean, optGo, optInfo, optList, optMetaContext, optRequired, type OptionRun } from './option-mode.js';
 import { checkNames, checkSignal, type NbdConnectionOptions } from './options.js';
 import { NbdSecurity } from './security.js';

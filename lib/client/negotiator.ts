@@ -3,8 +3,8 @@
 
 import { NbdProtocolError } from '../errors.js';
 import { type Handshake, START_TLS } from '../protocol/handshake/effects.js';
-import { type Transport } from '../transport/transport.js';
-import { type Phase } from './link.js';
+import type { Transport } from '../transport/transport.js';
+import type { Phase } from './link.js';
 
 const SCRATCH_LENGTH = 16 * 1024;
 

@@ -1,27 +1,22 @@
 // The way from a target to a handshake that has come to its stage: opens the transport, puts a link and a negotiator
 // on it. It ends nothing itself; whoever runs it does, when it rejects.
 
-import { isIP } from 'node:net';
-import { type SecureContext } from 'node:tls';
-import { domainToASCII } from 'node:url';
 import { NbdConnectionError, NbdError, NbdOptionError, NbdStateError } from '../errors.js';
 import { TLS_DISABLE } from '../protocol/client-constants.js';
 import { type HandshakeStage, negotiate } from '../protocol/handshake/negotiate.js';
 import { encodeAbort } from '../protocol/handshake/opt-simple.js';
 import { HandshakeSession } from '../protocol/handshake/session.js';
 import { StreamTransport } from '../transport/stream.js';
-import { type Subprocess } from '../transport/subprocess.js';
-import { startTls } from '../transport/tls.js';
-import { type NbdUriParts } from '../protocol/uri.js';
-import { type Transport } from '../transport/transport.js';
+import type { Subprocess } from '../transport/subprocess.js';
+import type { NbdUriParts } from '../protocol/uri.js';
+import type { Transport } from '../transport/transport.js';
 import { isFatal, optionTimeout, toConnectionError, withContext } from './connection-errors.js';
 import { withDeadline } from './deadline.js';
 import { Link, type LinkOwner } from './link.js';
 import { Negotiator } from './negotiator.js';
-import { type OptionRun } from './option-mode.js';
+import type { OptionRun } from './option-mode.js';
 import { handshakeRequest, type Settings } from './options.js';
-import { checkCertificateName, explainTls } from './tls-errors.js';
-import { loadTls, makeContext, type TlsMaterial } from './tls-material.js';
+import type { TlsSetup } from './tls-setup.js';
 
 type Without<Parts, Keys extends string> = Parts extends unknown ? Omit<Parts, Keys> : never;
 /** The part of a URI that tells the place. */
@@ -54,7 +49,7 @@ export class Opening {
   #negotiator: Negotiator | null = null;
   readonly #settings: Settings;
   /** Read before anything is opened: where it fails, nothing has happened yet. */
-  #tls: TlsMaterial | null = null;
+  #tls: TlsSetup | null = null;
 
   constructor(target: Target, settings: Settings) {
     this.target = target;
@@ -94,8 +89,9 @@ export class Opening {
     const settings = this.#settings;
     // In option mode TLS may be asked for later.
     if (settings.tls === TLS_DISABLE && !settings.optMode) return;
-    this.#tls = await loadTls(settings);
-    if (settings.tls !== TLS_DISABLE) makeContext(this.#tls);
+    const { TlsSetup } = await import('./tls-setup.js');
+    this.#tls = await TlsSetup.load(settings);
+    if (settings.tls !== TLS_DISABLE) this.#tls.check();
   }
 
   /** At once takes the transport away from the link, which gets it back encrypted. */
@@ -105,21 +101,7 @@ export class Opening {
     if (link === null || this.#tls === null || !(raw instanceof StreamTransport)) {
       throw new NbdConnectionError('TLS is not possible on this transport', { code: 'ENOTSUP' });
     }
-    const { psk, hasCertificate } = this.#tls;
-    const { tlsHostname, tlsVerifyPeer } = this.#settings;
-    const { serverName = '', certificateName = serverName } = this.target;
-    const name = tlsHostname === '' ? certificateName : tlsHostname;
-    const facts = { pskIdentity: psk?.identity ?? null, name, hasCertificate };
-    const secure = await startTls(raw, {
-      context: contextOf(this.#tls),
-      // Addresses have no place in SNI, and names go there as DNS has them.
-      serverName: isIP(serverName.replace(/%.*$/, '')) === 0 ? domainToASCII(serverName.replace(/\.$/, '')) : '',
-      // With a pre-shared key there is nothing to verify but that it was used.
-      verify: psk !== null || tlsVerifyPeer,
-      checkIdentity: (certificate) => (tlsVerifyPeer ? checkCertificateName(certificate, name) : undefined),
-      psk: psk ?? undefined,
-      explain: (error, moment) => explainTls(error, moment, facts),
-    });
+    const secure = await this.#tls.start(raw, this.target);
     link.transport = secure;
     secure.start(link);
     return secure;
@@ -226,14 +208,5 @@ export class Opening {
 
   get #what(): string {
     return `connect to ${this.target.description}`;
-  }
-}
-
-/** The server has agreed to TLS: where our own side cannot do it now, the connection is over. */
-function contextOf(material: TlsMaterial): SecureContext {
-  try {
-    return makeContext(material);
-  } catch (cause) {
-    throw new NbdConnectionError((cause as Error).message, { code: 'EINVAL', cause });
   }
 }

@@ -3,11 +3,11 @@
 
 import { NbdError, type NbdOptionError, NbdStateError } from '../errors.js';
 import * as c from '../protocol/constants.js';
-import { type Handshake } from '../protocol/handshake/effects.js';
+import type { Handshake } from '../protocol/handshake/effects.js';
 import { open, requestContexts } from '../protocol/handshake/negotiate.js';
 import { infoOrGo } from '../protocol/handshake/opt-info.js';
 import { list, type ListedExport } from '../protocol/handshake/opt-list.js';
-import { type HandshakeSession } from '../protocol/handshake/session.js';
+import type { HandshakeSession } from '../protocol/handshake/session.js';
 
 export type OptionRun<Result> = (session: HandshakeSession) => Handshake<Result>;
 

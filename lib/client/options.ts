@@ -2,7 +2,7 @@
 // the constructor and the setters share.
 
 import * as s from '../protocol/client-constants.js';
-import { type HandshakeRequest } from '../protocol/handshake/session.js';
+import type { HandshakeRequest } from '../protocol/handshake/session.js';
 import {
   checkBits,
   checkBoolean,

@@ -2,14 +2,13 @@
 // reach by itself, ssh and vsock.
 
 import { constants } from 'node:os';
-import { type Transport } from '../transport/transport.js';
-import { firstAvailable, sshCommand, vsockCommands } from '../transport/programs.js';
-import { activate } from '../transport/socket-activation.js';
-import { nameOf, runCommand, type Subprocess, type SubprocessOptions } from '../transport/subprocess.js';
-import { type SshUriParts } from '../protocol/uri-parts.js';
+import type { Transport } from '../transport/transport.js';
+import { firstAvailable, nameOf, sshCommand, vsockCommands } from '../transport/programs.js';
+import type { Running, Subprocess, SubprocessOptions } from '../transport/subprocess.js';
+import type { SshUriParts } from '../protocol/uri-parts.js';
 import { refuse, shown } from './checks.js';
-import { type Target, type TargetLocation } from './opening.js';
-import { type Settings } from './options.js';
+import type { Target, TargetLocation } from './opening.js';
+import type { Settings } from './options.js';
 
 /** Helpers only pass bytes on: they have nothing to finish once the connection is gone. */
 const HELPER_GRACE = 500;
@@ -65,11 +64,17 @@ function subprocessOptions(settings: Settings): SubprocessOptions {
   return { errorOutput: settings.subprocessStderr, grace: (settings.closeTimeout || DEFAULT_GRACE) * 0.4 };
 }
 
+/** Loaded when first needed: most connections start no program. */
+async function run(command: readonly string[], options: SubprocessOptions, signal: AbortSignal): Promise<Running> {
+  const { runCommand } = await import('../transport/subprocess.js');
+  return runCommand(command, options, signal);
+}
+
 /** A program that serves on its stdin and stdout. */
 export function commandTarget(method: string, argv: unknown, settings: Settings): Target {
   const command = checkArgv(method, argv);
   return new ProcessTarget(`the command ${nameOf(command[0] ?? '')}`, async (signal, target) => {
-    const { transport, subprocess } = await runCommand(command, subprocessOptions(settings), signal);
+    const { transport, subprocess } = await run(command, subprocessOptions(settings), signal);
     target.subprocess = subprocess;
     return transport;
   });
@@ -80,6 +85,7 @@ export function activationTarget(method: string, argv: unknown, settings: Settin
   const command = checkArgv(method, argv);
   const socketName = settings.socketActivationName;
   return new ProcessTarget(`the command ${nameOf(command[0] ?? '')}`, async (signal, target) => {
+    const { activate } = await import('../transport/socket-activation.js');
     const activated = await activate(command, { ...subprocessOptions(settings), socketName }, signal);
     target.subprocess = activated.subprocess;
     target.location = { transport: 'unix', socketPath: activated.path };
@@ -93,7 +99,7 @@ export function vsockTarget(method: string, cid: unknown, port: unknown, setting
   const commands = vsockCommands(where.cid, where.port);
   const target = new ProcessTarget(`vsock ${String(cid)}:${String(port)}`, async (signal) => {
     const command = await firstAvailable(commands, 'AF_VSOCK');
-    const { transport } = await runCommand(command, { ...subprocessOptions(settings), grace: HELPER_GRACE }, signal);
+    const { transport } = await run(command, { ...subprocessOptions(settings), grace: HELPER_GRACE }, signal);
     return transport;
   });
   target.location = { transport: 'vsock', ...where };
@@ -110,13 +116,13 @@ export function sshTarget(method: string, uri: SshUriParts, settings: Settings):
   } catch (error) {
     throw refuse(method, (error as Error).message);
   }
-  const run = async (signal: AbortSignal, target: ProcessTarget): Promise<Transport> => {
+  const open = async (signal: AbortSignal, target: ProcessTarget): Promise<Transport> => {
     const options = { ...subprocessOptions(settings), grace: HELPER_GRACE };
-    const { transport, subprocess } = await runCommand(command, options, signal);
+    const { transport, subprocess } = await run(command, options, signal);
     target.subprocess = subprocess;
     return transport;
   };
-  const target = new ProcessTarget(`${host} by ssh`, run, host);
+  const target = new ProcessTarget(`${host} by ssh`, open, host);
   const { transport } = uri;
   target.location = {
     transport,

@@ -3,7 +3,7 @@
 import { NbdConnectionError } from '../errors.js';
 import { callDetails, type Command, describeCall } from '../protocol/command.js';
 import { NBD_CMD_DISC } from '../protocol/constants.js';
-import { type InFlightCommands } from './in-flight-commands.js';
+import type { InFlightCommands } from './in-flight-commands.js';
 
 /** How many sweeps a timeout has: a command times out at most an eighth late. */
 const SWEEPS = 8;

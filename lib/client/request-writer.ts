@@ -4,7 +4,7 @@
 import { type Command, STAGE_GRANTED, STAGE_ISSUED } from '../protocol/command.js';
 import { EXTENDED_REQUEST_LENGTH } from '../protocol/constants.js';
 import { encodeRequest } from '../protocol/request-encoder.js';
-import { type Transport } from '../transport/transport.js';
+import type { Transport } from '../transport/transport.js';
 
 /** Payloads up to this are copied beside their header: one copy costs less than an iovec of their own. */
 const INLINE_PAYLOAD = 8 * 1024;

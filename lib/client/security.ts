@@ -2,7 +2,7 @@
 
 import { NbdFacts } from './facts.js';
 import { lifecycleOf } from './handle.js';
-import { type Lifecycle } from './lifecycle.js';
+import type { Lifecycle } from './lifecycle.js';
 import { assign, type NbdConnectionOptions, type Settings } from './options.js';
 import { checkState, WHEN_CREATED } from './state.js';
 import { tlsUsernameOf } from './tls-options.js';

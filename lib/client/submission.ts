@@ -7,12 +7,12 @@ import { type ChunkCallback, Command, type CompletionCallback, type ExtentCallba
 import { type CommandSpec, PREAD, PREAD_STRUCTURED, PWRITE } from '../protocol/commands.js';
 import { checkStrict, toBytes, toCallback, toFlags, toU64 } from '../protocol/strict.js';
 import { Extents } from '../util/extents.js';
-import { type U64 } from '../util/u64.js';
-import { type Lifecycle } from './lifecycle.js';
+import type { U64 } from '../util/u64.js';
+import type { Lifecycle } from './lifecycle.js';
 import { checkNames, checkSignal } from './options.js';
 import { ResultMemory } from './result-memory.js';
 import { checkState, WHEN_CONNECTED } from './state.js';
-import { type Transmission } from './transmission.js';
+import type { Transmission } from './transmission.js';
 
 const ZERO_BYTES = new Uint8Array(0);
 

@@ -5,8 +5,8 @@ import { DEFAULT_PORT } from '../protocol/constants.js';
 import { dialTcp, dialUnix } from '../transport/dial.js';
 import { StreamTransport } from '../transport/stream.js';
 import { refuse } from './checks.js';
-import { type Target } from './opening.js';
-import { type Settings } from './options.js';
+import type { Target } from './opening.js';
+import type { Settings } from './options.js';
 import { activationTarget, commandTarget, vsockTarget } from './process-targets.js';
 
 /** A host and a port from 1 to 65535, as a number or in decimal digits. */

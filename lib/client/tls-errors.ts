@@ -5,7 +5,7 @@
 import { checkServerIdentity, type PeerCertificate } from 'node:tls';
 import { NbdConnectionError } from '../errors.js';
 import { printable } from '../protocol/names.js';
-import { type TlsMoment } from '../transport/tls.js';
+import type { TlsMoment } from '../transport/tls.js';
 
 /** What a session was meant to be: decides what the likely reason of a failure is. */
 export interface TlsFacts {

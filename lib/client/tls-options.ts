@@ -2,7 +2,6 @@
 // Invariant: no message holds a key, a passphrase or any part of one.
 
 import { userInfo } from 'node:os';
-import { createSecureContext } from 'node:tls';
 import * as s from '../protocol/client-constants.js';
 import { checkBoolean, checkName, refuse, shown } from './checks.js';
 
@@ -149,7 +148,8 @@ export function checkPriority(method: string, value: unknown): string {
   if (typeof value !== 'string') throw refuse(method, `must be a list of ciphers, not ${shown(value)}`);
   if (value === '') return value;
   try {
-    createSecureContext({ ciphers: value, ca: [] });
+    // Loaded here and not above: most connections never need it.
+    process.getBuiltinModule('node:tls').createSecureContext({ ciphers: value, ca: [] });
   } catch {
     throw refuse(method, 'OpenSSL knows none of these ciphers (it takes a cipher list, not a GnuTLS priority string)');
   }

@@ -3,7 +3,7 @@
 // Free while nobody listens: one property read per command.
 
 import { channel } from 'node:diagnostics_channel';
-import { type Command } from '../protocol/command.js';
+import type { Command } from '../protocol/command.js';
 
 const commandStart = channel('nbd:command:start');
 const commandEnd = channel('nbd:command:end');

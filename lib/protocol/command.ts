@@ -1,11 +1,11 @@
 // The one object per request, from submission to settlement. Invariants: the cookie is set once and never reused;
 // `settled` turns true once and nothing of the caller's is touched afterwards.
 
-import { type NbdError } from '../errors.js';
-import { type U64 } from '../util/u64.js';
-import { type CommandSpec } from './commands.js';
-import { type Coverage } from './coverage.js';
-import { type BlockStatusEntries } from './block-status.js';
+import type { NbdError } from '../errors.js';
+import type { U64 } from '../util/u64.js';
+import type { CommandSpec } from './commands.js';
+import type { Coverage } from './coverage.js';
+import type { BlockStatusEntries } from './block-status.js';
 
 // The stages of a command's life. Plain numbers: they are compared for every command.
 /** Accepted, not on the wire: an abort removes it and nothing is sent. */

@@ -1,6 +1,6 @@
 // What the handshake told about an export: plain data, made by the handshake, read by strict checks and getters.
 
-import { type U64 } from '../util/u64.js';
+import type { U64 } from '../util/u64.js';
 import * as c from './constants.js';
 
 export interface BlockSizes {

@@ -6,7 +6,7 @@ import { NbdProtocolError } from '../errors.js';
 import { get16, get32 } from '../util/bytes.js';
 import { fromHalves, TWO_32 } from '../util/u64.js';
 import { ChunkReader, MAX_IDLE_CHUNKS, type ReplyContext, TOO_MANY_IDLE } from './chunk.js';
-import { type Command } from './command.js';
+import type { Command } from './command.js';
 import * as c from './constants.js';
 import { chunkName } from './names.js';
 

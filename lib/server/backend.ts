@@ -1,7 +1,7 @@
 // What a user implements to serve an export. Only size and read() are asked for; what a backend does not have is not
 // advertised, or is put together from what it has where that is sensible.
 
-import { type U64 } from '../util/u64.js';
+import type { U64 } from '../util/u64.js';
 
 /** How a write is to be done. */
 export interface WriteOptions {

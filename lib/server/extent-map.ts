@@ -2,7 +2,7 @@
 // metadata context for users (a dirty bitmap, say) and the memory of what a file backend has zeroed.
 
 import { add, type U64 } from '../util/u64.js';
-import { type BackendExtent } from './backend.js';
+import type { BackendExtent } from './backend.js';
 
 /**
  * Flags over the range 0 to `size`, all `initial` (0) at first. Setting costs the number of runs, so this is meant

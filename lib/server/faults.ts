@@ -1,7 +1,7 @@
 // Faults on order: which request shall fail, stall, be late or take the connection with it. Invariant: what happens
 // depends on the order of requests and bytes only, never on time or chance, so that a failing test fails again.
 
-import { type CommandName } from './command-name.js';
+import type { CommandName } from './command-name.js';
 
 /** Picks requests. Conditions left out match everything; `nth` counts the requests that match the others. */
 export interface FaultCondition {

@@ -3,7 +3,7 @@
 
 import { type FileHandle, open } from 'node:fs/promises';
 import { NBD_STATE_HOLE, NBD_STATE_ZERO } from '../protocol/constants.js';
-import { type BackendExtent, type BlockSize, type NbdBackend, type WriteOptions, type ZeroOptions } from './backend.js';
+import type { BackendExtent, BlockSize, NbdBackend, WriteOptions, ZeroOptions } from './backend.js';
 import { ExtentMap } from './extent-map.js';
 
 /** How a {@link FileBackend} opens its file. */

@@ -2,7 +2,7 @@
 
 import { add, fromHalves, highHalf, lowHalf, type U64 } from '../util/u64.js';
 import { NBD_STATE_HOLE, NBD_STATE_ZERO } from '../protocol/constants.js';
-import { type BackendExtent, type BlockSize, type NbdBackend, type ZeroOptions } from './backend.js';
+import type { BackendExtent, BlockSize, NbdBackend, ZeroOptions } from './backend.js';
 import { ExtentMap, subtract } from './extent-map.js';
 
 const PAGE_SIZE = 65536;

@@ -1,10 +1,10 @@
 // What a server is made with, and the defaults.
 
-import { type HandshakeFeatures } from '../protocol/handshake/serve-offer.js';
-import { type NbdBackend } from './backend.js';
-import { type FaultedRequest } from './faults.js';
-import { type NbdExportOptions } from './served-export.js';
-import { type NbdServerTlsOptions } from './tls-upgrade.js';
+import type { HandshakeFeatures } from '../protocol/handshake/serve-offer.js';
+import type { NbdBackend } from './backend.js';
+import type { FaultedRequest } from './faults.js';
+import type { NbdExportOptions } from './served-export.js';
+import type { NbdServerTlsOptions } from './tls-upgrade.js';
 
 /** Options of an {@link NbdServer}. Times are milliseconds, sizes bytes. */
 export interface NbdServerOptions {

@@ -1,7 +1,7 @@
 // An export whose every byte is known from its offset, so that any read can be checked at any size.
 
 import { highHalf, lowHalf, TWO_32, type U64 } from '../util/u64.js';
-import { type BlockSize, type NbdBackend } from './backend.js';
+import type { BlockSize, NbdBackend } from './backend.js';
 
 /** What a PatternBackend may be made with. */
 export interface PatternBackendOptions {

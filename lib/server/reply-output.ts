@@ -1,8 +1,8 @@
 // What a connection sends: replies gathered over a tick and written at once, large ones by reference. Invariants:
 // nothing is written after close(), and the bytes that wait are bounded as long as hasRoom() is heeded.
 
-import { type Duplex } from 'node:stream';
-import { type BytesFault } from './faults.js';
+import type { Duplex } from 'node:stream';
+import type { BytesFault } from './faults.js';
 
 const SLAB_SIZE = 262144;
 /** Larger pieces get memory of their own. */

@@ -2,12 +2,12 @@
 // once: no promise is made for it. An exception or rejection becomes the command's error, in the caller.
 
 import * as c from '../protocol/constants.js';
-import { type ReplyEncoder } from '../protocol/reply-encoder.js';
-import { type Request } from '../protocol/request-decoder.js';
+import type { ReplyEncoder } from '../protocol/reply-encoder.js';
+import type { Request } from '../protocol/request-decoder.js';
 import { add, type U64 } from '../util/u64.js';
-import { type BackendExtent, type BackendExtents, type NbdBackend } from './backend.js';
+import type { BackendExtent, BackendExtents, NbdBackend } from './backend.js';
 import { subtract } from './extent-map.js';
-import { type ReplyOutput } from './reply-output.js';
+import type { ReplyOutput } from './reply-output.js';
 import { decodeFilter, hasFilter, type Session } from './request-validation.js';
 
 type Result = Promise<void> | undefined;

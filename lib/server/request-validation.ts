@@ -3,11 +3,11 @@
 
 import * as c from '../protocol/constants.js';
 import { COMMANDS, type CommandSpec, FLAG_NEEDS } from '../protocol/commands.js';
-import { type ServedSession } from '../protocol/handshake/serve-offer.js';
+import type { ServedSession } from '../protocol/handshake/serve-offer.js';
 import { commandFlagNames, commandName } from '../protocol/names.js';
-import { type Request } from '../protocol/request-decoder.js';
+import type { Request } from '../protocol/request-decoder.js';
 import { add, fromHalves, isWithin, MAX_U64, type U64 } from '../util/u64.js';
-import { type ServedExport } from './served-export.js';
+import type { ServedExport } from './served-export.js';
 
 export type Session = ServedSession<ServedExport>;
 

@@ -2,10 +2,10 @@
 
 import { NbdError } from '../errors.js';
 import * as c from '../protocol/constants.js';
-import { type ExportOffer } from '../protocol/handshake/serve-offer.js';
-import { type ReplyStyle } from '../protocol/reply-encoder.js';
+import type { ExportOffer } from '../protocol/handshake/serve-offer.js';
+import type { ReplyStyle } from '../protocol/reply-encoder.js';
 import { add, type U64 } from '../util/u64.js';
-import { type BackendExtents, type BlockSize, type NbdBackend } from './backend.js';
+import type { BackendExtents, BlockSize, NbdBackend } from './backend.js';
 
 /** Answers block status for one metadata context; an ExtentMap is one. */
 export interface MetaContext {

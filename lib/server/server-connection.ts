@@ -2,13 +2,13 @@
 // callback; when the stream has closed there is no timer, listener or pending write of this connection left.
 
 import { Socket } from 'node:net';
-import { type Duplex } from 'node:stream';
+import type { Duplex } from 'node:stream';
 import { NbdConnectionError, NbdProtocolError } from '../errors.js';
 import { serve } from '../protocol/handshake/serve.js';
-import { type ServedSession, type ServerOffer } from '../protocol/handshake/serve-offer.js';
+import type { ServedSession, ServerOffer } from '../protocol/handshake/serve-offer.js';
 import { HandshakeRunner } from './handshake-runner.js';
 import { ReplyOutput } from './reply-output.js';
-import { type ServedExport } from './served-export.js';
+import type { ServedExport } from './served-export.js';
 import { type NbdServerTlsOptions, upgrade } from './tls-upgrade.js';
 import { Transmission, type TransmissionOptions } from './transmission.js';
 

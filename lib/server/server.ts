@@ -1,11 +1,11 @@
 // The server: listeners, exports and connections.
 
 import { createServer, type AddressInfo, type Server } from 'node:net';
-import { type Duplex } from 'node:stream';
+import type { Duplex } from 'node:stream';
 import { NbdError, NbdStateError } from '../errors.js';
-import { type ServerOffer } from '../protocol/handshake/serve-offer.js';
+import type { ServerOffer } from '../protocol/handshake/serve-offer.js';
 import { duplexPair } from '../transport/memory.js';
-import { type NbdBackend } from './backend.js';
+import type { NbdBackend } from './backend.js';
 import { FaultPlan } from './faults.js';
 import { DEFAULT_FEATURES, isBackend, type NbdServerOptions } from './options.js';
 import { PayloadPool } from './payload-pool.js';

@@ -1,6 +1,6 @@
 // TLS over a connected stream, the server's side.
 
-import { type Duplex } from 'node:stream';
+import type { Duplex } from 'node:stream';
 import { createServer, type TLSSocket, type TlsOptions } from 'node:tls';
 
 /** Keys by user name, as raw bytes. */

@@ -7,12 +7,12 @@ import { wireError } from '../protocol/names.js';
 import { ReplyEncoder } from '../protocol/reply-encoder.js';
 import { type Request, RequestDecoder } from '../protocol/request-decoder.js';
 import { type CommandName, commandNameOf } from './command-name.js';
-import { type FaultedRequest, type FaultPlan, type RequestFault } from './faults.js';
-import { type PayloadPool } from './payload-pool.js';
-import { type ReplyOutput } from './reply-output.js';
+import type { FaultedRequest, FaultPlan, RequestFault } from './faults.js';
+import type { PayloadPool } from './payload-pool.js';
+import type { ReplyOutput } from './reply-output.js';
 import { RequestHandler } from './request-handler.js';
 import { filterLimit, hasFilter, type Session, validate } from './request-validation.js';
-import { type Statistics } from './statistics.js';
+import type { Statistics } from './statistics.js';
 import { wireErrorOf } from './wire-error.js';
 
 /** "any payload not exceeding 2^25 bytes SHOULD NOT be considered a denial of service attack". */

@@ -2,7 +2,7 @@
 // number of requests is in flight. Invariant: it resolves only when every byte of the source is at the destination.
 
 import { NbdError, NbdStrictError } from '../errors.js';
-import { type NbdConnection } from '../client/connection.js';
+import type { NbdConnection } from '../client/connection.js';
 import {
   type Connections,
   type CopyDestination,

@@ -1,6 +1,6 @@
 // The two ends of a copy. Positions are numbers: an export beyond 2^53 - 1 bytes cannot be copied whole anyway.
 
-import { type NbdConnection } from '../client/connection.js';
+import type { NbdConnection } from '../client/connection.js';
 import { NbdStrictError } from '../errors.js';
 import { CMD_FLAG_NO_HOLE, SIZE_PREFERRED, STATE_ZERO } from '../protocol/client-constants.js';
 import { extents } from './extents.js';

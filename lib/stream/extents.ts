@@ -1,10 +1,10 @@
 // The extents of a range, however many block status commands that takes: loops over short replies, cuts to the
 // range, joins equal neighbours. Invariant: what is yielded covers the range in order, without gaps or overlaps.
 
-import { type ByteCount, type NbdConnection } from '../client/connection.js';
+import type { ByteCount, NbdConnection } from '../client/connection.js';
 import { NbdProtocolError, NbdStrictError } from '../errors.js';
 import { CONTEXT_BASE_ALLOCATION, SIZE_MINIMUM } from '../protocol/client-constants.js';
-import { type Extent } from '../util/extents.js';
+import type { Extent } from '../util/extents.js';
 
 /** What {@link extents} takes. */
 export interface ExtentsOptions {

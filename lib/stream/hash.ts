@@ -1,7 +1,7 @@
 // Hashes of an export: of all its bytes in order, and of its blocks, where blocks that are known to be zero are neither
 // read nor hashed.
 
-import { type NbdConnection } from '../client/connection.js';
+import type { NbdConnection } from '../client/connection.js';
 import { exportSource, type ZeroRun } from './endpoint.js';
 import { inLanes } from './lanes.js';
 import { createReadStream } from './read-stream.js';

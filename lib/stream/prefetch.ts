@@ -1,6 +1,6 @@
 // Prefetching an export: cache commands for a range or for its data only, split and bounded.
 
-import { type ByteCount, type NbdConnection } from '../client/connection.js';
+import type { ByteCount, NbdConnection } from '../client/connection.js';
 import { CONTEXT_BASE_ALLOCATION, SIZE_MAXIMUM, SIZE_MINIMUM, STATE_ZERO } from '../protocol/client-constants.js';
 import { checkRange, extents } from './extents.js';
 import { inLanes } from './lanes.js';

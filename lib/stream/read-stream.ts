@@ -1,7 +1,7 @@
 // An export, or a range of it, as a Readable: several reads are in flight ahead of the consumer, holes are not read.
 
 import { Readable } from 'node:stream';
-import { type ByteCount, type NbdConnection } from '../client/connection.js';
+import type { ByteCount, NbdConnection } from '../client/connection.js';
 import { STATE_ZERO } from '../protocol/client-constants.js';
 import { checkRange, extents } from './extents.js';
 import { hasAllocation, limitedRequest } from './prefetch.js';

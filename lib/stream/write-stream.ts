@@ -2,7 +2,7 @@
 // become zero commands. Invariant: 'finish' comes when every byte has been written, and flushed if that was asked.
 
 import { Writable } from 'node:stream';
-import { type ByteCount, type NbdConnection } from '../client/connection.js';
+import type { ByteCount, NbdConnection } from '../client/connection.js';
 import { NbdStrictError } from '../errors.js';
 import { checkRange } from './extents.js';
 import { limitedRequest } from './prefetch.js';

@@ -15,9 +15,9 @@ import {
   u32,
   u64,
 } from './messages.js';
-import { type ReceivedCommand, type ReceivedOption } from './recording.js';
-import { type Plan } from './script.js';
-import { type ReplyMode } from './steps.js';
+import type { ReceivedCommand, ReceivedOption } from './recording.js';
+import type { Plan } from './script.js';
+import type { ReplyMode } from './steps.js';
 
 /** The right answer to an option. */
 export function optionAnswer({ option }: ReceivedOption, plan: Plan, clientFlags: number): Buffer {

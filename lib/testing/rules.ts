@@ -1,8 +1,8 @@
 // What the protocol forbids a client to send, checked as it comes. Each function gives the violations in words.
 
 import * as c from '../protocol/constants.js';
-import { type ReceivedCommand, type ReceivedOption } from './recording.js';
-import { type ReplyMode } from './steps.js';
+import type { ReceivedCommand, ReceivedOption } from './recording.js';
+import type { ReplyMode } from './steps.js';
 
 /** Options that carry no data. */
 const WITHOUT_DATA = new Set([

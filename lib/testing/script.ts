@@ -1,10 +1,10 @@
 // The script of one connection, and what it means where it is silent.
 
-import { type TlsOptions } from 'node:tls';
+import type { TlsOptions } from 'node:tls';
 
 import { DEFAULT_FLAGS, DEFAULT_SIZE, type U64 } from './messages.js';
-import { type ReceivedOption } from './recording.js';
-import { type CommandScript, type OptionScript, type PeerRequest, type Script } from './steps.js';
+import type { ReceivedOption } from './recording.js';
+import type { CommandScript, OptionScript, PeerRequest, Script } from './steps.js';
 
 /** What a scripted peer does on one connection. Whatever is left out is done right. */
 export interface PeerScript {

@@ -5,7 +5,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Duplex } from 'node:stream';
+import type { Duplex } from 'node:stream';
 
 import { PeerRecording } from './recording.js';
 import { Plan, type PeerScript } from './script.js';

@@ -6,10 +6,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import * as c from '../protocol/constants.js';
 import { commandAnswer, optionAnswer } from './answers.js';
 import { greeting, pattern } from './messages.js';
-import { type PeerRecording, type ReceivedCommand, type ReceivedOption } from './recording.js';
+import type { PeerRecording, ReceivedCommand, ReceivedOption } from './recording.js';
 import { checkClientFlags, checkCommand, checkOption } from './rules.js';
-import { type Plan } from './script.js';
-import { type PeerRequest, type ReplyMode, type Script, type Step } from './steps.js';
+import type { Plan } from './script.js';
+import type { PeerRequest, ReplyMode, Script, Step } from './steps.js';
 import { EndOfStream, type Wire } from './wire.js';
 
 const OLDSTYLE_LENGTH = 152;

@@ -1,6 +1,6 @@
 // What a scripted peer does instead of the right thing, step by step.
 
-import { type ReceivedCommand, type ReceivedOption } from './recording.js';
+import type { ReceivedCommand, ReceivedOption } from './recording.js';
 
 /** One step of a script: bytes to send, or one of the actions made by the functions of this module. */
 export type Step =

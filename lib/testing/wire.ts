@@ -5,7 +5,7 @@ import { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 import { createSecureContext, TLSSocket, type TlsOptions } from 'node:tls';
 
-import { type PeerRecording } from './recording.js';
+import type { PeerRecording } from './recording.js';
 
 /** The client sends no more, so a read cannot be satisfied. */
 export class EndOfStream extends Error {}

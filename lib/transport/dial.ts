@@ -1,6 +1,6 @@
 // Opening a socket, with a signal that gives up at any moment of it. Rejects with Node's own errors.
 
-import { type NetConnectOpts } from 'node:net';
+import type { NetConnectOpts } from 'node:net';
 import { SocketTransport } from './socket.js';
 
 /** Idle time before the kernel asks whether the peer is still there; its own default is two hours. */

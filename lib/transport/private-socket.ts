@@ -7,7 +7,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { dialUnix, MAX_UNIX_PATH } from './dial.js';
-import { type SocketTransport } from './socket.js';
+import type { SocketTransport } from './socket.js';
 
 /** Two connected sockets: the one as a transport, the other, unread, to be given to a child process. */
 export async function connectedPair(description: string, signal?: AbortSignal): Promise<[SocketTransport, Socket]> {

@@ -2,7 +2,6 @@
 
 import { access, constants, stat } from 'node:fs/promises';
 import { delimiter, join, resolve } from 'node:path';
-import { startError } from './subprocess.js';
 
 /** The absolute path of a program, looked for as a shell would. Rejects with ENOENT or EACCES. */
 export async function findProgram(program: string): Promise<string> {
@@ -86,4 +85,17 @@ export async function firstAvailable(commands: readonly string[][], purpose: str
   throw Object.assign(new Error(`${purpose} needs the program ${names}, and this machine has none of them`), {
     code: 'ENOTSUP',
   });
+}
+
+/** What a program is called in messages. */
+export const nameOf = (program: string): string => program.slice(program.lastIndexOf('/') + 1);
+
+export function startError(cause: NodeJS.ErrnoException, name: string): Error {
+  const why =
+    cause.code === 'ENOENT'
+      ? `there is no program ${name}`
+      : cause.code === 'EACCES'
+        ? `the program ${name} may not be run`
+        : `the program ${name} could not be run: ${cause.message}`;
+  return Object.assign(new Error(why, { cause }), { code: cause.code ?? 'EINVAL' });
 }

@@ -3,8 +3,8 @@
 
 import { InheritableListener } from './private-socket.js';
 import { dialUnix } from './dial.js';
-import { findProgram } from './programs.js';
-import { attach, nameOf, type Running, Subprocess, type SubprocessOptions } from './subprocess.js';
+import { findProgram, nameOf } from './programs.js';
+import { attach, type Running, Subprocess, type SubprocessOptions } from './subprocess.js';
 
 const SHELL = '/bin/sh';
 

@@ -3,7 +3,7 @@
 
 import { type NetConnectOpts, Socket } from 'node:net';
 import { StreamTransport } from './stream.js';
-import { type Receiver } from './transport.js';
+import type { Receiver } from './transport.js';
 
 // Until a receiver is there; a peer's first words are short.
 const FIRST_LENGTH = 4096;

@@ -1,7 +1,7 @@
 // Any Duplex as a transport: TLS sockets, sockets that somebody else opened, streams in memory.
 
-import { type Duplex } from 'node:stream';
-import { type Receiver, type Transport } from './transport.js';
+import type { Duplex } from 'node:stream';
+import type { Receiver, Transport } from './transport.js';
 
 /** What a socket has and a plain Duplex may not. */
 interface Referable {

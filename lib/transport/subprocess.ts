@@ -2,9 +2,10 @@
 // Invariant: none outlives its connection for longer than its grace, or this process at all.
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { type Readable } from 'node:stream';
+import type { Readable } from 'node:stream';
 import { connectedPair } from './private-socket.js';
-import { type SocketTransport } from './socket.js';
+import { nameOf, startError } from './programs.js';
+import type { SocketTransport } from './socket.js';
 
 /** Where a program's stderr goes: kept for error messages, or to this process's own. */
 export type ErrorOutput = 'capture' | 'inherit';
@@ -200,19 +201,6 @@ export function attach(
   transport.socket.once('close', () => {
     subprocess.release(grace, signal);
   });
-}
-
-/** What a program is called in messages. */
-export const nameOf = (program: string): string => program.slice(program.lastIndexOf('/') + 1);
-
-export function startError(cause: NodeJS.ErrnoException, name: string): Error {
-  const why =
-    cause.code === 'ENOENT'
-      ? `there is no program ${name}`
-      : cause.code === 'EACCES'
-        ? `the program ${name} may not be run`
-        : `the program ${name} could not be run: ${cause.message}`;
-  return Object.assign(new Error(why, { cause }), { code: cause.code ?? 'EINVAL' });
 }
 
 /** Waits for the promise, but not for long. */

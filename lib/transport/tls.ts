@@ -1,7 +1,7 @@
 // TLS over a transport that has been used in plaintext before. Invariant: from the moment startTls() is called no
 // byte of the transport is read as plaintext.
 
-import { type Duplex } from 'node:stream';
+import type { Duplex } from 'node:stream';
 import { connect, type PeerCertificate, type SecureContext, type TLSSocket } from 'node:tls';
 import { type Farewell, StreamTransport } from './stream.js';
 

@@ -1,6 +1,6 @@
 // `nbd bench`: requests per second, bytes per second and latency of a server.
 
-import { type Command, type CommandContext } from '../command.js';
+import type { Command, CommandContext } from '../command.js';
 import { type BenchResult, type BenchSettings, runBench } from '../bench-run.js';
 import { onlyServer, openServer, SERVER } from '../server.js';
 import { CliError, parseCount, parseSmallSize, roundSize, UsageError } from '../text.js';

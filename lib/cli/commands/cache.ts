@@ -1,7 +1,7 @@
 // `nbd cache`: prefetch an export, so that a boot or a copy that follows is fast.
 
 import { CONTEXT_BASE_ALLOCATION, NbdError, prefetch, type PrefetchResult } from '../../index.js';
-import { type Command } from '../command.js';
+import type { Command } from '../command.js';
 import { rangeOf } from '../map-report.js';
 import { makeProgress, PROGRESS_OPTION } from '../progress.js';
 import { onlyServer, openServer, SERVER } from '../server.js';

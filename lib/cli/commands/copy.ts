@@ -2,7 +2,7 @@
 
 import { availableParallelism } from 'node:os';
 import { copy as copyExport, type CopyOptions } from '../../index.js';
-import { type ParsedArguments } from '../arguments.js';
+import type { ParsedArguments } from '../arguments.js';
 import { CliError, type Command, type CommandContext, type CommandSpec, UsageError } from '../command.js';
 import {
   checkDistinct,

@@ -1,7 +1,7 @@
 // `nbd discard`: nbddiscard, which tells the server that all or a part of an export is not needed.
 
 import { CMD_FLAG_FUA } from '../sdk.js';
-import { type Command } from '../command.js';
+import type { Command } from '../command.js';
 import { erase, RANGE_OPTIONS } from '../erase.js';
 import { onlyServer, openServer, SERVER } from '../server.js';
 import { CliError } from '../text.js';

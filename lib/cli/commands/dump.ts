@@ -2,7 +2,7 @@
 
 import { CONTEXT_BASE_ALLOCATION, extents, type NbdConnection, STATE_ZERO } from '../../index.js';
 import { hasAllocation } from '../../stream/prefetch.js';
-import { type Command, type CommandContext } from '../command.js';
+import type { Command, CommandContext } from '../command.js';
 import { HexDump } from '../hex-dump.js';
 import { onlyServer, openServer, SERVER } from '../server.js';
 import { choosePaint, CliError, COLOUR_OPTIONS, UsageError } from '../text.js';

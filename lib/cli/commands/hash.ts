@@ -2,7 +2,7 @@
 
 import { getHashes } from 'node:crypto';
 import { blockHash, CONTEXT_BASE_ALLOCATION, hash as hashExport } from '../../index.js';
-import { type Command } from '../command.js';
+import type { Command } from '../command.js';
 import { makeProgress, PROGRESS_OPTION } from '../progress.js';
 import { onlyServer, openServer, SERVER } from '../server.js';
 import { CliError, jsonString } from '../text.js';

@@ -1,7 +1,7 @@
 // `nbd info`: nbdinfo. Invariant: nothing is on standard output unless the answer is complete.
 
 import { CONTEXT_BASE_ALLOCATION, type NbdConnection } from '../sdk.js';
-import { type Operand, type ParsedArguments } from '../arguments.js';
+import type { Operand, ParsedArguments } from '../arguments.js';
 import { type Command, type CommandContext, type CommandSpec, UsageError } from '../command.js';
 import { collectReport, type ExportReport, reportJson, reportText } from '../export-report.js';
 import { messageOf, hintOf } from '../failure.js';

@@ -1,7 +1,7 @@
 // `nbd list`: `nbd info --list`.
 
 import { ParsedArguments } from '../arguments.js';
-import { type Command } from '../command.js';
+import type { Command } from '../command.js';
 import { SERVER } from '../server.js';
 import { COLOUR_OPTIONS } from '../text.js';
 import { run } from './info.js';

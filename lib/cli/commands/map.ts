@@ -1,7 +1,7 @@
 // `nbd map`: `nbd info --map`, and the map as a picture.
 
 import { CONTEXT_BASE_ALLOCATION } from '../sdk.js';
-import { type Command } from '../command.js';
+import type { Command } from '../command.js';
 import { onlyServer, SERVER } from '../server.js';
 import { COLOUR_OPTIONS, operandCount, UsageError } from '../text.js';
 

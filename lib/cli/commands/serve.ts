@@ -11,7 +11,7 @@ import {
   NbdServer,
   type NbdServerTlsOptions,
 } from '../../server/index.js';
-import { type ParsedArguments } from '../arguments.js';
+import type { ParsedArguments } from '../arguments.js';
 import { CliError, type Command, type CommandContext, UsageError } from '../command.js';
 import { systemReason } from '../system-reason.js';
 import { parseCount, parseSize } from '../text.js';

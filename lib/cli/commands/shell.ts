@@ -2,7 +2,7 @@
 
 import { start } from 'node:repl';
 import * as sdk from '../../index.js';
-import { type Operand, type ParsedArguments } from '../arguments.js';
+import type { Operand, ParsedArguments } from '../arguments.js';
 import { type Command, type CommandContext, UsageError } from '../command.js';
 import { openServer } from '../server.js';
 import { CliError } from '../text.js';

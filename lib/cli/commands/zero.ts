@@ -1,7 +1,7 @@
 // `nbd zero`: nbdzero, zeroes over all or a part of an export.
 
 import { CMD_FLAG_FAST_ZERO, CMD_FLAG_FUA, CMD_FLAG_NO_HOLE } from '../sdk.js';
-import { type Command } from '../command.js';
+import type { Command } from '../command.js';
 import { erase, RANGE_OPTIONS } from '../erase.js';
 import { onlyServer, openServer, SERVER } from '../server.js';
 import { CliError } from '../text.js';

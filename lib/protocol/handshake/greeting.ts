@@ -6,8 +6,8 @@ import { get16, get32, put32 } from '../../util/bytes.js';
 import { HANDSHAKE_FLAG_FIXED_NEWSTYLE, HANDSHAKE_FLAG_NO_ZEROES, TLS_REQUIRE } from '../client-constants.js';
 import * as c from '../constants.js';
 import { maskFlags } from '../export-info.js';
-import { type Handshake } from './effects.js';
-import { type HandshakeSession } from './session.js';
+import type { Handshake } from './effects.js';
+import type { HandshakeSession } from './session.js';
 
 const noTls = (why: string): NbdConnectionError =>
   new NbdConnectionError(`TLS is required, but ${why}`, { code: 'ENOTSUP' });

@@ -3,13 +3,13 @@
 import { NbdOptionError } from '../../errors.js';
 import { TLS_DISABLE, TLS_REQUIRE } from '../client-constants.js';
 import * as c from '../constants.js';
-import { type Handshake } from './effects.js';
+import type { Handshake } from './effects.js';
 import { greet } from './greeting.js';
 import { exportName, infoOrGo } from './opt-info.js';
 import { setMetaContext } from './opt-meta-context.js';
 import { extendedHeaders, startTls, structuredReply } from './opt-simple.js';
 import { refusalType } from './option-reply.js';
-import { type HandshakeSession } from './session.js';
+import type { HandshakeSession } from './session.js';
 
 /** Where a handshake has come to: options may be sent, or the export is open. */
 export type HandshakeStage = 'negotiating' | 'transmission';

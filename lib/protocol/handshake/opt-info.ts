@@ -8,7 +8,7 @@ import { acceptBlockSizes, type BlockSizes, type ExportInfo, maskFlags } from '.
 import { type Handshake, skip } from './effects.js';
 import { checkedFlags } from './greeting.js';
 import { readReply, readString, sendOption, violation } from './option-reply.js';
-import { type HandshakeSession } from './session.js';
+import type { HandshakeSession } from './session.js';
 
 /** Information replies to one option; the protocol has four types, so that more than this never ends. */
 export const MAX_INFO_REPLIES = 64;

@@ -5,7 +5,7 @@ import { get32 } from '../../util/bytes.js';
 import * as c from '../constants.js';
 import { type Handshake, skip } from './effects.js';
 import { readReply, readString, sendOption, violation } from './option-reply.js';
-import { type HandshakeSession } from './session.js';
+import type { HandshakeSession } from './session.js';
 
 /** Exports that are kept of one answer, and exports after which the answer is taken for endless. */
 export const MAX_EXPORTS = 10_000;

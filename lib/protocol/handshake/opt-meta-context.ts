@@ -3,9 +3,9 @@
 import { NbdOptionError } from '../../errors.js';
 import { get32, put32 } from '../../util/bytes.js';
 import * as c from '../constants.js';
-import { type Handshake } from './effects.js';
+import type { Handshake } from './effects.js';
 import { readReply, readString, sendOption, violation } from './option-reply.js';
-import { type HandshakeSession } from './session.js';
+import type { HandshakeSession } from './session.js';
 
 /** Contexts in one answer: more than any server has, so that an endless answer is noticed. */
 export const MAX_META_CONTEXTS = 1000;

@@ -4,9 +4,9 @@ import { NbdOptionError, NbdProtocolError } from '../../errors.js';
 import { get32 } from '../../util/bytes.js';
 import * as c from '../constants.js';
 import { optionName, printable, replyName } from '../names.js';
-import { type Handshake } from './effects.js';
+import type { Handshake } from './effects.js';
 import { encodeOption } from './option.js';
-import { type HandshakeSession } from './session.js';
+import type { HandshakeSession } from './session.js';
 
 /** Longest payload that any reply may have: an information reply of unknown type is skipped up to here. */
 export const MAX_OPTION_REPLY = 64 * 1024 * 1024;

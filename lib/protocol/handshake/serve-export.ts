@@ -2,7 +2,7 @@
 
 import * as c from '../constants.js';
 import { printable } from '../names.js';
-import { type Handshake } from './effects.js';
+import type { Handshake } from './effects.js';
 import { encodeOptionReply } from './option.js';
 import { refuse } from './serve-option.js';
 import {

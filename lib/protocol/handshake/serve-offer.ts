@@ -1,8 +1,8 @@
 // What a server brings to its half of the handshake, and what comes out of it: plain data, no backends, no sockets.
 
-import { type U64 } from '../../util/u64.js';
+import type { U64 } from '../../util/u64.js';
 import * as c from '../constants.js';
-import { type ReplyStyle } from '../reply-encoder.js';
+import type { ReplyStyle } from '../reply-encoder.js';
 
 /** The error replies to an option, by the protocol's names less `NBD_REP_ERR_`. */
 export type OptionRefusal =

@@ -10,14 +10,14 @@ import { encodeOptionReply } from './option.js';
 import { encodeExportNameReply, openSession, serveInfo, serveList } from './serve-export.js';
 import { serveMetaContext } from './serve-meta-context.js';
 import { MAX_OPTION_DATA, MAX_OPTION_LENGTH, readData, refuse } from './serve-option.js';
-import {
-  type ExportOffer,
-  type Feature,
-  type HandshakeFeatures,
-  type NegotiationState,
-  type OptionRefusal,
-  type ServedSession,
-  type ServerOffer,
+import type {
+  ExportOffer,
+  Feature,
+  HandshakeFeatures,
+  NegotiationState,
+  OptionRefusal,
+  ServedSession,
+  ServerOffer,
 } from './serve-offer.js';
 
 const FEATURE_OF: ReadonlyMap<number, keyof HandshakeFeatures> = new Map([

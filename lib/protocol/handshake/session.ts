@@ -1,6 +1,6 @@
 // The state that one handshake works on: what the user asked for, and what has been negotiated so far.
 
-import { type ExportInfo, type Negotiated, type ProtocolName } from '../export-info.js';
+import type { ExportInfo, Negotiated, ProtocolName } from '../export-info.js';
 
 /** What the user asked for; setters change it until the export is open. */
 export interface HandshakeRequest {
