@@ -3,21 +3,28 @@
 /** Gets what would otherwise go to stderr; `context` is the method or the event that the message is about. */
 export type DebugCallback = (context: string, message: string) => void;
 
+/** Tells the listeners of the `debug` event; false when there is none. Does not throw. */
+export type DebugEmit = (context: string, message: string) => boolean;
+
 export class DebugLog {
   /** Whether anything is to be said: looked at before a message is made. */
   enabled: boolean;
-  /** In place of stderr. */
+  /** In place of stderr, as listeners are. */
   callback: DebugCallback | null = null;
   readonly #name: () => string;
+  readonly #emit: DebugEmit;
 
-  constructor(enabled: boolean, name: () => string) {
+  constructor(enabled: boolean, name: () => string, emit: DebugEmit) {
     this.enabled = enabled;
     this.#name = name;
+    this.#emit = emit;
   }
 
   say(context: string, message: string): void {
     if (!this.enabled) return;
+    const isHeard = this.#emit(context, message);
     if (this.callback === null) {
+      if (isHeard) return;
       process.stderr.write(`nbd-sdk: debug: ${this.#name()}: ${context}: ${message}\n`);
       return;
     }

@@ -23,6 +23,11 @@ export interface NbdConnectionEvents {
   close: (error?: NbdError) => void;
   /** No command is waiting any more after some had to: the moment to go on after `EAGAIN`. */
   drain: () => void;
+  /**
+   * A debug message, while debugging is on (`setDebug`): `context` is the method or the event that it is about. With a
+   * listener, or a callback (`setDebugCallback`), nothing goes to stderr.
+   */
+  debug: (context: string, message: string) => void;
 }
 
 /** The lifecycle of a handle: for the subclass that connects and commands. */
@@ -47,6 +52,11 @@ export abstract class NbdHandle extends EventEmitter<NbdConnectionEvents> {
       },
       drain: () => {
         this.#tell(() => this.emit('drain'));
+      },
+      debug: (context, message) => {
+        const isHeard = this.listenerCount('debug') > 0;
+        if (isHeard) this.#tell(() => this.emit('debug', context, message));
+        return isHeard;
       },
     });
   }

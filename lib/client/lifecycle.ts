@@ -7,7 +7,7 @@ import type { StrictContext } from '../protocol/strict.js';
 import { Completions } from './completions.js';
 import { endOfCommand, isFatal, toConnectionError } from './connection-errors.js';
 import { withDeadline } from './deadline.js';
-import { DebugLog } from './debug.js';
+import { type DebugEmit, DebugLog } from './debug.js';
 import type { LinkOwner } from './link.js';
 import { Opening, type Target } from './opening.js';
 import { optGo, type OptionRun } from './option-mode.js';
@@ -21,6 +21,7 @@ export interface LifecycleEvents {
   stateChange(state: ConnectionState, previous: ConnectionState): void;
   close(error: NbdError | undefined): void;
   drain(): void;
+  readonly debug: DebugEmit;
 }
 
 /** The reason where nobody did anything wrong; shared, so it has no stack of its own. */
@@ -48,7 +49,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   constructor(handle: object, settings: Settings, events: LifecycleEvents) {
     this.#handle = handle;
     this.settings = settings;
-    this.debug = new DebugLog(settings.debug, () => settings.handleName);
+    this.debug = new DebugLog(settings.debug, () => settings.handleName, events.debug);
     this.#events = events;
   }
 
