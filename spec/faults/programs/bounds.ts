@@ -7,13 +7,13 @@ import { Duplex } from 'node:stream';
 import { createReadStream, extents, NbdConnection, type NbdConnectionOptions } from '../../../lib/index.js';
 import { content } from '../../support/golden.js';
 
-const [path = '', scenario = ''] = process.argv.slice(2);
+const [scenario = '', path = '', ...more] = process.argv.slice(2);
 const MIB = 2 ** 20;
 
 const collect = (): void => (globalThis as unknown as { gc: () => void }).gc();
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
-const connect = (options: NbdConnectionOptions = {}): Promise<NbdConnection> =>
-  NbdConnection.connect({ path }, { requestExtendedHeaders: false, ...options });
+const connect = (options: NbdConnectionOptions = {}, to = path): Promise<NbdConnection> =>
+  NbdConnection.connect({ path: to }, { requestExtendedHeaders: false, ...options });
 const codeOf = (promise: Promise<unknown>): Promise<string> =>
   promise.then(
     () => 'ok',
@@ -131,7 +131,11 @@ const SCENARIOS: Readonly<Record<string, () => Promise<unknown>>> = {
       if (i % 2 === 0) connection.close();
       else await connection.shutdown();
     }),
-  failures: () => repeat(300, () => connect()),
+  failures: async () => {
+    const codes: string[] = [];
+    for (const each of [path, ...more]) codes.push(await repeat(250, () => connect({}, each)));
+    return codes;
+  },
   forgotten: async () => {
     for (let i = 0; i < 50; i++) {
       const connection = await connect();
