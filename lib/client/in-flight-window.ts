@@ -13,14 +13,12 @@ export interface WindowLimits {
 }
 
 /**
- * The commands that began to wait in the same tick. Adding to a p-queue costs 2 µs and most of a kilobyte, a whole
- * command 4 µs; so its tasks are lots, each run until its last command has its credit.
+ * The commands that came to the end of the line while the same lot was the last in it. Adding to a p-queue costs 2 µs
+ * and most of a kilobyte, a whole command 4 µs; so its tasks are lots, each run until its last command has its credit.
  */
 class Lot {
   readonly commands: (Command | undefined)[] = [];
   next = 0;
-  /** No more may join: its tick is over. */
-  sealed = false;
   finish: (() => void) | null = null;
 }
 
@@ -33,7 +31,7 @@ export class InFlightWindow {
   readonly #line = new PQueue({ concurrency: 1 });
   /** Oldest first. No Set, for the reason told in in-flight-commands.ts. */
   #lots: Lot[] = [];
-  /** The lot whose head waits for a credit, and the one that commands of this tick join. */
+  /** The lot whose head waits for a credit, and the last one, which more may join until it is its turn. */
   #current: Lot | null = null;
   #open: Lot | null = null;
   #inFlight = 0;
@@ -71,7 +69,7 @@ export class InFlightWindow {
       return;
     }
     this.#waiting++;
-    this.#lotOfThisTick().commands.push(command);
+    this.#lastLot().commands.push(command);
   }
 
   /** A credit comes back. */
@@ -131,14 +129,13 @@ export class InFlightWindow {
     this.#issue(command);
   }
 
-  #lotOfThisTick(): Lot {
-    if (this.#open !== null && !this.#open.sealed) return this.#open;
+  #lastLot(): Lot {
+    if (this.#open !== null) return this.#open;
     const lot = new Lot();
     this.#open = lot;
     this.#lots.push(lot);
+    // One microtask on, so that it is its turn no sooner than the continuations of one batch of replies have joined.
     queueMicrotask(() => {
-      // Sealed one microtask on, so that the continuations of one batch of replies share a lot.
-      lot.sealed = true;
       if (this.#lots.includes(lot)) void this.#line.add(() => this.#start(lot) ?? STARTED);
     });
     return lot;
@@ -146,6 +143,7 @@ export class InFlightWindow {
 
   #start(lot: Lot): Promise<void> | undefined {
     if (!this.#lots.includes(lot)) return undefined;
+    if (this.#open === lot) this.#open = null;
     this.#current = lot;
     if (this.#run(lot)) return undefined;
     return new Promise((resolve) => {
