@@ -4,7 +4,7 @@
 import { NbdError, type NbdOptionError, NbdStateError } from '../errors.js';
 import * as c from '../protocol/constants.js';
 import type { Handshake } from '../protocol/handshake/effects.js';
-import { open, requestContexts } from '../protocol/handshake/negotiate.js';
+import { open, passOver, requestContexts } from '../protocol/handshake/negotiate.js';
 import { infoOrGo } from '../protocol/handshake/opt-info.js';
 import { list, type ListedExport } from '../protocol/handshake/opt-list.js';
 import type { HandshakeSession } from '../protocol/handshake/session.js';
@@ -62,11 +62,13 @@ export function optMetaContext(option: MetaContextOption, queries: readonly stri
 /** An option that is acknowledged or refused. */
 type SimpleOption = (session: HandshakeSession) => Handshake<NbdOptionError | null>;
 
-/** True when the server agreed, false when it refused. */
+/** True when the server agreed, false when it refused; the refusal of a server that is going away is thrown. */
 export function optBoolean(option: SimpleOption): OptionRun<boolean> {
   return function* (session) {
     requireFixed(session);
-    return (yield* option(session)) === null;
+    const refusal = yield* option(session);
+    passOver(refusal);
+    return refusal === null;
   };
 }
 

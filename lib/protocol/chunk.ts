@@ -8,7 +8,7 @@ import { READ_DATA, READ_ERROR, READ_HOLE } from './client-constants.js';
 import { callDetails, type ChunkStatus, type Command, describeCall } from './command.js';
 import * as c from './constants.js';
 import { Coverage } from './coverage.js';
-import { chunkName, describeError, errorName, printable } from './names.js';
+import { chunkName, describeError, errorName, printable, printableText } from './names.js';
 
 /** What was negotiated, as far as replies are read by it. */
 export interface ReplyContext {
@@ -246,7 +246,7 @@ export class ChunkReader {
     }
     command.reported ??= [];
     if (command.reported.includes(id)) {
-      this.#reject(command, `the server reported twice on ${context}`);
+      this.#reject(command, `the server reported twice on ${printableText(context)}`);
       return;
     }
     command.reported.push(id);
@@ -265,7 +265,7 @@ export class ChunkReader {
       mayKeep,
     );
     if (problem !== null) {
-      this.#reject(command, `in the server's extents for ${context} ${problem.reason}`, problem.code);
+      this.#reject(command, `in the server's extents for ${printableText(context)} ${problem.reason}`, problem.code);
     }
     if (entries.length > 0 && command.onExtent !== null && !command.settled) {
       this.#guard(command, () => command.onExtent?.(context, BigInt(command.offset), entries));
@@ -301,7 +301,7 @@ export class ChunkReader {
       const expected = command.expected ?? [...this.#context.contexts.keys()];
       const missing = expected.filter((id) => command.reported?.includes(id) !== true);
       if (missing.length > 0) {
-        const names = missing.map((id) => this.#context.contexts.get(id) ?? id).join(', ');
+        const names = missing.map((id) => printableText(this.#context.contexts.get(id) ?? String(id))).join(', ');
         this.#reject(command, `the server did not report on ${names}`);
       }
     }

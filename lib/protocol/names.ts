@@ -91,6 +91,9 @@ export function printable(bytes: Uint8Array, limit = 512): string {
   return bytes.length > limit ? `${out}…` : out;
 }
 
+/** The same for a peer's text that has been decoded. */
+export const printableText = (text: string): string => printable(Buffer.from(text));
+
 // eslint-disable-next-line no-control-regex -- the control characters are what is looked for
 const UNPRINTABLE = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/;
 const escapeByte = (byte: number): string => `\\x${byte.toString(16).padStart(2, '0')}`;

@@ -23,6 +23,9 @@ export interface Running {
   readonly subprocess: Subprocess;
 }
 
+/** Control characters, and those that turn text round or end its line: ssh shows what a stranger's server says. */
+const UNSHOWN = /[\p{Cc}\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]+/gu;
+
 /** What is kept of stderr: its end, where programs say what went wrong. */
 const MAX_TAIL = 2048;
 /** How long a program that has closed its connection may take to exit before it is thought to run on. */
@@ -148,7 +151,7 @@ export class Subprocess {
   /** The end of what it wrote to stderr, on one line. */
   get #said(): string {
     const lines = this.#tail.toString().split(/[\r\n]+/);
-    const shown = lines.map((line) => line.replaceAll(/\p{Cc}+/gu, ' ').trim()).filter((line) => line !== '');
+    const shown = lines.map((line) => line.replaceAll(UNSHOWN, ' ').trim()).filter((line) => line !== '');
     return shown.join(' | ');
   }
 

@@ -77,7 +77,7 @@ export const EXT: PeerScript = { extendedHeaders: true };
 /** What the client must do; `|` in a table is several of them. */
 export type Outcome =
   | { readonly kind: 'OK' | 'D' | 'D!' | 'D+A' | 'E' | 'E+A' | 'T' | 'OK-close' | 'OK then D' | 'F+D' | 'local' }
-  | { readonly kind: 'F' | 'F+DISC' | 'L'; readonly code: string };
+  | { readonly kind: 'F' | 'F+DISC' | 'F then D' | 'L'; readonly code: string };
 
 export const OK: Outcome = { kind: 'OK' };
 export const D: Outcome = { kind: 'D' };
@@ -92,6 +92,7 @@ export const F_AND_D: Outcome = { kind: 'F+D' };
 export const LOCAL: Outcome = { kind: 'local' };
 export const F = (code: string): Outcome => ({ kind: 'F', code });
 export const F_DISC = (code: string): Outcome => ({ kind: 'F+DISC', code });
+export const F_THEN_D = (code: string): Outcome => ({ kind: 'F then D', code });
 export const L = (code: string): Outcome => ({ kind: 'L', code });
 
 /** What an operation gave. */

@@ -1,5 +1,14 @@
 // Whether what was seen in a case is what a table expects. Each function gives the reason why not, or undefined.
 
+import {
+  NbdCommandError,
+  NbdConnectionError,
+  NbdError,
+  NbdOptionError,
+  NbdProtocolError,
+  NbdStateError,
+  NbdStrictError,
+} from '../../lib/index.js';
 import { type PeerRecording } from '../../lib/testing/index.js';
 import { CMD, type OperationResult, OPT, type Outcome, type WireCase } from './notation.js';
 
@@ -23,6 +32,46 @@ type Reason = string | undefined;
 
 /** Why the observation is not this outcome. */
 export function mismatch(outcome: Outcome, seen: Observation): Reason {
+  return happened(outcome, seen) ?? wrongClass(outcome, seen);
+}
+
+/** The class of what was rejected first; everything after it is an error of ours with a code. */
+function wrongClass(outcome: Outcome, seen: Observation): Reason {
+  const rejected = [...seen.results, seen.later].filter(({ status }) => status === 'rejected');
+  const stranger = rejected.find((result) => !(result.error instanceof NbdError) || codeOf(result) === '');
+  if (stranger !== undefined) return `${describe(stranger)}: not an NbdError with a code`;
+  const first = failed(seen);
+  if (first === undefined) return undefined;
+  // Whoever comes after the end finds the connection in the wrong state.
+  const after: readonly ErrorClass[] = seen.row.late === true ? [NbdStateError] : [];
+  const classes = [...CLASSES[outcome.kind](codeOf(first)), ...after];
+  if (classes.some((one) => first.error instanceof one)) return undefined;
+  return `${describe(first)}: not ${classes.map(({ name }) => name).join(' or ')}`;
+}
+
+type ErrorClass = typeof NbdError;
+const ENDED: readonly ErrorClass[] = [NbdProtocolError, NbdConnectionError];
+// An endless or overlong answer is a violation or a bound of ours.
+const REFUSED: readonly ErrorClass[] = [NbdOptionError, NbdProtocolError, NbdError];
+const CLASSES: Readonly<Record<Outcome['kind'], (code: string) => readonly ErrorClass[]>> = {
+  OK: () => [],
+  'OK-close': () => [],
+  D: () => ENDED,
+  'OK then D': () => ENDED,
+  'D!': () => [...ENDED, NbdOptionError],
+  'D+A': () => [NbdOptionError],
+  E: () => REFUSED,
+  'E+A': () => [NbdOptionError],
+  T: () => [NbdConnectionError],
+  F: (code) => (code === 'EPROTO' || code === 'EOVERFLOW' ? [NbdProtocolError, NbdCommandError] : [NbdCommandError]),
+  'F+DISC': () => [NbdCommandError],
+  'F then D': () => [NbdCommandError],
+  'F+D': () => [NbdCommandError, ...ENDED],
+  L: () => [NbdStrictError],
+  local: () => [NbdStateError],
+};
+
+function happened(outcome: Outcome, seen: Observation): Reason {
   switch (outcome.kind) {
     case 'OK':
       return all(seen.results, 'resolved') ?? alive(seen);
@@ -44,6 +93,8 @@ export function mismatch(outcome: Outcome, seen: Observation): Reason {
       return hasCode(failed(seen), outcome.code) ?? disconnected(seen) ?? refusesMore(seen);
     case 'F+D':
       return all(operations(seen), 'rejected') ?? dead(seen);
+    case 'F then D':
+      return hasCode(seen.results[1], outcome.code) ?? deadAfter(seen, seen.results[2]);
     case 'OK then D':
       return okThenDead(seen);
     case 'OK-close':
@@ -90,7 +141,8 @@ function dead(seen: Observation): Reason {
 
 /** What breaks the protocol is EPROTO, itself or as the cause; an end of the stream and a refusal are something else. */
 function namesViolation({ record, row }: Observation, result: OperationResult | undefined): boolean {
-  const isBroken = row.expected.some(({ kind }) => kind === 'D') && record.ending !== 'closed' && row.ends !== true;
+  const isBroken =
+    row.expected.some(({ kind }) => /^D$| then D$/.test(kind)) && record.ending !== 'closed' && row.ends !== true;
   const { code, cause } = result?.error as { code?: string; cause?: { code?: string } };
   return !isBroken || code === 'EPROTO' || cause?.code === 'EPROTO';
 }
@@ -150,7 +202,12 @@ function refusesMore(seen: Observation): Reason {
 function okThenDead(seen: Observation): Reason {
   const [, first, second] = seen.results;
   if (first?.status !== 'resolved') return `${describe(first)} although its data had come`;
+  return deadAfter(seen, second);
+}
+
+function deadAfter(seen: Observation, second: OperationResult | undefined): Reason {
   if (second?.status !== 'rejected') return `${describe(second)} although the stream is out of step`;
+  if (!namesViolation(seen, second)) return `${describe(second)}: neither it nor its cause is EPROTO`;
   return seen.closedAfter === undefined ? 'the connection was not closed' : refusesMore(seen);
 }
 
@@ -182,5 +239,5 @@ export function describe(result: OperationResult | undefined): string {
 /** An outcome as the tables write it. */
 export function outcomeName(outcome: Outcome): string {
   if (!('code' in outcome)) return outcome.kind;
-  return outcome.kind === 'F+DISC' ? `F(${outcome.code})+DISC` : `${outcome.kind}(${outcome.code})`;
+  return outcome.kind.startsWith('F') ? outcome.kind.replace('F', `F(${outcome.code})`) : `L(${outcome.code})`;
 }

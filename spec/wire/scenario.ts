@@ -64,6 +64,12 @@ export class Scenario {
         return this.#write(count, offset);
       case 'trim':
         return client.trim(count, offset);
+      case 'zero':
+        return client.zero(count, offset);
+      case 'cache':
+        return client.cache(count, offset);
+      case 'flush':
+        return client.flush();
       case 'bs':
         return client.blockStatus(count, offset);
       case 'bs1':

@@ -37,8 +37,12 @@ export function* requestContexts(session: HandshakeSession): Handshake<void> {
   const { request, negotiated } = session;
   if (!request.metaContext || !negotiated.structuredReplies || request.metaContexts.length === 0) return;
   const selected = yield* setMetaContext(session, request.metaContexts);
-  // Without contexts the export is still of use; a server that is going away is not.
-  if (selected instanceof NbdOptionError && refusalType(selected) === c.NBD_REP_ERR_SHUTDOWN) throw selected;
+  if (selected instanceof NbdOptionError) passOver(selected);
+}
+
+/** The export is of use without what was refused; a server that is going away is not, and must be left. */
+export function passOver(refusal: NbdOptionError | null): void {
+  if (refusal !== null && refusalType(refusal) === c.NBD_REP_ERR_SHUTDOWN) throw refusal;
 }
 
 function* prepare(session: HandshakeSession): Handshake<void> {
@@ -46,9 +50,10 @@ function* prepare(session: HandshakeSession): Handshake<void> {
   if (request.tls !== TLS_DISABLE) {
     const refusal = yield* startTls(session);
     if (refusal !== null && request.tls === TLS_REQUIRE) throw tlsRefused(refusal);
+    passOver(refusal);
   }
-  if (request.extendedHeaders && request.structuredReplies) yield* extendedHeaders(session);
-  if (request.structuredReplies && !negotiated.extendedHeaders) yield* structuredReply(session);
+  if (request.extendedHeaders && request.structuredReplies) passOver(yield* extendedHeaders(session));
+  if (request.structuredReplies && !negotiated.extendedHeaders) passOver(yield* structuredReply(session));
 }
 
 /** As in libnbd ENOTSUP, whatever the server's reason; that is the cause. */

@@ -3,6 +3,7 @@
 import { NbdOptionError } from '../../errors.js';
 import { get32, put32 } from '../../util/bytes.js';
 import * as c from '../constants.js';
+import { printableText } from '../names.js';
 import type { Handshake } from './effects.js';
 import { readReply, readString, sendOption, violation } from './option-reply.js';
 import type { HandshakeSession } from './session.js';
@@ -19,7 +20,10 @@ export function* setMetaContext(
   session.negotiated.contexts = null;
   const contexts = new Map<number, string>();
   const refusal = yield* readContexts(session, option, queries, (id, name) => {
-    if (contexts.has(id)) throw violation(option, `context ID ${id} for ${contexts.get(id)} and ${name}`);
+    const other = contexts.get(id);
+    if (other !== undefined) {
+      throw violation(option, `context ID ${id} for ${printableText(other)} and ${printableText(name)}`);
+    }
     contexts.set(id, name);
   });
   if (refusal !== null) return refusal;

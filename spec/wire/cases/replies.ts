@@ -8,6 +8,7 @@ import {
   F,
   F_AND_D,
   F_DISC,
+  F_THEN_D,
   fin,
   join,
   NO_SR,
@@ -103,11 +104,10 @@ export const SIMPLE_REPLIES: readonly WireCase[] = [
   },
   {
     id: 'T11',
-    ends: true,
     what: 'an error followed by the payload all the same',
     script: simple(({ cookie, data }) => SIMPLE(5, cookie, data)),
     late: true,
-    expected: [D],
+    expected: [F_THEN_D('EIO')],
   },
   {
     id: 'T12',
