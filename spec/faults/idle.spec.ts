@@ -71,6 +71,18 @@ describeWith(['nbdkit', 'openssl'], 'an idle connection to nbdkit', () => {
     expect(connection.statsBytesSent()).toBe(sent);
   });
 
+  it('F21: an end without close_notify inside a list is a death, never a shorter list', async () => {
+    await using opened = await openOver('tls', { optMode: true });
+    const { connection, proxy, closes } = opened;
+    // Inside the TLS record of the reply: its header and a few bytes more.
+    proxy.link.arm({ kind: 'half-close', of: 'server', at: 10 });
+    const listed = await outcome(connection.optList());
+    expect(listed.word).toBe('ENOTCONN');
+    expect(listed.error).toMatchObject({ name: 'NbdConnectionError' });
+    expect(connection.connectionState()).toBe('dead');
+    expect(closes[0]).toBe(listed.error);
+  });
+
   it.each(['tcp', 'tls'] as const)('F09: a reset is a death; the next call rejects at once (%s)', async (over) => {
     await using opened = await openOver(over);
     const { connection, proxy, closes, closed } = opened;

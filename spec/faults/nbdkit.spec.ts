@@ -263,3 +263,21 @@ describeWith(['nbdkit', 'qemu-nbd', 'qemu-img'], 'an export that changes between
     });
   });
 });
+
+describeWith(['qemu-nbd', 'qemu-img'], 'a write that is too large for qemu-nbd, which hangs up', () => {
+  it('F16: is refused; sent all the same, it fails, and what is with it too', async () => {
+    const server = await startQemuNbd();
+    servers.push(server);
+    const large = Buffer.alloc(33 * MIB);
+    const strict = await open(server);
+    expect(await outcome(strict.pwrite(large, 0))).toMatchObject({ word: 'ERANGE', error: { name: 'NbdStrictError' } });
+    await strict.shutdown();
+
+    const lax = await open(server, { strictMode: 0 });
+    const [write, read] = await Promise.all([outcome(lax.pwrite(large, 0)), outcome(lax.pread(512, 0))]);
+    // The server may answer before it hangs up.
+    expect(write.word).toMatch(/^(EINVAL|ENOTCONN)$/);
+    expect(read.word).toBe('ENOTCONN');
+    expect(lax.connectionState()).toBe('dead');
+  });
+});

@@ -18,7 +18,7 @@ const LENGTH = 2 * MIB;
 const FILL = 0x5a;
 const IMPATIENT = 300;
 /** For a handshake that has to end on a slow machine, too. */
-const LESS_IMPATIENT = 1000;
+const LESS_IMPATIENT = 3000;
 
 /** Whether every byte is either the old one or a new one. */
 function isMixture(bytes: Buffer, old: Buffer): boolean {
