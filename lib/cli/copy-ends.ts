@@ -2,18 +2,13 @@
 
 import { constants as fs, type Stats } from 'node:fs';
 import { type FileHandle, open, stat } from 'node:fs/promises';
-import {
-  CONTEXT_BASE_ALLOCATION,
-  type CopyDestination,
-  type CopySource,
-  exportDestination,
-  exportSource,
-  type NbdConnection,
-  nullDestination,
-} from '../index.js';
+import { isatty } from 'node:tty';
+import type { CopyDestination, CopySource, NbdConnection } from '../index.js';
+import { exportDestination, exportSource, nullDestination } from '../stream/endpoint.js';
 import type { Operand } from './arguments.js';
 import { CliError, type CommandContext } from './command.js';
 import { fileZeroRuns } from './file-holes.js';
+import { CONTEXT_BASE_ALLOCATION } from './sdk.js';
 import { canonicalUri, openServer } from './server.js';
 import { systemReason } from './system-reason.js';
 
@@ -45,14 +40,19 @@ export async function openDestination(operand: Operand, context: CommandContext)
   const { word } = operand;
   if (word === 'null:') return { kind: 'null', name: word };
   if (word === '-') {
-    if (process.stdout.isTTY) {
-      throw new CliError('refusing to write to tty', { hint: 'name a file, or pipe the output somewhere' });
-    }
+    if (process.stdout.isTTY) throw ttyRefused(word);
     return { kind: 'pipe', name: '-', file: null };
   }
   // A device that is missing must not become a file, so that nothing is created where something was to be opened.
-  return openFile(word, fs.O_WRONLY | (word.startsWith('/dev/') ? 0 : fs.O_CREAT), context);
+  const end = await openFile(word, fs.O_WRONLY | (/^\/dev\/(?!shm\/)/.test(word) ? 0 : fs.O_CREAT), context);
+  if (end.kind === 'pipe' && end.file !== null && isatty(end.file.fd)) throw ttyRefused(word);
+  return end;
 }
+
+const ttyRefused = (name: string): CliError =>
+  new CliError(`${name === '-' ? '' : `${name}: `}refusing to write to tty`, {
+    hint: 'name a file, or pipe the output somewhere',
+  });
 
 async function openNbd(operand: Operand, context: CommandContext): Promise<End> {
   const name = 'word' in operand ? operand.word : (operand.command[0] ?? '');
@@ -158,26 +158,41 @@ export async function destinationOf(
   if (end.kind === 'null') return nullDestination();
   if (end.kind === 'nbd') return exportDestination(connections);
   if (end.kind !== 'file') throw new CliError(`${end.name}: cannot be written out of order`);
-  const { file, stats } = end;
+  const { file, stats, name } = end;
   // All of a regular file is replaced: cut to nothing and made long again, it is one hole, and zeroes need no writing.
   const isFresh = stats.isFile();
   if (isFresh) {
-    await file.truncate(0);
-    await file.truncate(size);
+    try {
+      await file.truncate(0);
+      await file.truncate(size);
+    } catch (cause) {
+      throw new CliError(`${name}: ${systemReason(cause)}`, { cause });
+    }
   }
   return {
     size: isFresh ? size : Number((await sizeOf(end)) ?? 0n),
     preferredBlock: 4096,
-    write: (buffer, offset) => writeFully(file, buffer, offset),
+    write: (buffer, offset) => writeFully(file, buffer, offset, name),
     ...(isFresh ? { zero: (_offset, _count, allocate) => Promise.resolve(!allocate) } : {}),
     flush: () => file.datasync(),
   };
 }
 
-async function writeFully(file: FileHandle, buffer: Buffer, offset: number): Promise<void> {
+async function writeFully(file: FileHandle, buffer: Buffer, offset: number, name: string): Promise<void> {
   let done = 0;
   while (done < buffer.length) {
     const { bytesWritten } = await file.write(buffer, done, buffer.length - done, offset + done);
+    if (bytesWritten === 0) throw new CliError(`${name}: takes no more bytes`);
     done += bytesWritten;
+  }
+}
+
+/** Closes what was written, where it is a file: some file systems only tell then that there was no room. */
+export async function closeFile(end: End): Promise<void> {
+  if (!('file' in end) || end.file === null) return;
+  try {
+    await end.file.close();
+  } catch (cause) {
+    throw new CliError(`${end.name}: ${systemReason(cause)}`, { cause });
   }
 }

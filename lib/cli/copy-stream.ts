@@ -4,10 +4,10 @@
 import { createReadStream as createFileStream, createWriteStream as createFileWriter } from 'node:fs';
 import { Readable, Transform, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { createReadStream, createWriteStream } from '../index.js';
+import { createReadStream, createWriteStream, NbdStrictError } from '../index.js';
 import type { ParsedArguments } from './arguments.js';
 import { CliError, type CommandContext } from './command.js';
-import { destinationOf, type End } from './copy-ends.js';
+import { closeFile, destinationOf, type End } from './copy-ends.js';
 import { makeProgress } from './progress.js';
 import { parseSmallSize, roundSize } from './text.js';
 
@@ -35,14 +35,16 @@ export async function stream(
   } catch (error) {
     progress.stop();
     const what = size === null ? roundSize(done) : `${roundSize(done)} of ${roundSize(total)}`;
-    context.warn(`the copy is incomplete: ${what} were copied`);
+    // What is on its way through the pipes is counted, and may be lost.
+    context.warn(`the copy is incomplete: at most ${what} are at the destination`);
     if (context.signal.aborted) throw context.signal.reason;
-    if ((error as NodeJS.ErrnoException).code === 'ENOSPC' && destination.kind === 'nbd') {
+    if (error instanceof NbdStrictError && error.code === 'ENOSPC') {
       throw new CliError('error: destination size is smaller than source size', { cause: error });
     }
     throw error;
   }
   if (args.has('flush') && destination.kind === 'nbd') await destination.connection.flush();
+  await closeFile(destination);
   progress.finish();
 }
 

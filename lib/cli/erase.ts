@@ -6,7 +6,7 @@ import type { ParsedArguments } from './arguments.js';
 import type { CommandContext, OptionSpec } from './command.js';
 import { rangeOf } from './map-report.js';
 import { makeProgress, PROGRESS_OPTION } from './progress.js';
-import { parseCount, parseSmallSize, roundSize } from './text.js';
+import { parseCount, parseSmallSize, roundSize, UsageError } from './text.js';
 
 export const RANGE_OPTIONS: readonly OptionSpec[] = [
   { names: ['offset', 'skip'], short: 'o', takes: 'value', value: 'N', help: 'Begin here. Takes k, M, G …' },
@@ -29,8 +29,7 @@ export async function erase(
 ): Promise<void> {
   const range = rangeOf(args, connection.getSize());
   const total = Number(range.length);
-  const requestSize = args.value('request-size');
-  const requests = args.value('requests');
+  const { requestSize, requests } = eraseSettings(args);
   const progress = await makeProgress(args, total, context);
   let done = 0;
   try {
@@ -38,8 +37,8 @@ export async function erase(
       connection,
       {
         ...range,
-        requestSize: requestSize === undefined ? DEFAULT_REQUEST : parseSmallSize('request-size', requestSize),
-        requests: requests === undefined ? 8 : parseCount('requests', requests),
+        requestSize,
+        requests,
         signal: context.signal,
       },
       async (count, offset) => {
@@ -55,4 +54,12 @@ export async function erase(
     throw error;
   }
   progress.finish();
+}
+
+function eraseSettings(args: ParsedArguments): { requestSize: number; requests: number } {
+  const size = args.value('request-size');
+  const requestSize = size === undefined ? DEFAULT_REQUEST : parseSmallSize('request-size', size);
+  if (requestSize < 1) throw new UsageError('--request-size: must be at least 1');
+  const requests = args.value('requests');
+  return { requestSize, requests: requests === undefined ? 8 : parseCount('requests', requests) };
 }

@@ -28,7 +28,8 @@ export function hintOf(error: unknown): string | undefined {
   if (name === 'NbdOptionError') {
     if (code === 'ENOENT') return 'to list all exports on the server, use --list (nbd list)';
     if (message.includes('requires TLS')) return 'the server wants TLS: use an nbds:// URI';
-    if (message.includes('TLS is required')) return 'the server has no TLS: an nbd:// URI connects without, in the clear';
+    if (message.includes('TLS is required'))
+      return 'the server has no TLS: an nbd:// URI connects without, in the clear';
   }
   if (name === 'NbdConnectionError') {
     if (code === 'ECONNREFUSED') return 'is the server running, and is this its port?';

@@ -172,13 +172,15 @@ class CopyRun {
     let zeroFrom = -1;
     for (let offset = 0; offset < size;) {
       const unitEnd = Math.min(offset - (offset % UNIT) + UNIT, size);
-      const length = Math.min(this.#requestSize, unitEnd - offset);
+      let length = Math.min(this.#requestSize, unitEnd - offset);
       while (run.offset + run.length <= offset) {
         const next = await runs.next();
         if (next.done === true) break;
         run = next.value;
       }
       const isZero = run.isZero && run.offset + run.length >= offset + length;
+      // Most of a sparse export: the rest of the unit at once.
+      if (isZero && run.offset + run.length >= unitEnd) length = unitEnd - offset;
       if (isZero) {
         if (zeroFrom === -1) zeroFrom = offset;
       } else {

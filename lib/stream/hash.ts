@@ -31,10 +31,16 @@ export async function hash(connection: NbdConnection, options: HashOptions = {})
     ...(signal === undefined ? {} : { signal }),
     ...(extents === undefined ? {} : { extents }),
   });
-  for await (const chunk of stream as AsyncIterable<Buffer>) {
-    digest.update(chunk);
-    done += chunk.length;
-    onProgress?.({ done, total });
+  try {
+    for await (const chunk of stream as AsyncIterable<Buffer>) {
+      digest.update(chunk);
+      done += chunk.length;
+      onProgress?.({ done, total });
+    }
+  } catch (error) {
+    // A stream ends with an AbortError of its own.
+    signal?.throwIfAborted();
+    throw error;
   }
   return digest.digest('hex');
 }

@@ -39,13 +39,25 @@ export const compare: Command = {
     }
     const [from, to] = sources;
     if (from === undefined || to === undefined) throw new UsageError('two operands are expected');
-    const progress = await makeProgress(args, Math.min(from.size, to.size), context);
-    const result = await compareExports(from, to, {
-      extents: !args.has('no-extents'),
-      stopAtFirst: args.has('stop'),
-      signal: context.signal,
-      onProgress: ({ done }) => progress.update(done),
-    });
+    const total = Math.min(from.size, to.size);
+    const progress = await makeProgress(args, total, context);
+    let done = 0;
+    let result: CompareResult;
+    try {
+      result = await compareExports(from, to, {
+        extents: !args.has('no-extents'),
+        stopAtFirst: args.has('stop'),
+        signal: context.signal,
+        onProgress: (now) => {
+          done = now.done;
+          progress.update(done);
+        },
+      });
+    } catch (error) {
+      progress.stop();
+      context.warn(`the comparison is incomplete: ${roundSize(done)} of ${roundSize(total)} were compared`);
+      throw error;
+    }
     progress.finish();
     if (args.has('json')) await context.out(`${JSON.stringify(result)}\n`);
     else if (!args.has('quiet')) await context.out(describe(result, args.has('stop')));

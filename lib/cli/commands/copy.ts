@@ -1,11 +1,13 @@
 // `nbd copy`: nbdcopy. Invariant: exit code 0 only when every byte of the source is at the destination.
 
 import { availableParallelism } from 'node:os';
-import { copy as copyExport, type CopyOptions } from '../../index.js';
+import type { CopyOptions } from '../../index.js';
+import { copy as copyExport } from '../../stream/copy.js';
 import type { ParsedArguments } from '../arguments.js';
 import { CliError, type Command, type CommandContext, type CommandSpec, UsageError } from '../command.js';
 import {
   checkDistinct,
+  closeFile,
   destinationOf,
   type End,
   moreConnections,
@@ -139,13 +141,15 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
       ...settings.copy,
       requests: synchronous ? 1 : settings.requests * connections,
       queueSize: synchronous ? settings.copy.requestSize : queueOf(settings, connections),
-      ...(synchronous ? { sparse: 0 } : {}),
+      // In order, and for nobody, there is no use in looking for zeroes.
+      ...(synchronous || destination.kind === 'null' ? { sparse: 0 } : {}),
       signal: context.signal,
       onProgress: (now) => {
         done = now.done;
         progress.update(done);
       },
     });
+    await closeFile(destination);
   } catch (error) {
     progress.stop();
     context.warn(`the copy is incomplete: ${roundSize(done)} of ${roundSize(total)} are at the destination`);

@@ -5,7 +5,7 @@ import { blockHash, CONTEXT_BASE_ALLOCATION, hash as hashExport } from '../../in
 import type { Command } from '../command.js';
 import { makeProgress, PROGRESS_OPTION } from '../progress.js';
 import { onlyServer, openServer, SERVER } from '../server.js';
-import { CliError, jsonString } from '../text.js';
+import { CliError, jsonString, roundSize } from '../text.js';
 
 export const hash: Command = {
   spec: {
@@ -43,13 +43,25 @@ export const hash: Command = {
     }
     const server = onlyServer(args);
     const connection = await openServer(server, context, { metaContexts: [CONTEXT_BASE_ALLOCATION] });
-    const progress = await makeProgress(args, Number(connection.getSize()), context);
-    const digest = await (args.has('block') ? blockHash : hashExport)(connection, {
-      algorithm,
-      extents: !args.has('no-extents'),
-      signal: context.signal,
-      onProgress: ({ done }) => progress.update(done),
-    });
+    const size = Number(connection.getSize());
+    const progress = await makeProgress(args, size, context);
+    let done = 0;
+    let digest: string;
+    try {
+      digest = await (args.has('block') ? blockHash : hashExport)(connection, {
+        algorithm,
+        extents: !args.has('no-extents'),
+        signal: context.signal,
+        onProgress: (now) => {
+          done = now.done;
+          progress.update(done);
+        },
+      });
+    } catch (error) {
+      progress.stop();
+      context.warn(`there is no hash: ${roundSize(done)} of ${roundSize(size)} were hashed`);
+      throw error;
+    }
     progress.finish();
     const name = 'word' in server ? server.word : '-';
     const json = `{ "algorithm": ${jsonString(algorithm)}, "block": ${args.has('block')}, "hash": "${digest}" }\n`;

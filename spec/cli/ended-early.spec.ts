@@ -1,0 +1,153 @@
+// A server that is killed half-way, and Ctrl-C: every command that works for a while says how far it came, claims no
+// success, and ends with 1 or with 130.
+
+import { randomBytes } from 'node:crypto';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describeWith, type NbdkitOptions, type RealServer, startNbdkit } from '../support/real-servers.js';
+import { exitOf, start, until } from './support.js';
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'nbd-ended-early-spec-'));
+  await writeFile(join(folder, 'random'), randomBytes(32 << 20));
+});
+afterAll(async () => {
+  await rm(folder, { recursive: true, force: true });
+});
+
+/** Slow enough that nothing is finished by the time it is ended: 100 ms for every request, few of them at a time. */
+const slow = (what: string, size: string): NbdkitOptions => ({
+  filters: ['delay'],
+  args: [size, `delay-${what}=100ms`],
+});
+
+interface Work {
+  readonly title: string;
+  /** The server that is killed. */
+  readonly server: NbdkitOptions;
+  readonly words: (uri: string, other: string) => string[];
+  /** How far it came. */
+  readonly says: RegExp;
+  /** When it is half-way; by its progress if missing. */
+  readonly begun?: (said: string, server: RealServer) => boolean;
+}
+
+const COPY = ['copy', '--no-extents', '-R2', '-C1', '--request-size=256k'];
+const INCOMPLETE = /the copy is incomplete: \S+ [KM]iB of \S+ MiB are at the destination\n/;
+const written = (_said: string, server: RealServer): boolean => server.log().includes('memory: pwrite');
+
+const WORKS: readonly Work[] = [
+  {
+    title: 'copy from it to a file',
+    server: slow('read', '64M'),
+    words: (uri) => [...COPY, '--progress=1', uri, join(folder, 'file')],
+    says: INCOMPLETE,
+  },
+  {
+    title: 'copy from it to another server',
+    server: slow('read', '64M'),
+    words: (uri, other) => [...COPY, '--progress=1', uri, other],
+    says: INCOMPLETE,
+  },
+  {
+    title: 'copy to it from a file',
+    server: slow('write', '64M'),
+    words: (uri) => [...COPY, '--progress=1', join(folder, 'random'), uri],
+    says: INCOMPLETE,
+  },
+  {
+    title: 'copy from it to standard output',
+    server: slow('read', '256M'),
+    words: (uri) => ['copy', '--no-extents', '--progress=2', uri, '-'],
+    begun: (said) => said.includes('\0'),
+    says: /the copy is incomplete: at most \S+ [KM]iB of 256 MiB are at the destination\n/,
+  },
+  {
+    title: 'copy to it what flows',
+    server: { ...slow('write', '1G'), options: ['-v'] },
+    words: (uri) => ['copy', '/dev/zero', uri],
+    begun: written,
+    says: /the copy is incomplete: at most \S+ \w+ are at the destination\n/,
+  },
+  {
+    title: 'cache',
+    server: slow('cache', '64M'),
+    words: (uri) => ['cache', '--all', '-R2', '--request-size=256k', '--progress=1', uri],
+    says: /(\S+ [KM]iB) of 64\.0 MiB were prefetched before\n/,
+  },
+  {
+    title: 'cache --read',
+    server: slow('read', '64M'),
+    words: (uri) => ['cache', '--all', '--read', '-R2', '--request-size=256k', '--progress=1', uri],
+    says: /(\S+ [KM]iB) of 64\.0 MiB were prefetched before\n/,
+  },
+  {
+    title: 'hash',
+    server: slow('read', '256M'),
+    words: (uri) => ['hash', '--no-extents', '--progress=2', uri],
+    begun: (said) => said.includes('1/100'),
+    says: /there is no hash: \S+ MiB of 256 MiB were hashed\n/,
+  },
+  {
+    title: 'hash --block',
+    server: slow('read', '1G'),
+    words: (uri) => ['hash', '--block', '--no-extents', '--progress=2', uri],
+    begun: (said) => said.includes('1/100'),
+    says: /there is no hash: \S+ MiB of 1\.00 GiB were hashed\n/,
+  },
+  {
+    title: 'compare',
+    server: slow('read', '512M'),
+    words: (uri, other) => ['compare', '--no-extents', '--progress=2', uri, other],
+    begun: (said) => said.includes('1/100'),
+    says: /the comparison is incomplete: \S+ MiB of 512 MiB were compared\n/,
+  },
+  {
+    title: 'zero',
+    server: slow('zero', '64M'),
+    words: (uri) => ['zero', '-R2', '--request-size=256k', '--progress=1', uri],
+    says: /incomplete: \S+ [KM]iB of 64\.0 MiB were done\n/,
+  },
+  {
+    title: 'discard',
+    server: slow('trim', '64M'),
+    words: (uri) => ['discard', '-R2', '--request-size=256k', '--progress=1', uri],
+    says: /incomplete: \S+ [KM]iB of 64\.0 MiB were done\n/,
+  },
+];
+
+/** Runs the work until it has begun, ends it, and checks what it says. */
+async function endEarly(work: Work, how: 'server' | 'interrupt'): Promise<void> {
+  await using server = await startNbdkit(work.server);
+  await using other = await startNbdkit({ args: ['512M'] });
+  const child = await start(work.words(server.uri(), other.uri()));
+  const exit = exitOf(child);
+  const { begun = (said) => /[1-9]\d?\/100/.test(said) } = work;
+  await until(() => begun(child.said() + child.err(), server));
+  if (how === 'server') server.kill('SIGKILL');
+  else child.kill('SIGINT');
+  expect(await exit).toBe(how === 'server' ? 1 : 130);
+
+  const err = child.err();
+  expect(err).toMatch(work.says);
+  expect(err).not.toMatch(/: 0 B of/);
+  expect(`${child.said()}${err}`).not.toContain('100/100');
+  // Of what is on standard output, nothing claims a result.
+  expect(
+    child
+      .said()
+      .replace(/^\d+\/100\n/gm, '')
+      .replaceAll('\0', ''),
+  ).toBe('');
+  const last = err.trimEnd().split('\n').at(-1) ?? '';
+  if (how === 'interrupt') expect(last).toMatch(/^nbd \w+: interrupted$/);
+  else expect(err).toMatch(/^nbd \w+: .*(closed|ended|reset|EPIPE|ECONNRESET|disconnect|without)/m);
+}
+
+describeWith(['nbdkit'], 'a server that is killed half-way, and Ctrl-C', () => {
+  it.each(WORKS.map((work) => [work.title, work] as const))('%s', async (_title, work) => {
+    await Promise.all([endEarly(work, 'server'), endEarly(work, 'interrupt')]);
+  });
+});

@@ -1,0 +1,43 @@
+// The examples in --help and in the README are command lines that the commands take.
+
+import { readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { parse } from '../../lib/cli/arguments.js';
+import { COMMANDS } from '../../lib/cli/registry.js';
+
+const README = readFileSync(join(resolve(import.meta.dirname, '../..'), 'README.md'), 'utf8');
+
+/** The words of `nbd NAME` in a shell command; quotes keep words together, and the shell's own words end it. */
+function wordsOf(command: string, name: string): string[] {
+  const from = command.slice(command.search(new RegExp(`\\bnbd ${name}\\b`)));
+  const words = [...from.matchAll(/'([^']*)'|"([^"]*)"|(\S+)/g)].map(
+    ([, one, two, plain]) => one ?? two ?? plain ?? '',
+  );
+  const end = words.findIndex((word) => /^([|>&]|&&|\d?>)/.test(word));
+  return (end === -1 ? words : words.slice(0, end)).map((word) => word.replace(/\)$/, ''));
+}
+
+describe.each(Object.entries(COMMANDS))('nbd %s', (name, load) => {
+  it('has examples in --help that it takes', async () => {
+    const { spec } = await load();
+    expect(spec.examples.length).toBeGreaterThan(0);
+    for (const [command] of spec.examples) {
+      const [program, called, ...words] = wordsOf(command, name);
+      expect([command, program, called]).toEqual([command, 'nbd', name]);
+      parse(spec, words);
+    }
+  });
+
+  it('has one example in the README that it takes', async () => {
+    const { spec } = await load();
+    const rows = README.split('\n').filter(
+      (line) => line.startsWith(`| \`${name}\` `) && / nbd |`nbd |\(nbd /.test(line),
+    );
+    expect(rows).toHaveLength(1);
+    const example = rows[0]?.split('|').at(-2)?.trim().replace(/^`|`$/g, '') ?? '';
+    const [program, called, ...words] = wordsOf(example, name);
+    expect([example, program, called]).toEqual([example, 'nbd', name]);
+    const { options, operands } = parse(spec, words);
+    expect([example, options.length + operands.length > 0]).toEqual([example, true]);
+  });
+});
