@@ -2,7 +2,7 @@ import { mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describeWith, runTool, startNbdkit, startNbdServer, startQemuNbd } from '../support/real-servers.js';
-import { nbd, out } from './support.js';
+import { cliPath, nbd, out } from './support.js';
 
 /**
  * Our output, which is that of libnbd 1.22, as nbdinfo of libnbd 1.14 (Debian 12) prints it: without
@@ -150,6 +150,12 @@ describeWith(['nbdkit', 'nbdinfo'], 'nbd info, byte for byte as nbdinfo', () => 
     await using server = await startNbdkit();
     expect(await out(['info', server.uri()])).not.toContain('\u001b');
     expect(await out(['info', '--color', server.uri()], 0, { env: { NO_COLOR: '1' } })).toContain('\u001b[1;30m');
+    // On a terminal, as util-linux's script makes one.
+    const command = [process.execPath, await cliPath(), 'info', server.uri()].map((word) => `'${word}'`).join(' ');
+    const onTty = async (NO_COLOR: string): Promise<string> =>
+      (await runTool('script', ['-qec', command, '/dev/null'], { env: { NO_COLOR, TERM: 'xterm' } })).stdout;
+    expect(await onTty('')).toContain('\u001b[1;30m');
+    expect(await onTty('1')).not.toContain('\u001b');
   });
 });
 
