@@ -2,6 +2,7 @@
 
 import { NbdConnectionError, NbdError, NbdProtocolError } from '../errors.js';
 import { callDetails, type Command, describeCall, STAGE_ISSUED } from '../protocol/command.js';
+import { printableText } from '../protocol/names.js';
 
 /** For a command that the end has caught: ENOTCONN, with the reason as its cause. */
 export function endOfCommand(command: Command, reason: NbdError): NbdError {
@@ -22,7 +23,8 @@ export function toConnectionError(cause: unknown, what: string, code?: string): 
   if (cause instanceof NbdError) return cause;
   const own = (cause as { code?: unknown } | null)?.code;
   const known = code ?? (typeof own === 'string' && /^E[A-Z0-9]+$/.test(own) ? own : 'ENOTCONN');
-  const said = cause instanceof Error ? cause.message : String(cause);
+  // Node repeats a path or a host as it was given, and either may come out of a stranger's URI.
+  const said = printableText(cause instanceof Error ? cause.message : String(cause));
   return new NbdConnectionError(`${what}: ${said}`, { code: known, syscall: 'connect', cause });
 }
 

@@ -170,6 +170,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
         extendedHeaders: negotiated.extendedHeaders,
         exportSize: info.size,
         contexts,
+        ...(this.settings.maskExportName ? { secret: this.settings.exportName } : {}),
       },
       this.settings,
       this.completions,

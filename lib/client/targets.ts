@@ -2,6 +2,7 @@
 
 import { Duplex } from 'node:stream';
 import { DEFAULT_PORT } from '../protocol/constants.js';
+import { printableText } from '../protocol/names.js';
 import { dialTcp, dialUnix } from '../transport/dial.js';
 import { StreamTransport } from '../transport/stream.js';
 import { refuse } from './checks.js';
@@ -18,7 +19,8 @@ export function tcpTarget(method: string, host: unknown, port: unknown): Target 
   if (typeof number !== 'number' || !Number.isInteger(number) || number < 1 || number > 65535) {
     throw refuse(method, `port must be from 1 to 65535, not ${String(port).slice(0, 20)}`);
   }
-  const description = host.includes(':') ? `[${host}]:${number}` : `${host}:${number}`;
+  const shown = printableText(host);
+  const description = host.includes(':') ? `[${shown}]:${number}` : `${shown}:${number}`;
   return {
     description,
     mayRetry: true,
@@ -33,7 +35,7 @@ export function unixTarget(method: string, path: unknown): Target {
   if (typeof path !== 'string' || path === '') throw refuse(method, 'path must be the path of a Unix socket');
   if (path.includes('\0', 1)) throw refuse(method, 'path cannot hold a NUL');
   return {
-    description: path.replace('\0', '@'),
+    description: printableText(path.replace('\0', '@')),
     mayRetry: false,
     location: { transport: 'unix', socketPath: path },
     open: (signal) => dialUnix(path, signal),

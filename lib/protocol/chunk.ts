@@ -8,7 +8,7 @@ import { READ_DATA, READ_ERROR, READ_HOLE } from './client-constants.js';
 import { callDetails, type ChunkStatus, type Command, describeCall } from './command.js';
 import * as c from './constants.js';
 import { Coverage } from './coverage.js';
-import { chunkName, describeError, errorName, printable, printableText } from './names.js';
+import { chunkName, describeError, errorName, printable, printableText, replaceBytes } from './names.js';
 
 /** What was negotiated, as far as replies are read by it. */
 export interface ReplyContext {
@@ -16,6 +16,8 @@ export interface ReplyContext {
   readonly extendedHeaders: boolean;
   readonly exportSize: U64;
   readonly contexts: ReadonlyMap<number, string>;
+  /** What a server may repeat in its errors and nobody is to read: a masked export name. */
+  readonly secret?: string;
 }
 
 /**
@@ -217,7 +219,9 @@ export class ChunkReader {
       this.#reject(command, 'the server sent an error without a number');
       return;
     }
-    const message = printable(bytes.subarray(6, 6 + messageLength));
+    const said = bytes.subarray(6, 6 + messageLength);
+    const { secret = '' } = this.#context;
+    const message = printable(secret === '' ? said : replaceBytes(said, secret, '***'));
     if (tail === 0) {
       command.fail(this.#serverError(command, wire, message));
       return;

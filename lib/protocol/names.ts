@@ -91,9 +91,18 @@ export function printable(bytes: Uint8Array, limit = 512): string {
   return bytes.length > limit ? `${out}…` : out;
 }
 
-/** The same for a peer's text that has been decoded. */
-export const printableText = (text: string): string => printable(Buffer.from(text));
+/** A path, a name of 4096 bytes, a few lines of a program. */
+const MAX_TEXT = 8192;
+
+/** The same for a text that has been decoded, a peer's or a URI's. */
+export const printableText = (text: string): string => printable(Buffer.from(text), MAX_TEXT);
 
 // eslint-disable-next-line no-control-regex -- the control characters are what is looked for
 const UNPRINTABLE = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/;
 const escapeByte = (byte: number): string => `\\x${byte.toString(16).padStart(2, '0')}`;
+
+/** A peer's text with a secret in it replaced: before it is escaped, or the secret might not be found. */
+export function replaceBytes(bytes: Uint8Array, from: string, to: string): Buffer {
+  const latin1 = (text: string): string => Buffer.from(text).toString('latin1');
+  return Buffer.from(Buffer.from(bytes).toString('latin1').replaceAll(latin1(from), latin1(to)), 'latin1');
+}

@@ -3,7 +3,7 @@
 import { NbdOptionError, NbdProtocolError } from '../../errors.js';
 import { get32 } from '../../util/bytes.js';
 import * as c from '../constants.js';
-import { optionName, printable, replyName } from '../names.js';
+import { optionName, printable, replaceBytes, replyName } from '../names.js';
 import type { Handshake } from './effects.js';
 import { encodeOption } from './option.js';
 import type { HandshakeSession } from './session.js';
@@ -98,11 +98,6 @@ const refusalTypes = new WeakMap<NbdOptionError, number>();
 
 /** The NBD_REP_ERR_* that a refusal stands for. */
 export const refusalType = (error: NbdOptionError): number => refusalTypes.get(error) ?? c.NBD_REP_ERR_INVALID;
-
-function replaceBytes(bytes: Uint8Array, from: string, to: string): Buffer {
-  const latin1 = (text: string): string => Buffer.from(text).toString('latin1');
-  return Buffer.from(Buffer.from(bytes).toString('latin1').replaceAll(latin1(from), latin1(to)), 'latin1');
-}
 
 /** For options that are only acknowledged or refused. */
 export function* readAck(session: HandshakeSession, option: number): Handshake<NbdOptionError | null> {

@@ -231,6 +231,36 @@ export const STARTTLS_CASES: readonly WireCase[] = [
     expected: [D],
     check: onlyGoodbye,
   },
+  ...(
+    [
+      ['C12d', 'a reply to another option before the one to STARTTLS', join(REP(OPT.SR, R.ACK), ACK)],
+      ['C12e', 'a refusal, then the ACK', join(REP(STARTTLS, R.UNSUP), ACK)],
+      ['C12f', 'the ACK twice', join(ACK, ACK)],
+    ] as const
+  ).map(([id, what, bytes]): WireCase => ({
+    id,
+    what,
+    script: { on: [on(STARTTLS, [bytes, stall()])] },
+    ...allowed,
+    expected: [D],
+    check: onlyGoodbye,
+  })),
+  {
+    id: 'C12g',
+    what: 'the ACK to STARTTLS behind the greeting, before it was asked for',
+    script: { greet: join(H(), ACK), on: [on(STARTTLS, tls())] },
+    ...required,
+    expected: [D],
+    check: onlyGoodbye,
+  },
+  {
+    id: 'C12h',
+    what: 'plaintext replies a moment after the ACK',
+    script: answer(ACK, { do: 'sleep', milliseconds: 50 }, join(REP(OPT.SR, R.ACK), REP(GO, R.ACK)), stall()),
+    ...required,
+    expected: [D],
+    check: onlyGoodbye,
+  },
   {
     id: 'C12c',
     what: 'ACK byte by byte, then good TLS',
