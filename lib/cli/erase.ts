@@ -5,8 +5,8 @@ import { inRange } from '../stream/prefetch.js';
 import type { ParsedArguments } from './arguments.js';
 import type { CommandContext, OptionSpec } from './command.js';
 import { rangeOf } from './map-report.js';
-import { makeProgress, PROGRESS_OPTION } from './progress.js';
-import { parseCount, parseSmallSize, roundSize, UsageError } from './text.js';
+import { PROGRESS_OPTION, withProgress } from './progress.js';
+import { parseCount, parseSmallSize, UsageError } from './text.js';
 
 export const RANGE_OPTIONS: readonly OptionSpec[] = [
   { names: ['offset', 'skip'], short: 'o', takes: 'value', value: 'N', help: 'Begin here. Takes k, M, G …' },
@@ -28,32 +28,22 @@ export async function erase(
   command: (count: bigint, offset: bigint) => Promise<void>,
 ): Promise<void> {
   const range = rangeOf(args, connection.getSize());
-  const total = Number(range.length);
-  const { requestSize, requests } = eraseSettings(args);
-  const progress = await makeProgress(args, total, context);
-  let done = 0;
-  try {
-    await inRange(
-      connection,
-      {
-        ...range,
-        requestSize,
-        requests,
-        signal: context.signal,
-      },
-      async (count, offset) => {
+  const settings = eraseSettings(args);
+  await withProgress(
+    args,
+    Number(range.length),
+    context,
+    (done, total) => `incomplete: ${done} of ${total} were done`,
+    async (report) => {
+      let done = 0;
+      await inRange(connection, { ...range, ...settings, signal: context.signal }, async (count, offset) => {
         await command(count, offset);
         done += Number(count);
-        progress.update(done);
-      },
-    );
-    if (args.has('flush')) await connection.flush(0, context.signal);
-  } catch (error) {
-    progress.stop();
-    context.warn(`incomplete: ${roundSize(done)} of ${roundSize(total)} were done`);
-    throw error;
-  }
-  progress.finish();
+        report(done);
+      });
+      if (args.has('flush')) await connection.flush(0, context.signal);
+    },
+  );
 }
 
 function eraseSettings(args: ParsedArguments): { requestSize: number; requests: number } {

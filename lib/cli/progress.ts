@@ -45,6 +45,33 @@ export async function makeProgress(
   return progress;
 }
 
+/**
+ * Runs `work` with progress. Where it fails or is interrupted, what `partial` says of the bytes done until then is told
+ * before its error goes on.
+ */
+export async function withProgress<Result>(
+  args: ParsedArguments,
+  total: number,
+  context: CommandContext,
+  partial: (done: string, total: string) => string,
+  work: (report: (done: number) => void) => Promise<Result>,
+): Promise<Result> {
+  const progress = await makeProgress(args, total, context);
+  let done = 0;
+  try {
+    const result = await work((now) => {
+      done = now;
+      progress.update(done);
+    });
+    progress.finish();
+    return result;
+  } catch (error) {
+    progress.stop();
+    context.warn(partial(roundSize(done), roundSize(total)));
+    throw error;
+  }
+}
+
 function machineProgress(fd: number, total: number): Progress {
   let shown = -1;
   const show = (percent: number): void => {

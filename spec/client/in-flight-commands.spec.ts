@@ -43,7 +43,7 @@ describe('commands in flight', () => {
         table.clear();
         expect(table.list()).toEqual([]);
       }),
-      { numRuns: 300 },
+      { numRuns: 100 },
     );
   });
 });

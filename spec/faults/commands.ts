@@ -15,9 +15,6 @@ const NEW = 0x5a;
 /** What the caller puts into its buffer as soon as it has it back; the export must never have it. */
 const LATER = 0xee;
 
-/** The start of the export holds `content`, and is only read. */
-export const PATTERN_LENGTH = SLOT;
-
 export interface Issued {
   readonly promise: Promise<unknown>;
   /** Called when it has settled, with whether it was well: what is wrong with what it gave. */

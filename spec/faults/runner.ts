@@ -9,7 +9,7 @@ import { type Fault, FaultProxy } from '../support/fault-proxy.js';
 import { content } from '../support/golden.js';
 import type { RealServer } from '../support/real-servers.js';
 import type { Expected } from './cases.js';
-import { type FaultCommand, OLD, PATTERN_LENGTH, SLOT, slotProblems } from './commands.js';
+import { type FaultCommand, OLD, SLOT, slotProblems } from './commands.js';
 import { outcome, type Row } from './invariants.js';
 
 /** A server whose export has the pattern at its start and free slots behind it. */
@@ -29,12 +29,13 @@ export class Ground implements AsyncDisposable {
 
   static async prepare(server: RealServer, options: NbdConnectionOptions = {}): Promise<Ground> {
     const direct = await NbdConnection.connect(server.uri(), options);
-    await direct.pwrite(content(0, PATTERN_LENGTH), 0);
+    // The first slot holds the pattern, and is only read.
+    await direct.pwrite(content(0, SLOT), 0);
     return new Ground(server, direct, options);
   }
 
   async slot(): Promise<number> {
-    const offset = PATTERN_LENGTH + SLOT * this.#slots++;
+    const offset = SLOT * (1 + this.#slots++);
     await this.#direct.pwrite(Buffer.alloc(SLOT, OLD), offset);
     return offset;
   }

@@ -3,7 +3,7 @@
 import { compare as compareExports, type CompareResult } from '../../index.js';
 import { type Command, UsageError } from '../command.js';
 import { openSource, sizeOf, sourceOf } from '../copy-ends.js';
-import { makeProgress, PROGRESS_OPTION } from '../progress.js';
+import { PROGRESS_OPTION, withProgress } from '../progress.js';
 import { CliError, roundSize } from '../text.js';
 
 export const compare: Command = {
@@ -39,26 +39,19 @@ export const compare: Command = {
     }
     const [from, to] = sources;
     if (from === undefined || to === undefined) throw new UsageError('two operands are expected');
-    const total = Math.min(from.size, to.size);
-    const progress = await makeProgress(args, total, context);
-    let done = 0;
-    let result: CompareResult;
-    try {
-      result = await compareExports(from, to, {
-        extents: !args.has('no-extents'),
-        stopAtFirst: args.has('stop'),
-        signal: context.signal,
-        onProgress: (now) => {
-          done = now.done;
-          progress.update(done);
-        },
-      });
-    } catch (error) {
-      progress.stop();
-      context.warn(`the comparison is incomplete: ${roundSize(done)} of ${roundSize(total)} were compared`);
-      throw error;
-    }
-    progress.finish();
+    const result = await withProgress(
+      args,
+      Math.min(from.size, to.size),
+      context,
+      (done, total) => `the comparison is incomplete: ${done} of ${total} were compared`,
+      (report) =>
+        compareExports(from, to, {
+          extents: !args.has('no-extents'),
+          stopAtFirst: args.has('stop'),
+          signal: context.signal,
+          onProgress: ({ done }) => report(done),
+        }),
+    );
     if (args.has('json')) await context.out(`${JSON.stringify(result)}\n`);
     else if (!args.has('quiet')) await context.out(describe(result, args.has('stop')));
     return result.equal ? 0 : 2;

@@ -3,9 +3,9 @@
 import { getHashes } from 'node:crypto';
 import { blockHash, CONTEXT_BASE_ALLOCATION, hash as hashExport } from '../../index.js';
 import type { Command } from '../command.js';
-import { makeProgress, PROGRESS_OPTION } from '../progress.js';
+import { PROGRESS_OPTION, withProgress } from '../progress.js';
 import { onlyServer, openServer, SERVER } from '../server.js';
-import { CliError, jsonString, roundSize } from '../text.js';
+import { CliError, jsonString } from '../text.js';
 
 export const hash: Command = {
   spec: {
@@ -43,26 +43,19 @@ export const hash: Command = {
     }
     const server = onlyServer(args);
     const connection = await openServer(server, context, { metaContexts: [CONTEXT_BASE_ALLOCATION] });
-    const size = Number(connection.getSize());
-    const progress = await makeProgress(args, size, context);
-    let done = 0;
-    let digest: string;
-    try {
-      digest = await (args.has('block') ? blockHash : hashExport)(connection, {
-        algorithm,
-        extents: !args.has('no-extents'),
-        signal: context.signal,
-        onProgress: (now) => {
-          done = now.done;
-          progress.update(done);
-        },
-      });
-    } catch (error) {
-      progress.stop();
-      context.warn(`there is no hash: ${roundSize(done)} of ${roundSize(size)} were hashed`);
-      throw error;
-    }
-    progress.finish();
+    const digest = await withProgress(
+      args,
+      Number(connection.getSize()),
+      context,
+      (done, total) => `there is no hash: ${done} of ${total} were hashed`,
+      (report) =>
+        (args.has('block') ? blockHash : hashExport)(connection, {
+          algorithm,
+          extents: !args.has('no-extents'),
+          signal: context.signal,
+          onProgress: ({ done }) => report(done),
+        }),
+    );
     const name = 'word' in server ? server.word : '-';
     const json = `{ "algorithm": ${jsonString(algorithm)}, "block": ${args.has('block')}, "hash": "${digest}" }\n`;
     await context.out(args.has('json') ? json : `${digest}  ${name}\n`);
