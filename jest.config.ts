@@ -19,8 +19,8 @@ const config: Config = {
   transform: {
     '^.+\\.ts$': ['ts-jest', { useESM: true, diagnostics: false }],
   },
-  // Much of a run is waiting for processes: two workers, whatever jest would take of the cores.
-  maxWorkers: 2,
+  // Much of a run is waiting for processes: three workers, whatever jest would take of the cores.
+  maxWorkers: 3,
   testTimeout: 30_000,
   collectCoverageFrom: ['lib/**/*.ts'],
   coverageDirectory: 'coverage',
