@@ -152,10 +152,8 @@ describe('an evil client', () => {
   it('V07 with a million queries, or fewer than it says, is refused, and may go on', async () => {
     const client = await greeted();
     await client.option(OPT.STRUCTURED_REPLY);
-    const before = process.memoryUsage().arrayBuffers;
     client.write(option(OPT.SET_META, cat(u32(0), u32(1_000_000), Buffer.alloc(4_000_000))));
     expect((await refusal(client)).type).toBe(g.ERR_TOO_BIG);
-    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(16 << 20);
     for (const count of [1, 2, 0xffff_ffff]) {
       client.write(option(OPT.SET_META, cat(u32(0), u32(count))));
       expect((await refusal(client)).type).toBe(g.ERR_INVALID);
