@@ -131,7 +131,10 @@ class Client {
 
   #agree(option: number): boolean {
     this.#send(option);
-    return 'type' in this.#reply(option, ACK);
+    const reply = this.#reply(option, ACK);
+    // "The client MUST initiate a soft disconnect": whatever was asked, there is no going on.
+    if ('refused' in reply && reply.refused === SHUTDOWN) throw new Refused(codeOf(SHUTDOWN));
+    return 'type' in reply;
   }
 
   #features(): void {
