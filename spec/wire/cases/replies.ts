@@ -25,6 +25,7 @@ import {
   u16,
   u32,
   u64,
+  WIRE_ERRORS,
   type WireCase,
   XR,
 } from '../notation.js';
@@ -37,17 +38,7 @@ type Requests = [Parameters<Steps>[0], Parameters<Steps>[0]];
 const PREAD2 = { user: 'pread2, pread 512 4096' } as const;
 const WRITE_R = { user: 'pwrite 512 0, R' } as const;
 
-const errors = (
-  [
-    [1, 'EPERM'],
-    [5, 'EIO'],
-    [12, 'ENOMEM'],
-    [22, 'EINVAL'],
-    [28, 'ENOSPC'],
-    [75, 'EOVERFLOW'],
-    [95, 'ENOTSUP'],
-  ] as const
-).map(([number, code]): WireCase => ({
+const errors = WIRE_ERRORS.map(([number, code]): WireCase => ({
   id: `T07.${number}`,
   what: `error ${number} (${code}) to a read`,
   script: simple(({ cookie }) => SIMPLE(number, cookie)),

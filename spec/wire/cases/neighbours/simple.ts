@@ -14,6 +14,7 @@ import {
   sleep,
   stall,
   T,
+  WIRE_ERRORS,
   type WireCase,
   XR,
   SR,
@@ -128,28 +129,16 @@ export const SIMPLE_NEIGHBOURS: readonly WireCase[] = [
   ...each('X03', 'success', VERBS, [EXTENDED], (r) => [SIMPLE(0, r.cookie), stall()], [D]),
   ...each('X03e', 'error', VERBS, [EXTENDED], (r) => [SIMPLE(5, r.cookie), stall()], [D]),
   ...each('S39', 'success with data', ['pread'], [STRUCTURED], (r) => SIMPLE(0, r.cookie, r.data), [D]),
-  ...(
-    [
-      [1, 'EPERM'],
-      [5, 'EIO'],
-      [12, 'ENOMEM'],
-      [22, 'EINVAL'],
-      [28, 'ENOSPC'],
-      [75, 'EOVERFLOW'],
-      [95, 'ENOTSUP'],
-      [2, 'EINVAL'],
-      [0x80000000, 'EINVAL'],
-      [0xffffffff, 'EINVAL'],
-    ] as const
-  ).flatMap(([error, code]) =>
-    each(
-      `T07.${error}`,
-      `error ${error} (${code})`,
-      VERBS,
-      [SIMPLE_STYLE, STRUCTURED],
-      (r) => SIMPLE(error, r.cookie),
-      [F(code)],
-    ),
+  ...([...WIRE_ERRORS, [2, 'EINVAL'], [0x80000000, 'EINVAL'], [0xffffffff, 'EINVAL']] as const).flatMap(
+    ([error, code]) =>
+      each(
+        `T07.${error}`,
+        `error ${error} (${code})`,
+        VERBS,
+        [SIMPLE_STYLE, STRUCTURED],
+        (r) => SIMPLE(error, r.cookie),
+        [F(code)],
+      ),
   ),
   ...each('T10', 'ESHUTDOWN', VERBS, [SIMPLE_STYLE, STRUCTURED], (r) => SIMPLE(108, r.cookie), [F_DISC('ESHUTDOWN')]),
   ...each(
