@@ -6,6 +6,7 @@ import { MAX_STRING } from '../protocol/constants.js';
 
 /** Longest delay that Node's timers take; above, they fire at once. */
 const MAX_DELAY = 2 ** 31 - 1;
+const MAX_BUSY_POLL = 1_000_000;
 /** libnbd's limit. */
 const MAX_SOCKET_NAME = 32;
 
@@ -76,6 +77,12 @@ export function checkTimeout(method: string, value: unknown): number {
   if (value === Infinity || value === 0) return 0;
   if (typeof value === 'number' && value > 0 && value <= MAX_DELAY) return value;
   throw refuse(method, `must be from 0 to ${MAX_DELAY} milliseconds, or Infinity, not ${shown(value)}`);
+}
+
+/** Microseconds. */
+export function checkBusyPoll(method: string, value: unknown): number {
+  if (typeof value === 'number' && value >= 0 && value <= MAX_BUSY_POLL) return value;
+  throw refuse(method, `must be from 0 to ${MAX_BUSY_POLL} microseconds, not ${shown(value)}`);
 }
 
 /** What LISTEN_FDNAMES may say of a socket, or `''`. */

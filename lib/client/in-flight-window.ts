@@ -46,6 +46,10 @@ export class InFlightWindow {
     this.#onDrain = onDrain;
   }
 
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
   /** Bytes of payload per command in flight. */
   get averageWeight(): number {
     return this.#inFlight === 0 ? 0 : this.#inFlightBytes / this.#inFlight;

@@ -6,6 +6,7 @@ import type { HandshakeRequest } from '../protocol/handshake/session.js';
 import {
   checkBits,
   checkBoolean,
+  checkBusyPoll,
   checkCount,
   checkName,
   checkNames,
@@ -60,6 +61,12 @@ export interface NbdConnectionOptions extends NbdTlsOptions {
   connectTimeout?: number;
   /** Milliseconds without a reply after which a command's connection is given up. Default 0: no limit. */
   requestTimeout?: number;
+  /**
+   * Microseconds without a reply for which the event loop goes round instead of sleeping, while few commands or large
+   * ones are in flight: a server near by answers sooner than a process is woken. Where it is in vain it is hardly ever
+   * tried again. Default 100; 0: never.
+   */
+  busyPoll?: number;
   /** Milliseconds that `shutdown()` gives the server before it closes. Default 5,000. */
   closeTimeout?: number;
 
@@ -112,6 +119,7 @@ const CHECKS: {
   maxQueued: checkQueued,
   connectTimeout: checkTimeout,
   requestTimeout: checkTimeout,
+  busyPoll: checkBusyPoll,
   closeTimeout: checkTimeout,
   uriAllowTransports: (method, value) => checkBits(method, value, s.ALLOW_TRANSPORT_MASK),
   uriAllowTls: TLS_CHECKS.tls,
@@ -146,6 +154,7 @@ function defaults(): Settings {
     maxQueued: Infinity,
     connectTimeout: 10_000,
     requestTimeout: 0,
+    busyPoll: 100,
     closeTimeout: 5_000,
     uriAllowTransports: s.ALLOW_TRANSPORT_MASK,
     uriAllowTls: s.TLS_ALLOW,

@@ -32,7 +32,8 @@ export class ResultMemory {
     const start = this.#slabUsed;
     // Multiples of 8, so that any typed array can be laid over a result.
     this.#slabUsed = (start + length + 7) & ~7;
-    return this.#slab.subarray(start, start + length);
+    // A third cheaper than subarray(), which looks up what to construct.
+    return Buffer.from(this.#slab.buffer, start, length);
   };
 }
 

@@ -10,6 +10,7 @@ import { ReplyDecoder, type ReplySink } from '../protocol/reply-decoder.js';
 import type { Transport } from '../transport/transport.js';
 import { AbortRegistry } from './abort-registry.js';
 import { afterDisconnect, wrapThrown } from './call-errors.js';
+import { BusyPoll } from './busy-poll.js';
 import type { Completions } from './completions.js';
 import type { DebugLog } from './debug.js';
 import { InFlightCommands } from './in-flight-commands.js';
@@ -61,13 +62,14 @@ export class Transmission implements Phase, ReplySink {
   #abortedRead: Command | null = null;
   #ended = false;
   readonly #timer: RequestTimer;
+  readonly #busyPoll: BusyPoll;
 
   constructor(
     handle: object,
     owner: TransmissionOwner,
     transport: Transport,
     context: ReplyContext,
-    limits: WindowLimits & { readonly requestTimeout: number },
+    limits: WindowLimits & { readonly requestTimeout: number; readonly busyPoll: number },
     completions: Completions,
     debug: DebugLog,
   ) {
@@ -78,6 +80,7 @@ export class Transmission implements Phase, ReplySink {
     this.#timer = new RequestTimer(limits.requestTimeout, this.#inFlight, (error) => {
       this.#owner.failed(error);
     });
+    this.#busyPoll = new BusyPoll(limits.busyPoll);
     this.#decoder = new ReplyDecoder(this, context);
     this.#writer = new RequestWriter(
       transport,
@@ -85,6 +88,7 @@ export class Transmission implements Phase, ReplySink {
       (command) => {
         this.#timer.touch(command);
         this.#inFlight.add(command);
+        this.#busyPoll.sent(this.#window.inFlight, this.#window.averageWeight);
         if (command.spec === DISCONNECT) {
           this.#disconnectIssued = true;
           this.#writer.whenIdle(this.#disconnectLeft);
@@ -170,8 +174,7 @@ export class Transmission implements Phase, ReplySink {
     } finally {
       this.#writer.endReceiving();
     }
-    // Bytes of a payload are progress, however long the whole of it takes.
-    this.#timer.touch(this.#decoder.current);
+    this.#received();
     const read = this.#abortedRead;
     if (read === null) return;
     this.#abortedRead = null;
@@ -185,7 +188,13 @@ export class Transmission implements Phase, ReplySink {
     } finally {
       this.#writer.endReceiving();
     }
+    this.#received();
+  }
+
+  #received(): void {
+    // Bytes of a payload are progress, however long the whole of it takes.
     this.#timer.touch(this.#decoder.current);
+    this.#busyPoll.received(this.#window.inFlight);
   }
 
   find(cookie: number): Command | undefined {
@@ -357,6 +366,7 @@ export class Transmission implements Phase, ReplySink {
     this.#disconnecting = true;
     this.#decoder.stop();
     this.#timer.stop();
+    this.#busyPoll.stop();
     const waiting = this.#window.takeWaiting();
     const granted = this.#writer.stop();
     const issued = this.#inFlight.list();

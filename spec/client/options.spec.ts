@@ -30,6 +30,7 @@ const OPTIONS: readonly (readonly [keyof NbdConnectionOptions, good: unknown[], 
   ['maxQueued', [0, 1, Infinity], COUNTS.filter((value) => value !== 0)],
   ['connectTimeout', [0, 0.5, 10_000, 2 ** 31 - 1, Infinity], TIMES],
   ['requestTimeout', [0, 0.5, 10_000, 2 ** 31 - 1, Infinity], TIMES],
+  ['busyPoll', [0, 0.5, 100, 1e6], [...TIMES, Infinity, 1e6 + 1]],
   ['closeTimeout', [0, 0.5, 10_000, 2 ** 31 - 1, Infinity], TIMES],
 ];
 

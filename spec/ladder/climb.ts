@@ -29,6 +29,9 @@ export function numbered(groups: readonly Group[]): readonly NumberedGroup[] {
 /** What came of a rung: a verdict, or what it failed with. */
 export type Cell = Verdict | { readonly failed: unknown };
 
+export const isFailed = (cell: Cell): cell is { readonly failed: unknown } =>
+  typeof cell === 'object' && 'failed' in cell;
+
 /** Longer than any rung takes on a busy machine, shorter than a test's limit. */
 const RUNG_DEADLINE = 30_000;
 

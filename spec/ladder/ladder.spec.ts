@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 
 import { type Certificates, makeCertificates } from '../support/certificates.js';
 import { describeWith, hasTool } from '../support/tools.js';
-import { type Cell, climb, drawMatrix, failureOf, numbered } from './climb.js';
+import { type Cell, climb, drawMatrix, failureOf, isFailed, numbered } from './climb.js';
 import { GROUPS } from './rungs/index.js';
 import { type Column, COLUMNS, type LadderServer } from './servers.js';
 
@@ -42,9 +42,10 @@ function column({ name, start, isComplete }: Column): void {
       async () => {
         const failures: (readonly [(typeof rungs)[number], unknown])[] = [];
         for (const rung of rungs) {
-          const cell = await climb(server, rung);
+          let cell = await climb(server, rung);
+          if (isFailed(cell) && (await server.revived())) cell = await climb(server, rung);
           cells[rung.number - 1] = cell;
-          if (typeof cell === 'object' && 'failed' in cell) failures.push([rung, cell.failed]);
+          if (isFailed(cell)) failures.push([rung, cell.failed]);
         }
         if (failures.length > 0) throw failureOf(failures);
       },

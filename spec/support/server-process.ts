@@ -33,6 +33,8 @@ export interface RealServer extends AsyncDisposable {
   kill(signal?: NodeJS.Signals): void;
   /** Resolves when the process is gone. */
   readonly ended: Promise<void>;
+  /** The signal that has ended it or does so within so many milliseconds; null for none, or where it is not known. */
+  endedBy(ms: number): Promise<NodeJS.Signals | null>;
   /** Ends it (SIGTERM, after two seconds SIGKILL), waits for that and removes its files. Idempotent. */
   stop(): Promise<void>;
 }
@@ -142,6 +144,10 @@ async function launchOnce(options: Launch): Promise<RealServer> {
       signal(serverPid, which);
     },
     ended,
+    endedBy: async (ms) => {
+      await Promise.race([ended, sleep(ms, undefined, { ref: false })]);
+      return child.signalCode;
+    },
     stop: () => (stopping ??= stop()),
     [Symbol.asyncDispose]: () => server.stop(),
   };

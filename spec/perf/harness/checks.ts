@@ -104,7 +104,7 @@ function systemCalls(id: string): (bench: Bench) => Promise<Check> {
     };
     const text = ({ reads, writes, waits }: Calls): string =>
       [reads, writes, waits].map((calls) => (calls / ops).toFixed(2)).join(' / ');
-    const ours = await count(bench.peers.ours(row, uri));
+    const ours = await count(await bench.peers.ours(row, uri));
     const counts: Record<string, Calls> = { ours };
     let figure = `${(ours.writes / ours.reads).toFixed(2)} writes per read; read / write / poll per op: ${text(ours)}`;
     for (const peer of ['libnbd', 'floor'] as const) {

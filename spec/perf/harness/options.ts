@@ -27,6 +27,8 @@ export interface BenchOptions {
   readonly priority: number;
   /** Whether reads clear their buffers first, in ours and in libnbd alike. */
   readonly initialize: boolean;
+  /** Whether a program that does next to nothing takes the place of ours. */
+  readonly ceiling: boolean;
 }
 
 const USAGE = `npm run bench -- [flags]
@@ -35,6 +37,7 @@ const USAGE = `npm run bench -- [flags]
   --only A,B          rows and checks named A or B, or whose names contain it (--list)
   --peer A,B          of libnbd, python, vates, fio, floor
   --against DIR       compare with a copy of an earlier dist/ only
+  --ceiling           in place of ours a program in C that only counts the bytes of replies
   --pairs N           pairs of each comparison (5; quick 3)
   --seconds S         of each measurement (1; quick 0.25)
   --no-checks         rows only
@@ -79,6 +82,7 @@ export function readOptions(args: readonly string[]): BenchOptions | undefined {
       priority: { type: 'string' },
       'no-checks': { type: 'boolean' },
       'no-initialize': { type: 'boolean' },
+      ceiling: { type: 'boolean' },
       markdown: { type: 'boolean' },
       json: { type: 'string' },
       list: { type: 'boolean' },
@@ -102,10 +106,11 @@ export function readOptions(args: readonly string[]): BenchOptions | undefined {
     budget: MODES[mode].budget,
     json: values.json ?? join(tmpdir(), `nbd-sdk-bench-${mode}.json`),
     markdown: values.markdown ?? false,
-    checks: values['no-checks'] !== true && mode === 'full' && values.against === undefined,
+    checks: values['no-checks'] !== true && mode === 'full' && values.against === undefined && values.ceiling !== true,
     list: values.list ?? false,
     against: values.against,
     priority: Number(values.priority ?? 0),
     initialize: values['no-initialize'] !== true,
+    ceiling: values.ceiling ?? false,
   };
 }

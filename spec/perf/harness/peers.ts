@@ -14,7 +14,7 @@ export type Peer = (row: Row, uri: string) => CommandLine;
 /** After so many operations a Node program's code is compiled. */
 function warmOperations({ op, size }: Row): number {
   if (op === 'blockStatus') return 0;
-  return size < 65536 ? 15_000 : size < 262_144 ? 3000 : 500;
+  return size < 65536 ? 40_000 : 8000;
 }
 
 /** The arguments that all measured programs take. */
@@ -41,12 +41,16 @@ export function workArguments(row: Row, uri: string, options: BenchOptions): str
 /** Programs that keep no queue of their own have the window's commands in flight, which is what is on the wire. */
 const onTheWire = (row: Row): Row => ({ ...row, depth: row.window ?? row.depth });
 
-async function libnbd(workshop: Workshop, options: BenchOptions): Promise<Peer> {
+async function compile(workshop: Workshop, name: string, ...libraries: string[]): Promise<string> {
   if (!hasTool('gcc')) throw new Gap('gcc is not installed');
-  const program = join(workshop.folder, 'libnbd');
-  const { code, stderr } = await runTool('gcc', ['-O2', '-o', program, workshop.peer('libnbd.c'), '-lnbd']);
-  if (code !== 0)
-    throw new Gap(`libnbd's development package is not installed (${stderr.trim().split('\n')[0] ?? ''})`);
+  const program = join(workshop.folder, name);
+  const { code, stderr } = await runTool('gcc', ['-O2', '-o', program, workshop.peer(`${name}.c`), ...libraries]);
+  if (code !== 0) throw new Gap(`${name}.c cannot be compiled (${stderr.trim().split('\n')[0] ?? ''})`);
+  return program;
+}
+
+async function libnbd(workshop: Workshop, options: BenchOptions): Promise<Peer> {
+  const program = await compile(workshop, 'libnbd', '-lnbd');
   return (row, uri) => ({ file: program, args: workArguments(onTheWire(row), uri, options) });
 }
 
@@ -63,6 +67,18 @@ async function floor(workshop: Workshop, options: BenchOptions): Promise<Peer> {
     file: process.execPath,
     args: [workshop.program('floor'), ...workArguments(onTheWire(row), uri, options)],
   }));
+}
+
+const CEILING_OPS: readonly Row['op'][] = ['pread', 'preadInto', 'pwrite', 'cache'];
+
+async function ceiling(workshop: Workshop, options: BenchOptions): Promise<Peer> {
+  const program = await compile(workshop, 'ceiling');
+  return (row, uri) => {
+    if (!CEILING_OPS.includes(row.op) || row.tls || row.ops !== undefined) throw new Gap('no ceiling for this row');
+    // It tries several ways, for a quarter of the time each.
+    const twice = { ...options, seconds: 2 * options.seconds };
+    return { file: program, args: workArguments(onTheWire(row), uri, twice) };
+  };
 }
 
 async function baseline(workshop: Workshop, options: BenchOptions): Promise<Peer> {
@@ -174,6 +190,7 @@ const MAKERS: Record<PeerName, (workshop: Workshop, options: BenchOptions) => Pr
   vates,
   fio,
   floor,
+  ceiling,
   baseline,
 };
 
@@ -198,7 +215,9 @@ export class Peers {
     return (await making)(row, uri);
   }
 
-  ours(row: Row, uri: string): CommandLine {
+  /** What is compared with the peers: the client, or the most that any client could reach. */
+  async ours(row: Row, uri: string): Promise<CommandLine> {
+    if (this.#options.ceiling) return this.command('ceiling', row, uri);
     return {
       file: process.execPath,
       args: [this.#workshop.program('client'), ...workArguments(row, uri, this.#options)],

@@ -1,6 +1,6 @@
 // What is measured: the rows of the table, and for each the programs that ours is compared with.
 
-export type PeerName = 'libnbd' | 'python' | 'vates' | 'fio' | 'floor' | 'baseline';
+export type PeerName = 'libnbd' | 'python' | 'vates' | 'fio' | 'floor' | 'ceiling' | 'baseline';
 
 /**
  * What a row's server holds: the pattern, room to write, nothing but zeroes, or a list of extents, which nbdkit sends

@@ -9,6 +9,8 @@ export interface Comparison {
   readonly peer: PeerName;
   readonly goal: number;
   readonly server: string;
+  /** What was compared with the peer. */
+  readonly program: 'nbd-sdk' | 'ceiling';
   readonly pairs: readonly Pair[];
   readonly gap?: string;
 }
@@ -83,8 +85,8 @@ function figures(summary: Summary): string[] {
     number(summary.opsPerSecond),
     summary.megabytesPerSecond === 0 ? '' : number(summary.megabytesPerSecond),
     number(summary.cpuUsPerOp),
-    number(summary.p50),
-    number(summary.p99),
+    summary.p50 === 0 ? '–' : number(summary.p50),
+    summary.p99 === 0 ? '–' : number(summary.p99),
     summary.peakMib === 0 ? '–' : number(summary.peakMib),
   ];
 }
@@ -95,11 +97,12 @@ const LABELS: Record<PeerName, string> = {
   vates: '@vates/nbd-client',
   fio: 'fio',
   floor: 'floor',
+  ceiling: 'ceiling',
   baseline: 'earlier build',
 };
 
 function lines(comparison: Comparison): string[][] {
-  const { row, peer, goal, pairs, gap } = comparison;
+  const { row, peer, goal, program, pairs, gap } = comparison;
   const depth = row.window === undefined ? String(row.depth) : `${row.depth}, ${row.window} on the wire`;
   const name = row.ops === undefined ? row.op : `${row.op} × ${row.ops.toLocaleString('en-US')}`;
   const what = [
@@ -124,7 +127,7 @@ function lines(comparison: Comparison): string[][] {
     [
       ...what,
       where,
-      'nbd-sdk',
+      program,
       ...figures(ours),
       cpu.toFixed(2),
       ratioText(ratios(pairs)),
