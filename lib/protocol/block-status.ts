@@ -1,6 +1,7 @@
 // The payload of block-status chunks: (length, flags) pairs, checked against the request and the export and handed
 // out as one typed array. A million extents are one array and 10 ms, where a million objects are 300.
 
+import { allocate } from '../util/memory.js';
 import { add, highHalf, isWithin, lowHalf, TWO_32, type U64 } from '../util/u64.js';
 
 /** Flat (length, flags) pairs, as libnbd's callback gets them: 32-bit, or 64-bit for the `64` calls. */
@@ -119,7 +120,7 @@ function join(high: number, low: number): U64 {
 function hostOrder(data: Buffer, width: 4 | 8, mayKeep: boolean): Uint32Array {
   let bytes = data;
   if (!mayKeep || data.byteOffset % width !== 0) {
-    bytes = Buffer.allocUnsafeSlow(data.length);
+    bytes = allocate(data.length);
     data.copy(bytes);
   }
   if (LITTLE_ENDIAN) {

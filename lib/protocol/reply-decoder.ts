@@ -4,6 +4,7 @@
 
 import { NbdProtocolError } from '../errors.js';
 import { get16, get32 } from '../util/bytes.js';
+import { allocate } from '../util/memory.js';
 import { fromHalves, TWO_32 } from '../util/u64.js';
 import { ChunkReader, MAX_IDLE_CHUNKS, type ReplyContext, TOO_MANY_IDLE } from './chunk.js';
 import type { Command } from './command.js';
@@ -270,7 +271,7 @@ export class ReplyDecoder {
       this.#smallLength = 0;
       this.#remaining = wanted;
       this.#chunkStart = length; // of DATA: kept here until its offset is known
-      this.#small = wanted <= this.#partial.length ? this.#partial : Buffer.allocUnsafeSlow(wanted);
+      this.#small = wanted <= this.#partial.length ? this.#partial : allocate(wanted);
     }
   }
 
