@@ -6,6 +6,7 @@ import { MAX_STRING } from '../protocol/constants.js';
 
 /** Longest delay that Node's timers take; above, they fire at once. */
 const MAX_DELAY = 2 ** 31 - 1;
+/** A second: nobody who waits longer does so for want of a wake-up. */
 const MAX_BUSY_POLL = 1_000_000;
 /** libnbd's limit. */
 const MAX_SOCKET_NAME = 32;
@@ -79,7 +80,7 @@ export function checkTimeout(method: string, value: unknown): number {
   throw refuse(method, `must be from 0 to ${MAX_DELAY} milliseconds, or Infinity, not ${shown(value)}`);
 }
 
-/** Microseconds. */
+/** Microseconds; 0 stands for never. */
 export function checkBusyPoll(method: string, value: unknown): number {
   if (typeof value === 'number' && value >= 0 && value <= MAX_BUSY_POLL) return value;
   throw refuse(method, `must be from 0 to ${MAX_BUSY_POLL} microseconds, not ${shown(value)}`);

@@ -137,33 +137,27 @@ describe('pwrite', () => {
 });
 
 describe.each(EACH_CALL)('an error of the server for %s', (name, call) => {
-  it.each([
-    [1, 'EPERM'],
-    [5, 'EIO'],
-    [12, 'ENOMEM'],
-    [22, 'EINVAL'],
-    [28, 'ENOSPC'],
-    [75, 'EOVERFLOW'],
-    [95, 'ENOTSUP'],
-    [9999, 'EINVAL'],
-  ])('%d is %s, by promise and raw; the connection lives', async (wire, code) => {
-    const { connection, peer } = await openRaw({ contexts: CONTEXTS });
-    const failed = rejection(call.promise(connection));
-    const told = new Promise<unknown>((resolve) => call.aio(connection, {}, resolve));
-    const [first, second] = await peer.requests(2);
-    peer.write(g.simple(first!.cookie, wire), g.errorChunk(second!.cookie, wire, 'because'));
-    const method = name === 'preadInto' ? /^pread(Into)?/ : new RegExp(`^${name}`);
-    for (const [error, cookie, said] of [
-      [await failed, 1n, undefined],
-      [await told, 2n, 'because'],
-    ] as const) {
-      expect(error).toBeInstanceOf(NbdCommandError);
-      expect(error).toMatchObject({ code, cookie, ...(call.hasRange ? { count: 512n, offset: 0n } : {}) });
-      expect((error as NbdCommandError).serverMessage).toBe(said);
-      expect((error as Error).message).toMatch(method);
-      if (call.hasRange) expect((error as Error).message).toContain('of 512 bytes at offset 0: ');
-    }
-    void peer.serve();
-    await connection.flush();
-  });
+  it.each([...g.WIRE_ERRORS, [9999, 'EINVAL']])(
+    '%d is %s, by promise and raw; the connection lives',
+    async (wire, code) => {
+      const { connection, peer } = await openRaw({ contexts: CONTEXTS });
+      const failed = rejection(call.promise(connection));
+      const told = new Promise<unknown>((resolve) => call.aio(connection, {}, resolve));
+      const [first, second] = await peer.requests(2);
+      peer.write(g.simple(first!.cookie, wire), g.errorChunk(second!.cookie, wire, 'because'));
+      const method = name === 'preadInto' ? /^pread(Into)?/ : new RegExp(`^${name}`);
+      for (const [error, cookie, said] of [
+        [await failed, 1n, undefined],
+        [await told, 2n, 'because'],
+      ] as const) {
+        expect(error).toBeInstanceOf(NbdCommandError);
+        expect(error).toMatchObject({ code, cookie, ...(call.hasRange ? { count: 512n, offset: 0n } : {}) });
+        expect((error as NbdCommandError).serverMessage).toBe(said);
+        expect((error as Error).message).toMatch(method);
+        if (call.hasRange) expect((error as Error).message).toContain('of 512 bytes at offset 0: ');
+      }
+      void peer.serve();
+      await connection.flush();
+    },
+  );
 });

@@ -1,6 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 
 import * as names from '../../lib/protocol/names.js';
+import { WIRE_ERRORS } from '../support/golden.js';
 
 describe('names of numbers', () => {
   it.each([
@@ -27,16 +28,7 @@ describe('names of numbers', () => {
 });
 
 describe('wire errors', () => {
-  it.each([
-    [1, 'EPERM'],
-    [5, 'EIO'],
-    [12, 'ENOMEM'],
-    [22, 'EINVAL'],
-    [28, 'ENOSPC'],
-    [75, 'EOVERFLOW'],
-    [95, 'ENOTSUP'],
-    [108, 'ESHUTDOWN'],
-  ])('%d is %s, there and back', (wire, code) => {
+  it.each([...WIRE_ERRORS, [108, 'ESHUTDOWN']])('%d is %s, there and back', (wire, code) => {
     expect(names.errorName(wire)).toBe(code);
     expect(names.wireError(code)).toBe(wire);
     expect(names.describeError(code)).not.toBe(code);

@@ -134,14 +134,3 @@ export interface WireCase {
   /** Further checks; `results` are the operations, the first one being `connect`. */
   readonly check?: (results: readonly OperationResult[], seen: PeerRecording) => void;
 }
-
-/** Errors as they are on the wire, all but ESHUTDOWN, which has rules of its own; written out here, not taken from lib/. */
-export const WIRE_ERRORS = [
-  [1, 'EPERM'],
-  [5, 'EIO'],
-  [12, 'ENOMEM'],
-  [22, 'EINVAL'],
-  [28, 'ENOSPC'],
-  [75, 'EOVERFLOW'],
-  [95, 'ENOTSUP'],
-] as const;

@@ -2,10 +2,9 @@
 
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { hasTool, runTool } from '../../support/real-servers.js';
 import { type CommandLine, Gap, measure, run, spread } from './measure.js';
 import { type BenchOptions } from './options.js';
-import { type Peers, workArguments } from './peers.js';
+import { compile, type Peers, workArguments } from './peers.js';
 import { type Row, ROWS } from './rows.js';
 import { type Servers } from './servers.js';
 import { type Check } from './table.js';
@@ -81,19 +80,10 @@ interface Calls {
   readonly waits: number;
 }
 
-/** A library that counts system calls, for LD_PRELOAD: a program under strace is slow, and its batches are large. */
-async function makeCounter(workshop: Workshop): Promise<string> {
-  if (!hasTool('gcc')) throw new Gap('gcc is not installed');
-  const library = join(workshop.folder, 'calls.so');
-  const args = ['-O2', '-shared', '-fPIC', '-o', library, workshop.peer('calls.c')];
-  const { code, stderr } = await runTool('gcc', args);
-  if (code !== 0) throw new Gap(`peers/calls.c cannot be compiled: ${stderr.trim()}`);
-  return library;
-}
-
 function systemCalls(id: string): (bench: Bench) => Promise<Check> {
   return async (bench) => {
-    const counter = await makeCounter(bench.workshop);
+    // For LD_PRELOAD: a program under strace is slow, and its batches are large.
+    const counter = await compile(bench.workshop, 'calls', '-shared', '-fPIC');
     const ops = 200_000;
     const row = { ...rowOf(id), ops };
     const { uri } = await bench.servers.get(row);

@@ -41,11 +41,12 @@ export function workArguments(row: Row, uri: string, options: BenchOptions): str
 /** Programs that keep no queue of their own have the window's commands in flight, which is what is on the wire. */
 const onTheWire = (row: Row): Row => ({ ...row, depth: row.window ?? row.depth });
 
-async function compile(workshop: Workshop, name: string, ...libraries: string[]): Promise<string> {
+/** Compiles peers/NAME.c; a Gap where that cannot be done. */
+export async function compile(workshop: Workshop, name: string, ...flags: string[]): Promise<string> {
   if (!hasTool('gcc')) throw new Gap('gcc is not installed');
   const program = join(workshop.folder, name);
-  const { code, stderr } = await runTool('gcc', ['-O2', '-o', program, workshop.peer(`${name}.c`), ...libraries]);
-  if (code !== 0) throw new Gap(`${name}.c cannot be compiled (${stderr.trim().split('\n')[0] ?? ''})`);
+  const { code, stderr } = await runTool('gcc', ['-O2', '-o', program, workshop.peer(`${name}.c`), ...flags]);
+  if (code !== 0) throw new Gap(`peers/${name}.c cannot be compiled (${stderr.trim().split('\n')[0] ?? ''})`);
   return program;
 }
 

@@ -197,8 +197,8 @@ export function renderEvenness(comparisons: readonly Comparison[]): Check[] {
 
 export function toJson(system: object, comparisons: readonly Comparison[], checks: readonly Check[]): string {
   const rows = comparisons.map((comparison) => {
-    const { row, peer, goal, server, pairs, gap } = comparison;
-    if (gap !== undefined) return { ...row, peers: undefined, peer, server, gap };
+    const { row, peer, goal, server, program, pairs, gap } = comparison;
+    if (gap !== undefined) return { ...row, peers: undefined, peer, server, program, gap };
     const bytes = bytesPerOp(row);
     const ours = pairs.map((pair) => pair.ours);
     const theirs = pairs.map((pair) => pair.peer);
@@ -207,6 +207,7 @@ export function toJson(system: object, comparisons: readonly Comparison[], check
       peers: undefined,
       peer,
       server,
+      program,
       goal: goal === 0 ? undefined : goal,
       ratio: ratios(pairs),
       cpuRatio: cpuRatio(pairs),

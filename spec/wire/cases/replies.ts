@@ -1,5 +1,6 @@
 // The transmission phase: simple and structured replies to reads and writes.
 
+import { WIRE_ERRORS } from '../../support/golden.js';
 import {
   close,
   D,
@@ -25,7 +26,6 @@ import {
   u16,
   u32,
   u64,
-  WIRE_ERRORS,
   type WireCase,
   XR,
 } from '../notation.js';

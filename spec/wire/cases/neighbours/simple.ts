@@ -1,6 +1,7 @@
 // The lies of table T to every command, where simple replies are the only ones, where structured replies were
 // negotiated, and where extended headers were.
 
+import { WIRE_ERRORS } from '../../../support/golden.js';
 import {
   close,
   D,
@@ -14,7 +15,6 @@ import {
   sleep,
   stall,
   T,
-  WIRE_ERRORS,
   type WireCase,
   XR,
   SR,
