@@ -59,7 +59,10 @@ export interface NbdConnectionOptions extends NbdTlsOptions {
   maxQueued?: number;
   /** Milliseconds for name look-up, connect, TLS and handshake together. 0 or Infinity: no limit. Default 10,000. */
   connectTimeout?: number;
-  /** Milliseconds without a reply after which a command's connection is given up. Default 0: no limit. */
+  /**
+   * Milliseconds without any progress of a command, nor of those sent before it, after which its connection is given
+   * up. Bytes of a payload that come or leave are progress. 0 or Infinity: no limit. Default 0.
+   */
   requestTimeout?: number;
   /**
    * Microseconds without a reply for which the event loop goes round instead of sleeping, while few commands or large

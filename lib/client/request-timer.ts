@@ -1,4 +1,7 @@
 // requestTimeout: one coarse timer for all commands of a connection, none per command.
+//
+// A slow link carries one payload after the other, so a command waits in line behind those that were sent before it:
+// their progress is its own. Progress of later ones is not, or a server could forget one command for ever.
 
 import { NbdConnectionError } from '../errors.js';
 import { callDetails, type Command, describeCall } from '../protocol/command.js';
@@ -14,6 +17,8 @@ export class RequestTimer {
   readonly #onTimeout: (error: NbdConnectionError) => void;
   #timer: NodeJS.Timeout | null = null;
   #sweep = 0;
+  /** Since the last sweep, the first of the cookies behind which others have come forward. */
+  #passed = Infinity;
 
   /** `timeout` in milliseconds; 0 for none. */
   constructor(timeout: number, inFlight: InFlightCommands, onTimeout: (error: NbdConnectionError) => void) {
@@ -25,6 +30,11 @@ export class RequestTimer {
   /** The command was issued, or some of its reply has come. */
   touch(command: Command | null): void {
     if (command !== null) command.sweep = this.#sweep;
+  }
+
+  /** It is done, or bytes of it have left: what was sent after it has come forward. */
+  passed(command: Command): void {
+    if (command.cookie < this.#passed) this.#passed = command.cookie;
   }
 
   start(): void {
@@ -45,8 +55,13 @@ export class RequestTimer {
   }
 
   #check(): void {
-    this.#sweep++;
+    let latest = -Infinity;
+    const passed = this.#passed;
+    this.#passed = Infinity;
+    const now = this.#sweep++;
     for (const command of this.#inFlight.list()) {
+      if (command.cookie > passed) latest = now;
+      latest = command.sweep = Math.max(command.sweep, latest);
       if (command.spec.type === NBD_CMD_DISC || this.#sweep - command.sweep <= SWEEPS) continue;
       const { spec, count, offset } = command;
       this.#onTimeout(

@@ -1,4 +1,4 @@
-// Commands to bytes on the transport: everything that was granted in a tick goes out in one write.
+// Commands to bytes on the transport: everything that was granted in a tick goes out in one write, up to a limit.
 // Invariant: one write at a time, so that the slab is free again when it has been flushed.
 
 import { type Command, STAGE_GRANTED, STAGE_ISSUED } from '../protocol/command.js';
@@ -9,13 +9,24 @@ import type { Transport } from '../transport/transport.js';
 /** Payloads up to this are copied beside their header: one copy costs less than an iovec of their own. */
 const INLINE_PAYLOAD = 8 * 1024;
 const SLAB_LENGTH = 320 * 1024;
+/** A transport tells of a write only when all of it has left: on a slow link, shorter ones show that bytes move. */
+const MAX_WRITE = 1024 * 1024;
+
+const NOTHING = new Uint8Array(0);
+
+interface WriterEvents {
+  /** The command's header is about to be written. */
+  issued(command: Command): void;
+  /** Some of its payload has left, not all. */
+  leaving(command: Command): void;
+  /** All of its payload has left. */
+  left(command: Command): void;
+}
 
 export class RequestWriter {
   readonly #transport: Transport;
   readonly #extendedHeaders: boolean;
-  /** Told when a command's header is about to be written, and when its payload has left. */
-  readonly #onIssued: (command: Command) => void;
-  readonly #onFlushed: (command: Command) => void;
+  readonly #events: WriterEvents;
   #slab = Buffer.allocUnsafeSlow(16 * 1024);
   #queue: Command[] = [];
   #head = 0;
@@ -23,22 +34,19 @@ export class RequestWriter {
   #receiving = false;
   #writing = false;
   #stopped = false;
-  /** Commands of the write under way whose payload went by reference. */
+  /** Commands of which the write under way has the end of a payload that went by reference. */
   #byReference: Command[] = [];
+  /** The command whose payload is longer than what the write under way may take, and what is still to go. */
+  #cut: Command | null = null;
+  #rest: Uint8Array = NOTHING;
   #onIdle: (() => void) | null = null;
   bytes = 0;
   chunks = 0;
 
-  constructor(
-    transport: Transport,
-    extendedHeaders: boolean,
-    onIssued: (command: Command) => void,
-    onFlushed: (command: Command) => void,
-  ) {
+  constructor(transport: Transport, extendedHeaders: boolean, events: WriterEvents) {
     this.#transport = transport;
     this.#extendedHeaders = extendedHeaders;
-    this.#onIssued = onIssued;
-    this.#onFlushed = onFlushed;
+    this.#events = events;
   }
 
   /** The command goes out with this tick's write. */
@@ -65,7 +73,7 @@ export class RequestWriter {
 
   /** Calls back when everything has left. */
   whenIdle(callback: () => void): void {
-    if (this.#writing || this.#head < this.#queue.length) this.#onIdle = callback;
+    if (this.#writing || this.#hasMore) this.#onIdle = callback;
     else callback();
   }
 
@@ -73,6 +81,8 @@ export class RequestWriter {
   stop(): Command[] {
     this.#stopped = true;
     this.#byReference = [];
+    this.#cut = null;
+    this.#rest = NOTHING;
     return this.takeGranted();
   }
 
@@ -82,6 +92,10 @@ export class RequestWriter {
     this.#queue = [];
     this.#head = 0;
     return granted;
+  }
+
+  get #hasMore(): boolean {
+    return this.#cut !== null || this.#head < this.#queue.length;
   }
 
   // In a read event a tick would run before the microtasks. One begun from a microtask runs after the last of them:
@@ -108,10 +122,11 @@ export class RequestWriter {
       this.#byReference = [];
       for (const command of left) {
         command.flushed = true;
-        this.#onFlushed(command);
+        this.#events.left(command);
       }
     }
-    if (this.#head < this.#queue.length) {
+    if (this.#cut !== null) this.#events.leaving(this.#cut);
+    if (this.#hasMore) {
       if (!this.#scheduled) this.#flush();
     } else if (this.#onIdle !== null) {
       const onIdle = this.#onIdle;
@@ -125,7 +140,9 @@ export class RequestWriter {
     const buffers: Uint8Array[] = [];
     let from = 0;
     let at = 0;
-    for (; this.#head < queue.length; this.#head++) {
+    let room = MAX_WRITE;
+    if (this.#cut !== null) room -= this.#take(this.#cut, this.#rest, room, buffers);
+    for (; room > 0 && this.#head < queue.length; this.#head++) {
       const command = queue[this.#head] as Command;
       if (command.stage !== STAGE_GRANTED) continue;
       const { payload } = command;
@@ -139,14 +156,13 @@ export class RequestWriter {
           this.#slab.set(payload, at);
           at += inline;
         } else {
-          buffers.push(this.#slab.subarray(from, at), payload);
-          this.bytes += payload.length;
+          buffers.push(this.#slab.subarray(from, at));
           from = at;
           command.flushed = false;
-          this.#byReference.push(command);
+          room -= this.#take(command, payload, room, buffers);
         }
       }
-      this.#onIssued(command);
+      this.#events.issued(command);
     }
     if (this.#head === queue.length) {
       this.#queue = [];
@@ -155,6 +171,18 @@ export class RequestWriter {
     if (at > from) buffers.push(this.#slab.subarray(from, at));
     this.bytes += at;
     return buffers;
+  }
+
+  /** Puts as much of a payload as there is room for into the write; returns how many bytes. */
+  #take(command: Command, payload: Uint8Array, room: number, buffers: Uint8Array[]): number {
+    const isWhole = payload.length <= room;
+    const part = isWhole ? payload : payload.subarray(0, room);
+    buffers.push(part);
+    this.bytes += part.length;
+    this.#cut = isWhole ? null : command;
+    this.#rest = isWhole ? NOTHING : payload.subarray(room);
+    if (isWhole) this.#byReference.push(command);
+    return part.length;
   }
 
   /** A longer slab, before anything is in it; the first one suits reads, this one a window of small writes. */

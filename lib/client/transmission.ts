@@ -82,10 +82,8 @@ export class Transmission implements Phase, ReplySink {
     });
     this.#busyPoll = new BusyPoll(limits.busyPoll);
     this.#decoder = new ReplyDecoder(this, context);
-    this.#writer = new RequestWriter(
-      transport,
-      context.extendedHeaders,
-      (command) => {
+    this.#writer = new RequestWriter(transport, context.extendedHeaders, {
+      issued: (command) => {
         this.#timer.touch(command);
         this.#inFlight.add(command);
         this.#busyPoll.sent(this.#window.inFlight, this.#window.averageWeight);
@@ -94,10 +92,13 @@ export class Transmission implements Phase, ReplySink {
           this.#writer.whenIdle(this.#disconnectLeft);
         }
       },
-      (command) => {
+      leaving: (command) => {
+        this.#payloadMoved(command);
+      },
+      left: (command) => {
         this.#payloadLeft(command);
       },
-    );
+    });
     this.#window = new InFlightWindow(
       limits,
       (command) => {
@@ -206,6 +207,7 @@ export class Transmission implements Phase, ReplySink {
   finished(command: Command): void {
     // False when a callback of the user's closed the connection half-way through this very reply.
     if (!this.#inFlight.delete(command)) return;
+    this.#timer.passed(command);
     command.stage = STAGE_FINISHED;
     this.#window.release(command);
     // Until its bytes have left, the caller may not have its buffer back.
@@ -214,8 +216,13 @@ export class Transmission implements Phase, ReplySink {
     if (command.error?.code === 'ESHUTDOWN') this.#owner.shutdownAnnounced();
   }
 
-  #payloadLeft(command: Command): void {
+  #payloadMoved(command: Command): void {
     this.#timer.touch(command);
+    this.#timer.passed(command);
+  }
+
+  #payloadLeft(command: Command): void {
+    this.#payloadMoved(command);
     if (this.#answered.delete(command)) this.#finish(command);
     else if (command.aborted !== null) this.#settle(command, command.aborted.reason);
   }

@@ -259,29 +259,3 @@ describe('a server that is shutting down (ESHUTDOWN)', () => {
     expect(connection.aioIsClosed()).toBe(true);
   });
 });
-
-describe('requestTimeout', () => {
-  it('does not end a connection that is idle, nor one whose replies keep coming', async () => {
-    const { connection, peer } = await openRaw({ client: { requestTimeout: 600 } });
-    await new Promise((resolve) => setTimeout(resolve, 700));
-    const reading = connection.pread(400, 0);
-    const { cookie } = await peer.request();
-    for (let at = 0; at < 400; at += 50) {
-      await new Promise((resolve) => setTimeout(resolve, 100));
-      peer.write(g.dataChunk(cookie, at, g.content(at, 50), at === 350 ? g.DONE : 0));
-    }
-    expect((await reading).equals(g.content(0, 400))).toBe(true);
-    expect(connection.aioIsReady()).toBe(true);
-  });
-
-  it('counts from when the command went out, not from when it was asked for', async () => {
-    const { connection, peer } = await openRaw({ client: { requestTimeout: 600, maxInFlight: 1 } });
-    const pending = Array.from({ length: 4 }, () => connection.flush());
-    for (let i = 0; i < 4; i++) {
-      const request = await peer.request();
-      await new Promise((resolve) => setTimeout(resolve, 200));
-      peer.answer(request);
-    }
-    await Promise.all(pending);
-  });
-});

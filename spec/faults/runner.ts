@@ -76,11 +76,6 @@ export async function runCase(
   const raw = new RawCache(connection);
 
   const ends = { own: await own, beside: await beside, waiting: await outcome(raw.promise) };
-  // Bytes of the reply may have come a sweep of the timer after the other command went out: that one then times out.
-  const isLate = fault.kind === 'black-hole' && fault.of === 'server' && fault.at > 0;
-  if (isLate && ends.own.word === 'ENOTCONN' && ends.beside.word === 'ETIMEDOUT') {
-    [ends.own, ends.beside] = [ends.beside, ends.own];
-  }
   const then = await outcome(connection.pread(512, 0));
   if (!proxy.link.hasStruck) problems.push('the fault has not struck');
   const isAlive = connection.aioIsReady();
