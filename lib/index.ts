@@ -30,7 +30,7 @@ export { type Extent, Extents } from './util/extents.js';
 export { type ExtentsOptions, extents } from './stream/extents.js';
 export * from './protocol/client-constants.js';
 export { prefetch, type PrefetchOptions, type PrefetchResult, type RangeOptions } from './stream/prefetch.js';
-export { copy, type CopyOptions, type CopyProgress, type CopyResult } from './stream/copy.js';
+export { copy, type CopyOptions, type CopyResult } from './stream/copy.js';
 export {
   type Connections,
   type CopyDestination,
@@ -44,3 +44,4 @@ export { createReadStream, type ReadStreamOptions } from './stream/read-stream.j
 export { createWriteStream, type WriteStreamOptions } from './stream/write-stream.js';
 export { compare, type CompareOptions, type CompareResult } from './stream/compare.js';
 export { blockHash, hash, type HashOptions } from './stream/hash.js';
+export type { Progress } from './stream/lanes.js';

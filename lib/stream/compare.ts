@@ -3,7 +3,7 @@
 
 import { NbdConnectionError, NbdError } from '../errors.js';
 import { type Connections, type CopySource, exportSource, type ZeroRun } from './endpoint.js';
-import { inLanes } from './lanes.js';
+import { inLanes, type Progress } from './lanes.js';
 import { isAllZero } from './zeroes.js';
 
 /** What {@link compare} takes. */
@@ -16,7 +16,7 @@ export interface CompareOptions {
   extents?: boolean;
   /** Stop at the first difference. Default false: count them all. */
   stopAtFirst?: boolean;
-  onProgress?: (progress: { readonly done: number; readonly total: number }) => void;
+  onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
 }
 
@@ -24,15 +24,15 @@ export interface CompareOptions {
 export interface CompareResult {
   /** Whether the sizes are equal and no byte differs. */
   readonly equal: boolean;
-  readonly sizes: readonly [number, number];
+  readonly sizes: readonly [bigint, bigint];
   /** Offset of the first byte that differs, within the shorter of the two; null when none does. */
-  readonly firstDifference: number | null;
+  readonly firstDifference: bigint | null;
   /** Bytes that differ; with `stopAtFirst` those seen until then. */
-  readonly differing: number;
+  readonly differing: bigint;
   /** Bytes compared, zeroes that were not read included. */
-  readonly compared: number;
+  readonly compared: bigint;
   /** Bytes known to be zero on both sides, and not read. */
-  readonly skipped: number;
+  readonly skipped: bigint;
 }
 
 interface Piece {
@@ -86,16 +86,16 @@ export async function compare(
       }
     }
     compared += length;
-    options.onProgress?.({ done: compared, total });
+    options.onProgress?.({ done: BigInt(compared), total: BigInt(total) });
   };
   await inLanes(pieces(sides, total, requestSize, options), options.requests ?? DEFAULT_DEPTH, work);
   return {
     equal: differing === 0 && sides[0].size === sides[1].size,
-    sizes: [sides[0].size, sides[1].size],
-    firstDifference: firstDifference === Infinity ? null : firstDifference,
-    differing,
-    compared,
-    skipped,
+    sizes: [BigInt(sides[0].size), BigInt(sides[1].size)],
+    firstDifference: firstDifference === Infinity ? null : BigInt(firstDifference),
+    differing: BigInt(differing),
+    compared: BigInt(compared),
+    skipped: BigInt(skipped),
   };
 }
 

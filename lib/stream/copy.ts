@@ -11,7 +11,7 @@ import {
   exportSource,
   type ZeroRun,
 } from './endpoint.js';
-import { inLanes } from './lanes.js';
+import { inLanes, type Progress } from './lanes.js';
 import { splitZeroes } from './zeroes.js';
 
 /** What {@link copy} takes. Sizes are bytes; the defaults are nbdcopy's unless said otherwise. */
@@ -32,28 +32,21 @@ export interface CopyOptions {
   extents?: boolean;
   /** Flush the destination at the end. Default false. */
   flush?: boolean;
-  /** Called as bytes arrive at the destination, zeroes included. */
-  onProgress?: (progress: CopyProgress) => void;
+  /** Called as bytes arrive at the destination, zeroes included; `done` counts them. */
+  onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
 }
 
-/** How far a copy is. */
-export interface CopyProgress {
-  /** Bytes that are at the destination. */
-  readonly done: number;
-  readonly total: number;
-}
-
-/** What a copy has done. */
+/** What a copy has done, in bytes. */
 export interface CopyResult {
   /** Size of the source. */
-  readonly total: number;
+  readonly total: bigint;
   /** Bytes read from the source. */
-  readonly read: number;
+  readonly read: bigint;
   /** Bytes sent to the destination. */
-  readonly written: number;
+  readonly written: bigint;
   /** Bytes made zero without being sent. */
-  readonly zeroed: number;
+  readonly zeroed: bigint;
 }
 
 /** Zeroes are not joined across this, so that one command is not too much for a server. As nbdcopy's work unit. */
@@ -145,7 +138,12 @@ class CopyRun {
   }
 
   get result(): CopyResult {
-    return { total: this.#from.size, read: this.#read, written: this.#written, zeroed: this.#zeroed };
+    return {
+      total: BigInt(this.#from.size),
+      read: BigInt(this.#read),
+      written: BigInt(this.#written),
+      zeroed: BigInt(this.#zeroed),
+    };
   }
 
   async copyAll(): Promise<void> {
@@ -271,7 +269,7 @@ class CopyRun {
   }
 
   #tell(): void {
-    this.#options.onProgress?.({ done: this.#written + this.#zeroed, total: this.#from.size });
+    this.#options.onProgress?.({ done: BigInt(this.#written + this.#zeroed), total: BigInt(this.#from.size) });
   }
 
   /** Says of a failure where it was; a signal's reason stays as it is. */

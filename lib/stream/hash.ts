@@ -3,7 +3,7 @@
 
 import type { NbdConnection } from '../client/connection.js';
 import { exportSource, type ZeroRun } from './endpoint.js';
-import { inLanes } from './lanes.js';
+import { inLanes, type Progress } from './lanes.js';
 import { createReadStream } from './read-stream.js';
 import { isAllZero } from './zeroes.js';
 
@@ -13,7 +13,7 @@ export interface HashOptions {
   algorithm?: string;
   /** Use the export's extents to leave out reads of zeroes. Default true. */
   extents?: boolean;
-  onProgress?: (progress: { readonly done: number; readonly total: number }) => void;
+  onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
 }
 
@@ -25,8 +25,8 @@ export async function hash(connection: NbdConnection, options: HashOptions = {})
   const { algorithm = 'sha256', onProgress, signal, extents } = options;
   const { createHash } = await loadCrypto();
   const digest = createHash(algorithm);
-  const total = Number(connection.getSize());
-  let done = 0;
+  const total = connection.getSize();
+  let done = 0n;
   const stream = createReadStream(connection, {
     ...(signal === undefined ? {} : { signal }),
     ...(extents === undefined ? {} : { extents }),
@@ -34,7 +34,7 @@ export async function hash(connection: NbdConnection, options: HashOptions = {})
   try {
     for await (const chunk of stream as AsyncIterable<Buffer>) {
       digest.update(chunk);
-      done += chunk.length;
+      done += BigInt(chunk.length);
       onProgress?.({ done, total });
     }
   } catch (error) {
@@ -100,7 +100,7 @@ export async function blockHash(connection: NbdConnection, options: HashOptions 
       next++;
     }
     done = Math.min(done + batch.blocks * BLOCK, size);
-    onProgress?.({ done, total: size });
+    onProgress?.({ done: BigInt(done), total: BigInt(size) });
   };
   const runs =
     options.extents === false || source.zeroRuns === undefined || size === 0

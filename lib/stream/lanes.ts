@@ -1,6 +1,13 @@
 // Running many pieces of work a few at a time: what copying, prefetching and hashing share. Invariant: when it
 // rejects, nothing that it started is still running.
 
+/** How much of a whole export has been gone through. */
+export interface Progress {
+  /** Bytes. */
+  readonly done: bigint;
+  readonly total: bigint;
+}
+
 /**
  * Calls `work` for every item, at most `depth` at a time. `work` gets the number of its lane, 0 to `depth` - 1, of
  * which each runs one item at a time, so that a lane can own a buffer. The first failure stops the taking of further

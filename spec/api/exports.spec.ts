@@ -39,10 +39,10 @@ const PUBLIC: Readonly<Record<string, Names>> = {
     `),
     types: words(`
       BlockStatusEntries ByteCount ChunkCallback ChunkStatus CommandTrace CompareOptions CompareResult
-      CompletionCallback ConnectionState Connections ContextCallback DebugCallback CopyDestination CopyOptions CopyProgress CopyResult
+      CompletionCallback ConnectionState Connections ContextCallback DebugCallback CopyDestination CopyOptions CopyResult
       CopySource Extent ExtentCallback ExtentsOptions HashOptions ListCallback ListedExport NbdConnectionEvents
       NbdConnectionOptions NbdErrorDetails NbdFacts NbdHandle NbdNegotiation NbdSecurity NbdTarget NbdTlsOptions
-      OptionCallback PemInput PrefetchOptions PrefetchResult ProtocolName RangeOptions ReadStreamOptions TlsPsk
+      OptionCallback PemInput PrefetchOptions PrefetchResult Progress ProtocolName RangeOptions ReadStreamOptions TlsPsk
       WriteStreamOptions ZeroRun
     `),
   },

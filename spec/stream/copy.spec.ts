@@ -62,7 +62,12 @@ describe('copy', () => {
       { kind: 'zero', offset: 2 * UNIT, length: UNIT },
       { kind: 'zero', offset: 3 * UNIT, length: 5000 },
     ]);
-    expect(result).toEqual({ total: 3 * UNIT + 5000, read: MIB, written: MIB, zeroed: 3 * UNIT + 5000 - MIB });
+    expect(result).toEqual({
+      total: BigInt(3 * UNIT + 5000),
+      read: BigInt(MIB),
+      written: BigInt(MIB),
+      zeroed: BigInt(3 * UNIT + 5000 - MIB),
+    });
   });
 
   it('reads a request that is only partly known to be zero, and the short last one', async () => {
@@ -114,17 +119,17 @@ describe('copy', () => {
       buffer.fill(1);
       running--;
     };
-    const seen: number[] = [];
+    const seen: bigint[] = [];
     await copy(source(4 * MIB, [], { read: slow }), nullDestination(), {
       requests: 3,
       onProgress: ({ done, total }) => {
-        expect(total).toBe(4 * MIB);
+        expect(total).toBe(BigInt(4 * MIB));
         seen.push(done);
       },
     });
     expect(most).toBe(3);
-    expect(seen.at(-1)).toBe(4 * MIB);
-    expect(seen).toEqual([...seen].sort((a, b) => a - b));
+    expect(seen.at(-1)).toBe(BigInt(4 * MIB));
+    expect(seen).toEqual([...seen].sort((a, b) => Number(a - b)));
   });
 
   it('says where it failed, when everything that ran has settled', async () => {

@@ -130,14 +130,14 @@ describe('compare, hash, prefetch', () => {
     const to = await open('target');
     await pipeline(createReadStream(connection), createWriteStream(to, { sparse: 4096 }));
     const same = await compare(connection, to);
-    expect(same).toMatchObject({ equal: true, firstDifference: null, differing: 0, compared: SIZE });
+    expect(same).toMatchObject({ equal: true, firstDifference: null, differing: 0n, compared: BigInt(SIZE) });
     expect(same.skipped).toBeGreaterThan(1_000_000);
     await to.pwrite(Buffer.from([1]), 200);
     await to.pwrite(Buffer.from([255, 255]), 1_200_000);
     const different = await compare(connection, to, { requestSize: 4096 });
-    expect(different).toMatchObject({ equal: false, firstDifference: 200, differing: 3 });
+    expect(different).toMatchObject({ equal: false, firstDifference: 200n, differing: 3n });
     expect(await compare(connection, to, { stopAtFirst: true, extents: false })).toMatchObject({
-      firstDifference: 200,
+      firstDifference: 200n,
     });
     await to.shutdown();
   });

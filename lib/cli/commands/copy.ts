@@ -145,7 +145,7 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
       ...(synchronous || destination.kind === 'null' ? { sparse: 0 } : {}),
       signal: context.signal,
       onProgress: (now) => {
-        done = now.done;
+        done = Number(now.done);
         progress.update(done);
       },
     });

@@ -53,7 +53,7 @@ export const hash: Command = {
           algorithm,
           extents: !args.has('no-extents'),
           signal: context.signal,
-          onProgress: ({ done }) => report(done),
+          onProgress: ({ done }) => report(Number(done)),
         }),
     );
     const name = 'word' in server ? server.word : '-';
