@@ -1,6 +1,6 @@
 // What goes wrong with TLS, in words that say what to do. The code is EACCES where one side did not accept the other
-// (certificates, keys, names), EPROTO where TLS itself failed (versions, ciphers, garbage), and the transport's own
-// where the connection was merely lost. Node's error is the cause.
+// (certificates, keys, names), EPROTO where TLS itself failed (versions, ciphers, garbage), and ENOTCONN where the
+// connection was merely lost. Node's error is the cause.
 
 import { checkServerIdentity, type PeerCertificate } from 'node:tls';
 import { NbdConnectionError } from '../errors.js';
@@ -56,8 +56,8 @@ export function explainTls(cause: Error | null, moment: TlsMoment, facts: TlsFac
       cause,
     );
   }
-  const lost = /^E[A-Z0-9]+$/.test(code) ? code : 'ECONNRESET';
-  return failed(`the server hung up during the handshake: it may not accept ${shown}: ${said(cause)}`, lost, cause);
+  const what = `the server hung up during the handshake: it may not accept ${shown}`;
+  return failed(`${what}: ${said(cause)}`, 'ENOTCONN', cause);
 }
 
 /** What is wrong with the names of a certificate that is trusted otherwise. */

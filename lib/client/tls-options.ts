@@ -119,6 +119,13 @@ function checkPassphrase(method: string, value: unknown): string {
   throw refuse(method, `must be a string, not of type ${typeof value}`);
 }
 
+/** Node's own check takes a name that begins with a dot for any name below it. */
+function checkHostname(method: string, value: unknown): string {
+  const name = checkName(method, value);
+  if (!name.startsWith('.')) return name;
+  throw refuse(method, `must be the whole name of a host, not ${shown(name)}`);
+}
+
 export function checkIdentity(method: string, value: unknown): string {
   const identity = checkName(method, value);
   if (Buffer.byteLength(identity) <= MAX_IDENTITY) return identity;
@@ -165,7 +172,7 @@ export const TLS_CHECKS: {
   tlsPskFile: checkPath,
   tlsPsk: checkPsk,
   tlsVerifyPeer: checkBoolean,
-  tlsHostname: checkName,
+  tlsHostname: checkHostname,
   tlsUsername: checkIdentity,
   tlsPriority: checkPriority,
   ca: checkPem,

@@ -67,7 +67,7 @@ const SETTINGS: readonly Setting[] = [
     get: 'getTlsHostname',
     initial: '',
     good: ['', 'example.com', '::1'],
-    bad: [...NOT_TEXT, ['a\0', 'EINVAL'], [LONG, 'ENAMETOOLONG']],
+    bad: [...NOT_TEXT, ['a\0', 'EINVAL'], ['.example.com', 'EINVAL'], [LONG, 'ENAMETOOLONG']],
   },
   {
     option: 'tlsUsername',
@@ -347,7 +347,7 @@ describe('what went wrong with TLS', () => {
     ['ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION', 'handshake', {}, 'EPROTO', /the handshake failed: said/],
     ['ERR_SSL_WRONG_VERSION_NUMBER', 'handshake', {}, 'EPROTO', /the handshake failed/],
     ['ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION', 'handshake', { pskIdentity: 'a' }, 'EPROTO', /the handshake failed/],
-    ['ECONNRESET', 'handshake', {}, 'ECONNRESET', /hung up during the handshake/],
+    ['ECONNRESET', 'handshake', {}, 'ENOTCONN', /hung up during the handshake/],
     ['EPIPE', 'beginning', {}, 'EACCES', /hung up after the handshake/],
     ['ERR_SSL_BAD_RECORD_TYPE', 'later', {}, 'EPROTO', /the session broke/],
     ...[
