@@ -149,7 +149,12 @@ export class InFlightWindow {
     if (!this.#lots.includes(lot)) return undefined;
     if (this.#open === lot) this.#open = null;
     this.#current = lot;
-    if (this.#run(lot)) return undefined;
+    const hadWaiting = this.#waiting > 0;
+    if (this.#run(lot)) {
+      // A credit came back before it was the lot's turn.
+      if (hadWaiting && this.#waiting === 0) this.#drained();
+      return undefined;
+    }
     return new Promise((resolve) => {
       lot.finish = resolve;
     });

@@ -285,6 +285,24 @@ describe('drain', () => {
     await connection.flush();
   });
 
+  it('comes also when a credit is free again before the line has begun to move', async () => {
+    const { connection, peer } = await openRaw({ client: { maxInFlight: 2, maxQueued: 1 } });
+    const refused: unknown[] = [];
+    // Both replies come at once; between them one command goes out, one waits, and one is refused.
+    connection.aioFlush(() => {
+      connection.aioFlush();
+      connection.aioFlush();
+      refused.push(caught(() => connection.aioFlush()));
+      return true;
+    });
+    connection.aioFlush();
+    const drained = new Promise((resolve) => connection.once('drain', () => resolve(undefined)));
+    peer.answer(...(await peer.requests(2)));
+    // Nothing else is answered.
+    await drained;
+    expect(refused).toMatchObject([{ code: 'EAGAIN' }]);
+  });
+
   it('is the moment to go on after EAGAIN', async () => {
     const { connection, peer } = await openRaw({ client: { maxInFlight: 4, maxQueued: 4 } });
     void peer.serve();

@@ -98,8 +98,9 @@ class Server {
     const offered = (fixed ? 1 : 0) + (noZeroes ? 2 : 0);
     const flags = this.#take(4).readUInt32BE(0);
     if (flags > 3 || (flags & offered) !== flags) throw new Violation();
-    for (let count = 0; count < maxOptions; count++) {
+    for (let count = 1; ; count++) {
       const header = this.#take(16);
+      if (count > maxOptions) throw new Violation();
       if (header.toString('latin1', 0, 8) !== 'IHAVEOPT') throw new Violation();
       const [option, length] = [header.readUInt32BE(8), header.readUInt32BE(12)];
       if (length > MAX_LENGTH) throw new Violation();
@@ -121,7 +122,6 @@ class Server {
         this.#say(option, error.type);
       }
     }
-    throw new Violation();
   }
 
   #say(option: number, type: number, info?: number): void {

@@ -427,6 +427,12 @@ const CASES: readonly Case[] = [
     state: 'open',
   },
   {
+    name: 'V08 as many options as may be',
+    input: cat(...Array.from({ length: 20 }, () => STRUCTURED)),
+    output: cat(...Array.from({ length: 20 }, () => ack(OPT.STRUCTURED_REPLY))),
+    state: 'open',
+  },
+  {
     name: 'V08 options without end',
     input: cat(...Array.from({ length: 21 }, () => STRUCTURED)),
     output: cat(...Array.from({ length: 20 }, () => ack(OPT.STRUCTURED_REPLY))),

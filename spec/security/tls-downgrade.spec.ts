@@ -74,6 +74,14 @@ const WAYS: readonly (readonly [string, (peer: ScriptedPeer) => Promise<NbdConne
   ],
 ];
 
+it('an oldstyle server is left also where no export was named, so that it could serve the one it has', async () => {
+  await using peer = await ScriptedPeer.listen({ greet: [oldstyle()] });
+  const error = await rejection(NbdConnection.connect({ path: peer.socketPath as string }, { tls: TLS_REQUIRE }));
+  expect(error).toMatchObject({ code: 'ENOTSUP', message: expect.stringMatching(/TLS is required/) });
+  await peer.connection.done;
+  expect(peer.connection.raw.length).toBe(0);
+});
+
 describe.each(WAYS)('with %s', (way, connect) => {
   it.each(SERVERS)('a server that %s is left, and hears nothing more', async (_, script, expected) => {
     await using peer = await ScriptedPeer.listen(script);

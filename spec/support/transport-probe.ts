@@ -2,6 +2,7 @@
 
 import { readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 import { type Receiver } from '../../lib/transport/transport.js';
 
@@ -69,6 +70,27 @@ export function openDescriptors(): number {
   } catch {
     return -1;
   }
+}
+
+interface Held {
+  readonly descriptors: number;
+  readonly listeners: number;
+}
+
+/** What a started program costs this process. */
+export const held = (): Held => ({ descriptors: openDescriptors(), listeners: process.listenerCount('exit') });
+
+/** What is held beyond what was before, once it had time to go. */
+export async function stillHeld(before: Held): Promise<Held> {
+  const more = (): Held => {
+    const now = held();
+    return {
+      descriptors: Math.max(now.descriptors - before.descriptors, 0),
+      listeners: Math.max(now.listeners - before.listeners, 0),
+    };
+  };
+  for (let tries = 0; tries < 100 && more().descriptors + more().listeners > 0; tries++) await sleep(20);
+  return more();
 }
 
 /** Whether a process is there and not just waiting to be reaped. */

@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { activate, type Activated } from '../../lib/transport/socket-activation.js';
 import { rejection } from '../support/caught.js';
-import { openDescriptors, privateFolders, Probe } from '../support/transport-probe.js';
+import { held, privateFolders, Probe, stillHeld } from '../support/transport-probe.js';
 
 const OPTIONS = { errorOutput: 'capture', grace: 200, socketName: '' } as const;
 
@@ -127,11 +127,9 @@ describe('an activated program', () => {
 
   it('leaves no descriptor, folder, listener or timer behind', async () => {
     await stop(await start(server()));
-    await sleep(50);
-    const before = { descriptors: openDescriptors(), listeners: process.listenerCount('exit') };
+    const before = held();
     for (let i = 0; i < 5; i++) await stop(await start(server()));
-    await sleep(50);
-    expect({ descriptors: openDescriptors(), listeners: process.listenerCount('exit') }).toEqual(before);
+    expect(await stillHeld(before)).toEqual({ descriptors: 0, listeners: 0 });
     expect(privateFolders()).toEqual([]);
   });
 });

@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { runCommand, type Running } from '../../lib/transport/subprocess.js';
 import { rejection } from '../support/caught.js';
 import { runTool } from '../support/tools.js';
-import { isAlive, openDescriptors, privateFolders, Probe } from '../support/transport-probe.js';
+import { held, isAlive, privateFolders, Probe, stillHeld } from '../support/transport-probe.js';
 import { ROOT } from '../support/type-check.js';
 
 const OPTIONS = { errorOutput: 'capture', grace: 100 } as const;
@@ -65,16 +65,15 @@ describe('a command', () => {
   });
 
   it('leaves no descriptor, folder, listener or timer behind', async () => {
-    await start(['true']).then(({ transport }) => transport.destroy());
-    await sleep(50);
-    const before = { descriptors: openDescriptors(), listeners: process.listenerCount('exit') };
-    for (let i = 0; i < 20; i++) {
+    const run = async (): Promise<void> => {
       const { transport, subprocess, probe } = await start(['cat']);
       transport.destroy();
       await Promise.all([subprocess.ended, probe.closed()]);
-    }
-    await sleep(50);
-    expect({ descriptors: openDescriptors(), listeners: process.listenerCount('exit') }).toEqual(before);
+    };
+    await run();
+    const before = held();
+    for (let i = 0; i < 20; i++) await run();
+    expect(await stillHeld(before)).toEqual({ descriptors: 0, listeners: 0 });
     expect(privateFolders()).toEqual([]);
   });
 });

@@ -16,7 +16,7 @@ import { startTls, type TlsMoment, type TlsOptions, type TlsTransport } from '..
 import { rejection } from '../support/caught.js';
 import { type Certificates, makeCertificates } from '../support/certificates.js';
 import { describeWith } from '../support/tools.js';
-import { openDescriptors, Probe } from '../support/transport-probe.js';
+import { held, Probe, stillHeld } from '../support/transport-probe.js';
 
 let certificates: Certificates;
 let folder: string;
@@ -308,7 +308,7 @@ describeWith(['openssl'], 'TLS over a transport', () => {
     for (let i = 0; i < 3; i++) (await openSecure()).secure.destroy();
     for (const stream of streams) stream.destroy();
     await sleep(50);
-    const before = openDescriptors();
+    const before = held();
     for (let i = 0; i < 20; i++) {
       const { secure, peer } = await openSecure('a socket that this package opened');
       secure.destroy();
@@ -321,7 +321,6 @@ describeWith(['openssl'], 'TLS over a transport', () => {
     }
     for (const server of servers) server.close();
     servers.clear();
-    await sleep(50);
-    expect(openDescriptors()).toBeLessThanOrEqual(before);
+    expect(await stillHeld(before)).toEqual({ descriptors: 0, listeners: 0 });
   });
 });

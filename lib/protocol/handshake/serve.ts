@@ -47,8 +47,9 @@ export function* serve<E extends ExportOffer>(offer: ServerOffer<E>): Handshake<
 
   let state = fresh();
   let secure = false;
-  for (let served = 0; served < offer.maxOptions; served += 1) {
+  for (let options = 1; ; options += 1) {
     const header = yield 16;
+    if (options > offer.maxOptions) throw violation(`more than ${String(offer.maxOptions)} options`);
     if (header.readUInt32BE(0) !== c.NBD_IHAVEOPT_HIGH || header.readUInt32BE(4) !== c.NBD_IHAVEOPT_LOW) {
       throw violation(`option magic 0x${header.toString('hex', 0, 8)}`);
     }
@@ -81,7 +82,6 @@ export function* serve<E extends ExportOffer>(offer: ServerOffer<E>): Handshake<
     const session = yield* serveOption(offer, option, yield* readData(length), state, secure);
     if (session !== null) return session;
   }
-  throw violation(`more than ${String(offer.maxOptions)} options`);
 }
 
 /** Every option that may be followed by another; a session only after GO. */
