@@ -9,16 +9,8 @@ import { join } from 'node:path';
 
 import { NbdConnection, type NbdConnectionOptions, TLS_ALLOW, TLS_DISABLE, TLS_REQUIRE } from '../../lib/index.js';
 import { rejection } from '../support/caught.js';
-import { type Certificates, makeCertificates } from '../support/certificates.js';
-import {
-  describeWith,
-  type RealServer,
-  runTool,
-  type ServerTls,
-  startNbdkit,
-  startNbdServer,
-  startQemuNbd,
-} from '../support/real-servers.js';
+import { type Certificates, issueStranger, makeCertificates, revocationList } from '../support/certificates.js';
+import { describeWith, type RealServer, runTool, startNbdkit } from '../support/real-servers.js';
 import {
   ONLY_STARTTLS,
   plaintextOf,
@@ -26,42 +18,7 @@ import {
   startProxy,
   STARTTLS_AND_ABORT,
 } from '../support/recording-proxy.js';
-
-type Transport = 'unix' | 'tcp';
-
-interface Kind {
-  readonly name: string;
-  /** The export's name. */
-  readonly export: string;
-  /** Whether it demands a certificate of every client. */
-  readonly alwaysVerifies?: boolean;
-  /** Whether it refuses to serve with a certificate that has expired. */
-  readonly checksItself?: boolean;
-  start(transport: Transport, tls?: ServerTls): Promise<RealServer>;
-}
-
-const withTls = (transport: Transport, tls?: ServerTls): { transport: Transport; tls?: ServerTls } =>
-  tls === undefined ? { transport } : { transport, tls };
-
-const KINDS: readonly Kind[] = [
-  {
-    name: 'nbdkit',
-    export: '',
-    start: (transport, tls) => startNbdkit(withTls(transport, tls)),
-  },
-  {
-    name: 'qemu-nbd',
-    export: '',
-    checksItself: true,
-    start: (transport, tls) => startQemuNbd(withTls(transport, tls)),
-  },
-  {
-    name: 'nbd-server',
-    export: 'export',
-    alwaysVerifies: true,
-    start: (transport, tls) => startNbdServer(withTls(transport, tls)),
-  },
-];
+import { type Kind, KINDS, type Transport } from './tls-x509-servers.js';
 
 let certificates: Certificates;
 
@@ -243,8 +200,8 @@ describe.each(KINDS)('TLS with certificates: $name', (kind) => {
 
     it('is not trusted when its certificate is on the revocation list', async () => {
       await using server = await kind.start('tcp', { folder: certificates.folder });
-      const revoked = await revocationList([certificates.server.cert]);
-      const nobody = await revocationList([]);
+      const revoked = await revocationList(certificates.folder, [certificates.server.cert]);
+      const nobody = await revocationList(certificates.folder, []);
       const uri = server.uri(kind.export);
       await (await NbdConnection.connect(uri, { ...good(kind, 'tcp'), crl: nobody })).shutdown();
       const error = await rejection(NbdConnection.connect(uri, { ...good(kind, 'tcp'), crl: revoked }));
@@ -404,35 +361,3 @@ describeWith(['nbdkit', 'openssl'], 'F25: nbdkit with another export for those w
     }
   });
 });
-
-/** A list of revoked certificates by the CA of the certificates. */
-async function revocationList(revoked: readonly string[]): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), 'spec-'));
-  const config = ['[ca]', 'default_ca=this', '[this]', 'database=index.txt', 'default_md=sha256', 'default_crl_days=2'];
-  await writeFile(join(folder, 'ca.conf'), config.join('\n'));
-  await writeFile(join(folder, 'index.txt'), '');
-  const authority = [
-    ...['-config', 'ca.conf', '-cert', join(certificates.folder, 'ca-cert.pem')],
-    ...['-keyfile', join(certificates.folder, 'ca-key.pem')],
-  ];
-  for (const certificate of revoked) {
-    await writeFile(join(folder, 'revoked.pem'), certificate);
-    await runTool('openssl', ['ca', ...authority, '-revoke', 'revoked.pem'], { cwd: folder });
-  }
-  const { code, stdout, stderr } = await runTool('openssl', ['ca', ...authority, '-gencrl'], { cwd: folder });
-  if (code !== 0) throw new Error(stderr);
-  await rm(folder, { recursive: true });
-  return stdout;
-}
-
-/** A client's certificate that it has signed itself. */
-async function issueStranger(): Promise<{ cert: string; key: string }> {
-  const { stdout, code, stderr } = await runTool('openssl', [
-    ...['req', '-x509', '-subj', '/CN=mallory', '-days', '2', '-newkey', 'ec', '-nodes', '-keyout', '-'],
-    ...['-pkeyopt', 'ec_paramgen_curve:prime256v1'],
-  ]);
-  if (code !== 0) throw new Error(stderr);
-  const [key = ''] = /-----BEGIN PRIVATE KEY-----[^]*?-----END PRIVATE KEY-----/.exec(stdout) ?? [];
-  const [cert = ''] = /-----BEGIN CERTIFICATE-----[^]*?-----END CERTIFICATE-----/.exec(stdout) ?? [];
-  return { cert, key };
-}

@@ -1,24 +1,31 @@
+// Commands to the embedded server: what they do, what is refused, and several at once. Reads and block status, byte by
+// byte, are in reads.spec.ts and block-status.spec.ts.
+
 import { describe, expect, it } from '@jest/globals';
-import { ExtentMap, MemoryBackend, type NbdBackend, type NbdExportOptions } from '../../lib/server/index.js';
+import { MemoryBackend, type NbdBackend, type NbdExportOptions } from '../../lib/server/index.js';
 import * as g from '../support/golden.js';
-import { type HandshakeOptions, newServer, RawClient, type SendOptions, settled } from './raw-client.js';
+import {
+  DF,
+  EINVAL,
+  EIO,
+  ENOSPC,
+  ENOTSUP,
+  EOVERFLOW,
+  EPERM,
+  FAST_ZERO,
+  FUA,
+  made,
+  NO_HOLE,
+  open,
+  PAGE,
+  PAYLOAD_LEN,
+  REQ_ONE,
+  SIZE,
+} from './commands-support.js';
+import { newServer, RawClient, type SendOptions, settled } from './raw-client.js';
 
-const { CMD, cat, content, u32, u64 } = g;
-const SIZE = 1 << 20;
-const PAGE = 65536;
-const [EPERM, EIO, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP] = [1, 5, 22, 28, 75, 95];
-const [FUA, NO_HOLE, DF, REQ_ONE, FAST_ZERO, PAYLOAD_LEN] = [1, 2, 4, 8, 16, 32];
+const { CMD, cat, content, u32 } = g;
 const STYLES = ['simple', 'structured', 'extended'] as const;
-
-const open = (backend: NbdBackend | NbdExportOptions, options: HandshakeOptions = {}): Promise<RawClient> =>
-  RawClient.of(newServer({ exports: { '': backend } })).handshake(options);
-
-/** A backend of 1 MiB that is what the test makes it. */
-const made = (methods: Partial<NbdBackend>): NbdBackend => ({
-  size: SIZE,
-  read: (buffer) => void buffer.fill(0),
-  ...methods,
-});
 
 describe.each(STYLES)('commands in the %s style', (style) => {
   const writeFlags = style === 'extended' ? PAYLOAD_LEN : 0;
@@ -62,128 +69,6 @@ describe.each(STYLES)('commands in the %s style', (style) => {
           : g.extendedChunk(g.DONE, g.ERROR, 77, 512, cat(u32(EIO), g.u16(6), 'broken'));
     expect((await client.take(expected.length)).toString('hex')).toBe(expected.toString('hex'));
     expect(await client.ask(CMD.READ, { count: 0 })).toBe(EINVAL);
-  });
-});
-
-describe('bytes of reads', () => {
-  const sparse = (): MemoryBackend => {
-    const backend = new MemoryBackend(SIZE);
-    backend.write(content(0, 10), PAGE + 100);
-    return backend;
-  };
-  const asked = { cookie: 9, offset: PAGE - 512, count: PAGE + 1024 };
-  const page = Buffer.alloc(PAGE);
-  content(0, 10).copy(page, 100);
-
-  it('simple: data, zeroes included', async () => {
-    const client = await open(sparse());
-    client.send(CMD.READ, asked);
-    const expected = g.simple(9, 0, cat(Buffer.alloc(512), page, Buffer.alloc(512)));
-    expect((await client.take(expected.length)).equals(expected)).toBe(true);
-  });
-
-  it('structured: holes as holes', async () => {
-    const client = await open(sparse(), { style: 'structured' });
-    client.send(CMD.READ, asked);
-    const expected = cat(
-      g.holeChunk(9, PAGE - 512, 512, 0),
-      g.dataChunk(9, PAGE, page, 0),
-      g.holeChunk(9, 2 * PAGE, 512, g.DONE),
-    );
-    expect((await client.take(expected.length)).equals(expected)).toBe(true);
-    expect(client.buffered).toBe(0);
-  });
-
-  it('extended: the same, each chunk with the offset of the request', async () => {
-    const client = await open(sparse(), { style: 'extended' });
-    client.send(CMD.READ, asked);
-    const expected = cat(
-      g.extendedChunk(0, g.HOLE, 9, PAGE - 512, cat(u64(PAGE - 512), u32(512))),
-      g.extendedChunk(0, g.DATA, 9, PAGE - 512, cat(u64(PAGE), page)),
-      g.extendedChunk(1, g.HOLE, 9, PAGE - 512, cat(u64(2 * PAGE), u32(512))),
-    );
-    expect((await client.take(expected.length)).equals(expected)).toBe(true);
-  });
-
-  it('DF, and an export without sparse reads: one chunk of data', async () => {
-    const expected = g.dataChunk(9, PAGE - 512, cat(Buffer.alloc(512), page, Buffer.alloc(512)));
-    const client = await open(sparse(), { style: 'structured' });
-    client.send(CMD.READ, { ...asked, flags: DF });
-    expect((await client.take(expected.length)).equals(expected)).toBe(true);
-    const dense = await open({ backend: sparse(), sparseReads: false }, { style: 'structured' });
-    dense.send(CMD.READ, asked);
-    expect((await dense.take(expected.length)).equals(expected)).toBe(true);
-  });
-
-  it('a chequered range does not fall into thousands of chunks', async () => {
-    const backend = made({
-      read: (buffer, offset) => {
-        content(Number(offset), buffer.length).copy(buffer);
-      },
-      extents: () => Array.from({ length: 1000 }, (_, i) => ({ length: 16, flags: i % 2 === 0 ? 0 : 2 })),
-    });
-    const client = await open(backend, { style: 'structured' });
-    client.send(CMD.READ, { count: 16_000 });
-    const chunks = await client.chunks();
-    expect(chunks.length).toBe(65);
-    expect(chunks.at(-1)!.payload.length).toBe(8 + 16_000 - 64 * 16);
-  });
-
-  it('extents that end early or promise more than was asked are made to fit', async () => {
-    const backend = made({
-      read: (buffer) => void buffer.fill(1),
-      extents: (offset) => [{ length: offset === 0 ? 100 : 1 << 30, flags: 3 }],
-    });
-    const client = await open(backend, { style: 'structured' });
-    expect(await client.read(0, 150)).toEqual(cat(Buffer.alloc(100), Buffer.alloc(50, 1)));
-    expect(await client.read(1, 150)).toEqual(Buffer.alloc(150));
-  });
-
-  it('a backend that answers later, piece by piece', async () => {
-    const backend = made({
-      read: async (buffer, offset) => {
-        await new Promise((resolve) => setTimeout(resolve, offset === 0 ? 5 : 1));
-        content(Number(offset), buffer.length).copy(buffer);
-      },
-      extents: async () => [
-        { length: 10, flags: 0 },
-        { length: 10, flags: 2 },
-        { length: 10, flags: 0 },
-      ],
-    });
-    const client = await open(backend, { style: 'structured' });
-    expect(await client.read(0, 30)).toEqual(cat(content(0, 10), Buffer.alloc(10), content(20, 10)));
-  });
-
-  it('one failing piece is an error of the whole, and nothing of the rest is sent', async () => {
-    let calls = 0;
-    const backend = made({
-      read: (buffer, offset) => {
-        calls += 1;
-        buffer.fill(1);
-        if (offset === 0) return Promise.reject(Object.assign(new Error('first'), { code: 'EIO' }));
-        throw Object.assign(new Error('second'), { code: 'EIO' });
-      },
-      extents: () => [
-        { length: 10, flags: 0 },
-        { length: 10, flags: 2 },
-        { length: 10, flags: 0 },
-      ],
-    });
-    const client = await open(backend, { style: 'structured' });
-    client.send(CMD.READ, { cookie: 1, count: 30 });
-    const expected = g.errorChunk(1, EIO, 'first');
-    expect((await client.take(expected.length)).equals(expected)).toBe(true);
-    expect(calls).toBe(2);
-  });
-
-  it('never shows memory that the backend did not fill', async () => {
-    const client = await open(made({ read: () => undefined }), { style: 'structured' });
-    const junk = await open(new MemoryBackend(SIZE));
-    for (let i = 0; i < 20; i += 1) {
-      await junk.ask(CMD.WRITE, { payload: Buffer.alloc(PAGE, 0xab) });
-      expect((await client.read(0, 100_000)).every((byte) => byte === 0)).toBe(true);
-    }
   });
 });
 
@@ -379,139 +264,6 @@ describe('what the server makes up for a backend', () => {
     expect(await client.ask(CMD.TRIM, { count: 1 })).toBe(0);
     expect(await client.ask(CMD.CACHE, { count: 1 })).toBe(0);
     expect(await client.ask(CMD.ZERO, { count: 1, flags: FAST_ZERO })).toBe(ENOTSUP);
-  });
-});
-
-describe('block status', () => {
-  const CONTEXTS = ['base:allocation', 'qemu:dirty-bitmap:b0'];
-  const exported = (size: number | bigint = SIZE): NbdExportOptions => {
-    const backend = new MemoryBackend(size);
-    backend.write(Buffer.alloc(PAGE, 1), PAGE);
-    const dirty = new ExtentMap(size);
-    dirty.set(0, 512, 1);
-    return { backend, metaContexts: { 'qemu:dirty-bitmap:b0': dirty } };
-  };
-
-  it('one chunk for each context, by its ID', async () => {
-    const client = await open(exported(), { style: 'structured', contexts: CONTEXTS });
-    client.send(CMD.STATUS, { cookie: 3, offset: 0, count: SIZE });
-    const expected = cat(
-      g.statusChunk(
-        3,
-        1,
-        [
-          [PAGE, 3],
-          [PAGE, 0],
-          [SIZE - 2 * PAGE, 3],
-        ],
-        0,
-      ),
-      g.statusChunk(3, 2, [
-        [512, 1],
-        [SIZE - 512, 0],
-      ]),
-    );
-    expect((await client.take(expected.length)).toString('hex')).toBe(expected.toString('hex'));
-  });
-
-  it('only what was selected, and one extent within the range when only one is wanted', async () => {
-    const client = await open(exported(), { style: 'structured', contexts: ['base:allocation'] });
-    client.send(CMD.STATUS, { cookie: 3, offset: PAGE + 512, count: 512, flags: REQ_ONE });
-    client.send(CMD.STATUS, { cookie: 4, offset: PAGE + 512, count: SIZE - PAGE - 512, flags: REQ_ONE });
-    const expected = cat(g.statusChunk(3, 1, [[512, 0]]), g.statusChunk(4, 1, [[PAGE - 512, 0]]));
-    expect((await client.take(expected.length)).toString('hex')).toBe(expected.toString('hex'));
-  });
-
-  it('V15 a huge hole: within the request in 32 bits, whole in 64', async () => {
-    const narrow = await open(exported(1n << 60n), { style: 'structured', contexts: ['base:allocation'] });
-    narrow.send(CMD.STATUS, { cookie: 3, offset: 1n << 40n, count: 0xffff_ffff });
-    const chunk = g.statusChunk(3, 1, [[0xffff_ffff, 3]]);
-    expect((await narrow.take(chunk.length)).toString('hex')).toBe(chunk.toString('hex'));
-
-    const wide = await open(exported(1n << 60n), { style: 'extended', contexts: ['base:allocation'] });
-    const rest = (1n << 60n) - (1n << 40n);
-    wide.send(CMD.STATUS, { cookie: 3, offset: 1n << 40n, count: rest });
-    const payload = cat(u32(1), u32(1), u64(rest), u64(3));
-    const expected = g.extendedChunk(g.DONE, g.STATUS_EXT, 3, 1n << 40n, payload);
-    expect((await wide.take(expected.length)).toString('hex')).toBe(expected.toString('hex'));
-    expect(await wide.ask(CMD.STATUS, { offset: 1, count: (1n << 64n) - 1n })).toBe(EINVAL);
-  });
-
-  it('64-bit flags, for clients with extended headers only', async () => {
-    const serial = { wide: true, extents: () => [{ length: 1 << 30, flags: 1n << 63n }] };
-    const options = { backend: new MemoryBackend(SIZE), metaContexts: { 'x-a:serial': serial } };
-    const wide = await open(options, { style: 'extended', contexts: ['x-a:serial'] });
-    wide.send(CMD.STATUS, { cookie: 3, count: 512 });
-    const expected = g.extendedChunk(g.DONE, g.STATUS_EXT, 3, 0, cat(u32(1), u32(1), u64(512), u64(1n << 63n)));
-    expect((await wide.take(expected.length)).toString('hex')).toBe(expected.toString('hex'));
-    const narrow = await open(options, { style: 'structured', contexts: ['x-a:serial'] });
-    expect(await narrow.ask(CMD.STATUS, { count: 512 })).toBe(EINVAL);
-  });
-
-  it('joins equal neighbours, drops empty runs, and is an error where there are none', async () => {
-    const runs = [
-      { length: 0, flags: 9 },
-      { length: 10, flags: 1 },
-      { length: 10n, flags: 1n },
-      { length: 0, flags: 2 },
-      { length: 5, flags: 1 },
-      { length: 7, flags: 2 },
-    ];
-    const metaContexts = {
-      'x-a:runs': { extents: async () => runs },
-      'x-a:none': { extents: () => [] },
-      'x-a:fails': { extents: () => Promise.reject(Object.assign(new Error('no map'), { code: 'ENOMEM' })) },
-    };
-    const options = { backend: new MemoryBackend(SIZE), metaContexts };
-    const client = await open(options, { style: 'structured', contexts: ['x-a:runs'] });
-    client.send(CMD.STATUS, { cookie: 3, count: 512 });
-    const expected = g.statusChunk(3, 1, [
-      [25, 1],
-      [7, 2],
-    ]);
-    expect((await client.take(expected.length)).toString('hex')).toBe(expected.toString('hex'));
-    const none = await open(options, { style: 'structured', contexts: ['x-a:runs', 'x-a:none'] });
-    expect(await none.ask(CMD.STATUS, { count: 512 })).toBe(EIO);
-    const fails = await open(options, { style: 'structured', contexts: ['base:allocation', 'x-a:fails'] });
-    expect(await fails.ask(CMD.STATUS, { count: 512 })).toBe(12);
-  });
-
-  it('a map without end does not make a reply without end', async () => {
-    const endless = {
-      *extents() {
-        for (let i = 0; ; i += 1) yield { length: 1, flags: i % 2 };
-      },
-    };
-    const options = { backend: new MemoryBackend(SIZE), metaContexts: { 'x-a:endless': endless } };
-    const client = await open(options, { style: 'structured', contexts: ['x-a:endless'] });
-    client.send(CMD.STATUS, { count: SIZE });
-    expect((await client.chunk()).payload.length).toBe(4 + 65536 * 8);
-  });
-
-  it('with a filter: the contexts that it names, in its order', async () => {
-    const client = await open(exported(), { style: 'extended', contexts: CONTEXTS });
-    expect(client.flags & g.STATUS_PAYLOAD).toBe(g.STATUS_PAYLOAD);
-    const ask = async (...parts: Buffer[]): Promise<string> => {
-      client.send(CMD.STATUS, { cookie: 3, flags: PAYLOAD_LEN, payload: cat(...parts) });
-      return (await client.chunks()).map(({ type, payload }) => `${type}:${payload.toString('hex', 0, 4)}`).join(' ');
-    };
-    expect(await ask(u64(512), u32(2))).toBe('6:00000002');
-    expect(await ask(u64(512), u32(2), u32(1))).toBe('6:00000002 6:00000001');
-    expect(await ask(u64(512))).toBe('0:');
-  });
-
-  it('with a filter that is malformed: swallowed and refused', async () => {
-    const client = await open(exported(), { style: 'extended', contexts: CONTEXTS });
-    const ask = (...parts: (Buffer | string)[]): Promise<number> =>
-      client.ask(CMD.STATUS, { flags: PAYLOAD_LEN, payload: cat(...parts) });
-    expect(await ask('short')).toBe(EINVAL);
-    expect(await ask(u64(512), 'odd')).toBe(EINVAL);
-    expect(await ask(u64(512), u32(1), u32(1))).toBe(EINVAL);
-    expect(await ask(u64(512), u32(3))).toBe(EINVAL);
-    expect(await ask(u64(512), Buffer.alloc(100_000))).toBe(EINVAL);
-    expect(await ask(u64(SIZE + 1), u32(1))).toBe(EINVAL);
-    expect(await ask(u64(0), u32(1))).toBe(EINVAL);
-    expect(await client.ask(CMD.STATUS, { count: 512 })).toBe(0);
   });
 });
 

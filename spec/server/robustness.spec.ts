@@ -1,5 +1,5 @@
-// What a hostile or broken client does, and that the server lives through it. V01 to V10 are in serve.spec.ts, V13 to
-// V16 and V18 in commands.spec.ts.
+// What a hostile or broken client does, and that the server lives through it. V01 to V10 are in serve.spec.ts and
+// serve-cases.ts, V13 to V16 and V18 in commands.spec.ts and block-status.spec.ts.
 
 import { describe, expect, it, jest } from '@jest/globals';
 import { once } from 'node:events';

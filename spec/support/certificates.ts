@@ -1,5 +1,6 @@
 // Certificates for TLS specs, made with openssl in a temporary folder: a CA, a server for localhost, an expired one,
-// a client's, and a pre-shared key. The file names are those that nbdkit, qemu-nbd and libnbd look for.
+// a client's, and a pre-shared key. The file names are those that nbdkit, qemu-nbd and libnbd look for. Besides, lists
+// of revoked certificates, and one of a stranger.
 
 import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -75,6 +76,38 @@ export async function makeCertificates(): Promise<Certificates> {
     remove,
     [Symbol.asyncDispose]: remove,
   };
+}
+
+/** A list of revoked certificates by the CA whose folder is given. */
+export async function revocationList(authorityFolder: string, revoked: readonly string[]): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'spec-'));
+  const config = ['[ca]', 'default_ca=this', '[this]', 'database=index.txt', 'default_md=sha256', 'default_crl_days=2'];
+  await writeFile(join(folder, 'ca.conf'), config.join('\n'));
+  await writeFile(join(folder, 'index.txt'), '');
+  const authority = [
+    ...['-config', 'ca.conf', '-cert', join(authorityFolder, 'ca-cert.pem')],
+    ...['-keyfile', join(authorityFolder, 'ca-key.pem')],
+  ];
+  for (const certificate of revoked) {
+    await writeFile(join(folder, 'revoked.pem'), certificate);
+    await runTool('openssl', ['ca', ...authority, '-revoke', 'revoked.pem'], { cwd: folder });
+  }
+  const { code, stdout, stderr } = await runTool('openssl', ['ca', ...authority, '-gencrl'], { cwd: folder });
+  if (code !== 0) throw new Error(stderr);
+  await rm(folder, { recursive: true });
+  return stdout;
+}
+
+/** A client's certificate that it has signed itself. */
+export async function issueStranger(): Promise<KeyPair> {
+  const { stdout, code, stderr } = await runTool('openssl', [
+    ...['req', '-x509', '-subj', '/CN=mallory', '-days', '2', '-newkey', 'ec', '-nodes', '-keyout', '-'],
+    ...['-pkeyopt', 'ec_paramgen_curve:prime256v1'],
+  ]);
+  if (code !== 0) throw new Error(stderr);
+  const [key = ''] = /-----BEGIN PRIVATE KEY-----[^]*?-----END PRIVATE KEY-----/.exec(stdout) ?? [];
+  const [cert = ''] = /-----BEGIN CERTIFICATE-----[^]*?-----END CERTIFICATE-----/.exec(stdout) ?? [];
+  return { cert, key };
 }
 
 async function makeAuthority(folder: string, name: string): Promise<void> {
