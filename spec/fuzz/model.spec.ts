@@ -24,7 +24,7 @@ describe(withSeed('the life of a connection'), () => {
       }
       for (const [what, count] of Object.entries(model.counts)) counts[what] = (counts[what] ?? 0) + count;
     }
-  }, 120_000);
+  }, 120_000 + 50 * LIVES);
 
   it('has seen everything that it is about', () => {
     const kinds = ['pread', 'pwrite', 'cache', 'flush', 'trim', 'zero', 'blockStatus'];
