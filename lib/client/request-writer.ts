@@ -2,7 +2,7 @@
 // Invariant: one write at a time, so that the slab is free again when it has been flushed.
 
 import { type Command, STAGE_GRANTED, STAGE_ISSUED } from '../protocol/command.js';
-import { EXTENDED_REQUEST_LENGTH } from '../protocol/constants.js';
+import { EXTENDED_REQUEST_LENGTH, NBD_CMD_WRITE } from '../protocol/constants.js';
 import { encodeRequest } from '../protocol/request-encoder.js';
 import type { Transport } from '../transport/transport.js';
 
@@ -14,19 +14,24 @@ const MAX_WRITE = 1024 * 1024;
 
 const NOTHING = new Uint8Array(0);
 
-interface WriterEvents {
+/** What a RequestWriter tells of commands. */
+export interface RequestSource {
   /** The command's header is about to be written. */
   issued(command: Command): void;
   /** Some of its payload has left, not all. */
   leaving(command: Command): void;
   /** All of its payload has left. */
   left(command: Command): void;
+  /** Its buffer was detached or resized before its turn came: nothing of it is sent. */
+  spoiled(command: Command): void;
+  /** The same in the middle of its payload: the server waits for bytes that are gone. */
+  torn(command: Command): void;
 }
 
 export class RequestWriter {
   readonly #transport: Transport;
   readonly #extendedHeaders: boolean;
-  readonly #events: WriterEvents;
+  readonly #source: RequestSource;
   #slab = Buffer.allocUnsafeSlow(16 * 1024);
   #queue: Command[] = [];
   #head = 0;
@@ -39,14 +44,16 @@ export class RequestWriter {
   /** The command whose payload is longer than what the write under way may take, and what is still to go. */
   #cut: Command | null = null;
   #rest: Uint8Array = NOTHING;
+  #restLength = 0;
+  #spoiled: Command[] = [];
   #onIdle: (() => void) | null = null;
   bytes = 0;
   chunks = 0;
 
-  constructor(transport: Transport, extendedHeaders: boolean, events: WriterEvents) {
+  constructor(transport: Transport, extendedHeaders: boolean, source: RequestSource) {
     this.#transport = transport;
     this.#extendedHeaders = extendedHeaders;
-    this.#events = events;
+    this.#source = source;
   }
 
   /** The command goes out with this tick's write. */
@@ -88,10 +95,11 @@ export class RequestWriter {
 
   /** Takes out what was granted and has not gone. */
   takeGranted(): Command[] {
-    const granted = this.#queue.slice(this.#head).filter((command) => command.stage === STAGE_GRANTED);
+    const granted = [...this.#spoiled, ...this.#queue.slice(this.#head)];
+    this.#spoiled = [];
     this.#queue = [];
     this.#head = 0;
-    return granted;
+    return granted.filter((command) => command.stage === STAGE_GRANTED);
   }
 
   get #hasMore(): boolean {
@@ -108,11 +116,24 @@ export class RequestWriter {
   readonly #flush = (): void => {
     this.#scheduled = false;
     if (this.#writing || this.#stopped) return;
+    if (this.#cut !== null && this.#rest.length !== this.#restLength) {
+      this.#source.torn(this.#cut);
+      return;
+    }
     const buffers = this.#encode();
+    if (this.#spoiled.length > 0 && !this.#endSpoiled()) return;
     if (buffers.length === 0) return;
     this.#writing = true;
     this.#transport.write(buffers, this.#flushed);
   };
+
+  /** False when a callback has closed the connection meanwhile. */
+  #endSpoiled(): boolean {
+    for (let command = this.#spoiled.shift(); command !== undefined; command = this.#spoiled.shift()) {
+      this.#source.spoiled(command);
+    }
+    return !this.#stopped;
+  }
 
   readonly #flushed = (): void => {
     if (this.#stopped) return;
@@ -122,10 +143,10 @@ export class RequestWriter {
       this.#byReference = [];
       for (const command of left) {
         command.flushed = true;
-        this.#events.left(command);
+        this.#source.left(command);
       }
     }
-    if (this.#cut !== null) this.#events.leaving(this.#cut);
+    if (this.#cut !== null) this.#source.leaving(this.#cut);
     if (this.#hasMore) {
       if (!this.#scheduled) this.#flush();
     } else if (this.#onIdle !== null) {
@@ -146,6 +167,10 @@ export class RequestWriter {
       const command = queue[this.#head] as Command;
       if (command.stage !== STAGE_GRANTED) continue;
       const { payload } = command;
+      if (payload !== null && payload.length !== command.count && command.spec.type === NBD_CMD_WRITE) {
+        this.#spoiled.push(command);
+        continue;
+      }
       const inline = payload !== null && payload.length <= INLINE_PAYLOAD ? payload.length : 0;
       if (at + EXTENDED_REQUEST_LENGTH + inline > this.#slab.length && !this.#grow(at)) break;
       command.stage = STAGE_ISSUED;
@@ -162,7 +187,7 @@ export class RequestWriter {
           room -= this.#take(command, payload, room, buffers);
         }
       }
-      this.#events.issued(command);
+      this.#source.issued(command);
     }
     if (this.#head === queue.length) {
       this.#queue = [];
@@ -180,7 +205,8 @@ export class RequestWriter {
     buffers.push(part);
     this.bytes += part.length;
     this.#cut = isWhole ? null : command;
-    this.#rest = isWhole ? NOTHING : payload.subarray(room);
+    this.#rest = isWhole ? NOTHING : payload.subarray(room, payload.length);
+    this.#restLength = this.#rest.length;
     if (isWhole) this.#byReference.push(command);
     return part.length;
   }

@@ -10,14 +10,14 @@ import { ReplyDecoder, type ReplySink } from '../protocol/reply-decoder.js';
 import type { Transport } from '../transport/transport.js';
 import { AbortRegistry } from './abort-registry.js';
 import { BusyPoll } from './busy-poll.js';
-import { afterDisconnect, wrapThrown } from './call-errors.js';
+import { afterDisconnect, payloadSpoiled, payloadTorn, wrapThrown } from './call-errors.js';
 import type { Completions } from './completions.js';
 import type { DebugLog } from './debug.js';
 import { InFlightCommands } from './in-flight-commands.js';
 import { InFlightWindow, type WindowLimits } from './in-flight-window.js';
 import type { Phase } from './link.js';
 import { RequestTimer } from './request-timer.js';
-import { RequestWriter } from './request-writer.js';
+import { type RequestSource, RequestWriter } from './request-writer.js';
 import { endTrace, startTrace } from './tracing.js';
 
 /** What a transmission tells its connection. */
@@ -40,7 +40,7 @@ const SUCCESS = Symbol('success');
 /** Payload per command in flight from which a read of its own for each reply's header pays: at 64 KiB it does not. */
 const LARGE_AVERAGE = 96 * 1024;
 
-export class Transmission implements Phase, ReplySink {
+export class Transmission implements Phase, ReplySink, RequestSource {
   readonly #handle: object;
   readonly #owner: TransmissionOwner;
   readonly #debug: DebugLog;
@@ -82,23 +82,7 @@ export class Transmission implements Phase, ReplySink {
     });
     this.#busyPoll = new BusyPoll(limits.busyPoll);
     this.#decoder = new ReplyDecoder(this, context);
-    this.#writer = new RequestWriter(transport, context.extendedHeaders, {
-      issued: (command) => {
-        this.#timer.touch(command);
-        this.#inFlight.add(command);
-        this.#busyPoll.sent(this.#window.inFlight, this.#window.averageWeight);
-        if (command.spec === DISCONNECT) {
-          this.#disconnectIssued = true;
-          this.#writer.whenIdle(this.#disconnectLeft);
-        }
-      },
-      leaving: (command) => {
-        this.#payloadMoved(command);
-      },
-      left: (command) => {
-        this.#payloadLeft(command);
-      },
-    });
+    this.#writer = new RequestWriter(transport, context.extendedHeaders, this);
     this.#window = new InFlightWindow(
       limits,
       (command) => {
@@ -216,15 +200,33 @@ export class Transmission implements Phase, ReplySink {
     if (command.error?.code === 'ESHUTDOWN') this.#owner.shutdownAnnounced();
   }
 
-  #payloadMoved(command: Command): void {
+  issued(command: Command): void {
+    this.#timer.touch(command);
+    this.#inFlight.add(command);
+    this.#busyPoll.sent(this.#window.inFlight, this.#window.averageWeight);
+    if (command.spec !== DISCONNECT) return;
+    this.#disconnectIssued = true;
+    this.#writer.whenIdle(this.#disconnectLeft);
+  }
+
+  leaving(command: Command): void {
     this.#timer.touch(command);
     this.#timer.passed(command);
   }
 
-  #payloadLeft(command: Command): void {
-    this.#payloadMoved(command);
+  left(command: Command): void {
+    this.leaving(command);
     if (this.#answered.delete(command)) this.#finish(command);
     else if (command.aborted !== null) this.#settle(command, command.aborted.reason);
+  }
+
+  spoiled(command: Command): void {
+    this.#endUnsent(command, payloadSpoiled(command));
+    this.#window.release(command);
+  }
+
+  torn(command: Command): void {
+    this.#owner.failed(payloadTorn(command));
   }
 
   #finish(command: Command): void {
@@ -237,7 +239,8 @@ export class Transmission implements Phase, ReplySink {
   }
 
   #leave(): void {
-    if (--this.#unfinished > 0) return;
+    // A callback that closed the connection has had everything counted off.
+    if (this.#ended || --this.#unfinished > 0) return;
     this.#timer.stop();
     this.#owner.busyChanged(false);
     const callback = this.#onFinished;

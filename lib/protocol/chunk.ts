@@ -1,7 +1,7 @@
 // What one chunk of a reply may be and what it does to its command. The decoder moves bytes; the rules are here.
 // Where the protocol says that the client must disconnect, a method throws; otherwise the command alone fails.
 
-import { NbdCommandError, type NbdError, NbdProtocolError } from '../errors.js';
+import { NbdCommandError, NbdError, NbdProtocolError } from '../errors.js';
 import { add, distance, fromHalves, type U64 } from '../util/u64.js';
 import { decodeBlockStatus, MAX_EXTENTS } from './block-status.js';
 import { READ_DATA, READ_ERROR, READ_HOLE } from './client-constants.js';
@@ -168,7 +168,17 @@ export class ChunkReader {
   /** The caller's buffer was detached (transferred) or shrunk while its read was in flight. */
   bufferLost(command: Command): void {
     command.buffer = null;
-    this.#reject(command, 'the buffer was detached or resized while the read was in flight', 'EFAULT');
+    const { spec, count, offset } = command;
+    command.fail(
+      new NbdError(
+        `${describeCall(spec, count, offset)}: the buffer was detached or resized while the read was in flight`,
+        {
+          code: 'EFAULT',
+          cookie: BigInt(command.cookie),
+          ...callDetails(spec, count, offset),
+        },
+      ),
+    );
   }
 
   dataArrived(command: Command, start: number, length: number): void {

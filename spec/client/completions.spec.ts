@@ -228,6 +228,7 @@ describe('within a completion', () => {
       [3n, 'ENOTCONN'],
     ]);
     expect(connection.aioCommandCompleted(1n)).toBe(true);
+    expect(connection.aioInFlight()).toBe(0);
   });
 });
 
