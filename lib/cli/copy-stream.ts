@@ -2,7 +2,7 @@
 // writes behind.
 
 import { createReadStream as createFileStream, createWriteStream as createFileWriter } from 'node:fs';
-import { Readable, Transform, type Writable } from 'node:stream';
+import { Readable, Transform, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createReadStream, createWriteStream, NbdStrictError } from '../index.js';
 import type { ParsedArguments } from './arguments.js';
@@ -29,9 +29,10 @@ export async function stream(
     },
   });
   try {
-    await pipeline(readable(source, args, context), counter, await writable(destination, total, args), {
+    await pipeline(readable(source, total, args, context), counter, await writable(destination, total, args), {
       signal: context.signal,
     });
+    if (size !== null && done < total) throw new CliError(`${source.name}: unexpected end of file`);
   } catch (error) {
     progress.stop();
     const what = size === null ? roundSize(done) : `${roundSize(done)} of ${roundSize(total)}`;
@@ -48,7 +49,7 @@ export async function stream(
   progress.finish();
 }
 
-function readable(source: End, args: ParsedArguments, context: CommandContext): Readable {
+function readable(source: End, total: number, args: ParsedArguments, context: CommandContext): Readable {
   switch (source.kind) {
     case 'nbd': {
       const text = args.value('request-size');
@@ -59,7 +60,9 @@ function readable(source: End, args: ParsedArguments, context: CommandContext): 
       });
     }
     case 'file':
-      return createFileStream('', { fd: source.file, autoClose: false, highWaterMark: 256 * 1024 });
+      if (total === 0) return Readable.from([]);
+      // What is appended meanwhile is not part of it.
+      return createFileStream('', { fd: source.file, autoClose: false, highWaterMark: 256 * 1024, end: total - 1 });
     case 'pipe':
       if (source.file === null) return process.stdin;
       return createFileStream('', { fd: source.file, autoClose: false });
@@ -74,14 +77,20 @@ async function writable(destination: End, total: number, args: ParsedArguments):
       return createWriteStream(destination.connection);
     case 'pipe':
       return destination.file === null
-        ? process.stdout
+        ? toStandardOutput()
         : createFileWriter('', { fd: destination.file, autoClose: false });
     case 'file':
       await destinationOf(destination, total, []);
       return createFileWriter('', { fd: destination.file, autoClose: false, flush: args.has('flush') });
-    case 'null': {
-      const { Writable } = await import('node:stream');
+    case 'null':
       return new Writable({ write: (_chunk, _encoding, callback) => callback() });
-    }
   }
 }
+
+/** Standard output is not to be ended: Node then says that it never was, and the next write to it breaks. */
+const toStandardOutput = (): Writable =>
+  new Writable({
+    write: (chunk: Buffer, _encoding, callback) => {
+      process.stdout.write(chunk, callback);
+    },
+  });

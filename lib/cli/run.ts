@@ -7,6 +7,8 @@ import { parse } from './arguments.js';
 import { COMMANDS, TOOLS } from './registry.js';
 
 const SIGNALS: Readonly<Record<string, number>> = { SIGINT: 130, SIGTERM: 143 };
+/** What a shell says of a program that SIGPIPE has ended, which Node ignores. */
+const PIPE_BROKEN = 141;
 /** How long a command may take to stop after a signal before the process ends anyway. */
 const STOP_DEADLINE = 3000;
 
@@ -57,9 +59,9 @@ async function runCommand(command: Command, program: string, words: readonly str
     setTimeout(() => process.exit(SIGNALS[name]), STOP_DEADLINE).unref();
   };
   for (const name of Object.keys(SIGNALS)) process.on(name, onSignal);
-  // `nbd dump … | head`: the reader has seen enough.
+  // `nbd dump … | head`: the reader has seen enough. Nothing is said, and no success is claimed.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(0);
+    if (error.code === 'EPIPE') process.exit(PIPE_BROKEN);
   });
   let verbose = words.includes('--verbose') || words.includes('-v');
   try {

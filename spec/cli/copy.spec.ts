@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { mkdtemp, readFile, rm, stat, truncate, writeFile, open } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -171,6 +171,38 @@ describeWith(['nbdkit', 'nbdcopy', 'nbdinfo'], 'nbd copy against nbdcopy', () =>
     expect(await exit).toBe(1);
     expect(child.err()).toMatch(/the copy is incomplete: \S+ MiB of 64\.0 MiB are at the destination/);
     expect(child.said()).not.toContain('100/100');
+  });
+
+  it.each([
+    ['to a server', true],
+    ['to standard output', false],
+  ])('%s: a source file that becomes shorter on the way is no success', async (_, toServer) => {
+    await using server = await startNbdkit({ filters: ['delay'], args: ['8M', 'delay-write=50ms'] });
+    await writeFile(at('shrinking'), Buffer.alloc(8 << 20, 1));
+    const options = toServer ? ['-R1', '-C1', '--request-size=256k'] : [];
+    const child = await start(['copy', '--progress=2', ...options, at('shrinking'), toServer ? server.uri() : '-']);
+    const exit = exitOf(child);
+    // The pipe is soon full: nobody reads it.
+    child.stdout?.pause();
+    await until(() => /[1-9]\d?\/100/.test(child.err()));
+    await truncate(at('shrinking'), 1 << 20);
+    child.stdout?.resume();
+    expect(await exit).toBe(1);
+    expect(child.err()).toMatch(/the copy is incomplete/);
+    expect(child.err()).toMatch(/nbd copy: .*shrinking.* unexpected end of file\n/);
+  });
+
+  it.each([
+    ['copy to standard output', (file: string) => ['copy', file, '-']],
+    ['dump', (file: string) => ['dump', '[', 'nbdkit', 'file', file, ']']],
+  ])('%s: a reader that has gone is no success, and nothing is said of it', async (_, words) => {
+    await writeFile(at('long'), randomBytes(8 << 20));
+    const child = await start(words(at('long')));
+    const exit = exitOf(child);
+    child.stdout?.once('data', () => child.stdout?.destroy());
+    // As a shell says of libnbd's tools, which SIGPIPE ends.
+    expect(await exit).toBe(141);
+    expect(child.err()).toBe('');
   });
 
   it('stops at Ctrl-C with exit code 130 and says how far it came', async () => {
