@@ -136,7 +136,7 @@ export function sourceOf(end: End, size: number, connections: readonly NbdConnec
     size,
     preferredBlock: 4096,
     read: (buffer, offset) => readFully(file, buffer, offset, name),
-    ...(stats.isFile() ? { zeroRuns: () => fileZeroRuns(name, stats, size) } : {}),
+    ...(stats.isFile() ? { zeroRuns: () => fileZeroRuns(file.fd, stats, size) } : {}),
   };
 }
 
