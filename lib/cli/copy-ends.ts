@@ -7,6 +7,7 @@ import type { CopyDestination, CopySource, NbdConnection } from '../index.js';
 import { exportDestination, exportSource, nullDestination } from '../stream/endpoint.js';
 import type { Operand } from './arguments.js';
 import { CliError, type CommandContext } from './command.js';
+import { deviceSize } from './device-size.js';
 import { fileZeroRuns } from './file-holes.js';
 import { CONTEXT_BASE_ALLOCATION } from './sdk.js';
 import { canonicalUri, openServer } from './server.js';
@@ -78,30 +79,10 @@ export async function sizeOf(end: End): Promise<bigint | null> {
     case 'nbd':
       return end.connection.getSize();
     case 'file':
-      return end.stats.isBlockDevice() ? deviceSize(end.file) : BigInt(end.stats.size);
+      return BigInt(end.stats.isBlockDevice() ? await deviceSize(end.name, end.stats) : end.stats.size);
     default:
       return null;
   }
-}
-
-/** A device's stat says 0; it has as many bytes as can be read, found by halving. */
-async function deviceSize(file: FileHandle): Promise<bigint> {
-  const probe = Buffer.alloc(1);
-  const readable = async (at: bigint): Promise<boolean> =>
-    (await file.read(probe, 0, 1, at as unknown as number)).bytesRead > 0;
-  if (!(await readable(0n))) return 0n;
-  let known = 0n;
-  let beyond = 1n;
-  while (await readable(beyond)) {
-    known = beyond;
-    beyond *= 2n;
-  }
-  while (beyond - known > 1n) {
-    const middle = (known + beyond) / 2n;
-    if (await readable(middle)) known = middle;
-    else beyond = middle;
-  }
-  return beyond;
 }
 
 /** Refuses to copy something onto itself. */

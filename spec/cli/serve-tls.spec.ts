@@ -1,5 +1,5 @@
 import { type ChildProcess } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -71,6 +71,21 @@ describeWith(['nbdinfo', 'openssl'], 'nbd serve with TLS', () => {
     const as = (user: string) => `${uri.replace('unix://', `unix://${user}@`)}&tls-psk-file=${pskFile}`;
     expect(await size(as(pskUser))).toMatchObject({ code: 0, stdout: '1048576\n' });
     expect(await size(as('mallory'))).toMatchObject({ code: 1, stdout: '' });
+  });
+
+  it.each([
+    ['# none\n\n', /there is no key in it/],
+    ['alice:00ff\nbob:5ec2e7\u0020x\n', /line 2 is not USER:HEXKEY/],
+    ['alice:\n', /line 1 is not USER:HEXKEY/],
+    ['5ec2e7\n', /line 1 is not USER:HEXKEY/],
+    ['alice:5ec2e7f\n', /line 1 is not USER:HEXKEY/],
+  ])('refuses a file of keys with %j, and shows no key', async (text, says) => {
+    const file = join(folder, 'bad.psk');
+    await writeFile(file, text);
+    const { code, stdout, stderr } = await nbd(['serve', '--memory=1M', '--port=0', `--tls-psk=${file}`]);
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+    expect(stderr).toMatch(says);
+    expect(stderr).not.toContain('5ec2e7');
   });
 
   it('serves in the clear too with --tls-optional', async () => {

@@ -1,7 +1,7 @@
 // `nbd serve`: the embedded server for files and memory, on TCP, on a Unix socket, or on a socket that systemd or a
 // client hands over.
 
-import { readFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import {
@@ -13,6 +13,7 @@ import {
 } from '../../server/index.js';
 import type { ParsedArguments } from '../arguments.js';
 import { CliError, type Command, type CommandContext, UsageError } from '../command.js';
+import { deviceSize } from '../device-size.js';
 import { systemReason } from '../system-reason.js';
 import { parseCount, parseSize } from '../text.js';
 
@@ -108,7 +109,10 @@ async function openBackends(args: ParsedArguments): Promise<[name: string, backe
     if ('command' in operand) throw new UsageError('a file is expected, not [ CMD ]');
     const [name, path] = named(operand.word);
     try {
-      backends.push([name, await FileBackend.open(path, { readOnly, detectZeroes: args.has('detect-zeroes') })]);
+      const stats = await stat(path);
+      const size = stats.isBlockDevice() ? { size: await deviceSize(path, stats) } : {};
+      const options = { readOnly, detectZeroes: args.has('detect-zeroes'), ...size };
+      backends.push([name, await FileBackend.open(path, options)]);
     } catch (cause) {
       throw new CliError(`${path}: ${systemReason(cause)}`, { cause });
     }
@@ -146,15 +150,24 @@ async function readTls(args: ParsedArguments): Promise<NbdServerTlsOptions | und
       };
     }
     if (psk === undefined) return undefined;
-    const lines = (await readFile(psk, 'utf8')).split('\n').filter((line) => line.includes(':'));
-    const keys = lines.map((line) => {
-      const colon = line.indexOf(':');
-      return [line.slice(0, colon), Buffer.from(line.slice(colon + 1).trim(), 'hex')] as const;
-    });
-    return { psk: Object.fromEntries(keys) };
+    return { psk: parseKeys(await readFile(psk, 'utf8'), psk) };
   } catch (cause) {
+    if (cause instanceof CliError) throw cause;
     throw new CliError(`${folder ?? psk ?? ''}: ${systemReason(cause)}`, { cause });
   }
+}
+
+/** Lines `USER:HEXKEY` as psktool writes them. A line that is none is a mistake, and would lock its user out. */
+function parseKeys(text: string, path: string): Record<string, Buffer> {
+  const keys = new Map<string, Buffer>();
+  for (const [at, line] of text.split(/\r?\n/).entries()) {
+    if (line.trim() === '' || line.startsWith('#')) continue;
+    const [, user, key] = /^([^:]+):((?:[0-9a-f]{2})+)\s*$/i.exec(line) ?? [];
+    if (user === undefined || key === undefined) throw new CliError(`${path}: line ${at + 1} is not USER:HEXKEY`);
+    keys.set(user, Buffer.from(key, 'hex'));
+  }
+  if (keys.size === 0) throw new CliError(`${path}: there is no key in it`);
+  return Object.fromEntries(keys);
 }
 
 async function listen(server: NbdServer, args: ParsedArguments): Promise<void> {
