@@ -13,18 +13,22 @@ const STEPS = 120;
 describe(withSeed('the life of a connection'), () => {
   const counts: Record<string, number> = {};
 
-  it('goes as the account says, whatever is called, aborted, answered or broken', async () => {
-    for (let life = 0; life < LIVES; life++) {
-      const model = await Model.open(new Random(seedOf(SEED, life)));
-      try {
-        await model.run(STEPS);
-      } catch (error) {
-        const message = `life ${life} of seed ${SEED}: ${(error as Error).message}\n${model.log.slice(-40).join(', ')}`;
-        throw new Error(message, { cause: error });
+  it(
+    'goes as the account says, whatever is called, aborted, answered or broken',
+    async () => {
+      for (let life = 0; life < LIVES; life++) {
+        const model = await Model.open(new Random(seedOf(SEED, life)));
+        try {
+          await model.run(STEPS);
+        } catch (error) {
+          const message = `life ${life} of seed ${SEED}: ${(error as Error).message}\n${model.log.slice(-40).join(', ')}`;
+          throw new Error(message, { cause: error });
+        }
+        for (const [what, count] of Object.entries(model.counts)) counts[what] = (counts[what] ?? 0) + count;
       }
-      for (const [what, count] of Object.entries(model.counts)) counts[what] = (counts[what] ?? 0) + count;
-    }
-  }, 120_000 + 50 * LIVES);
+    },
+    120_000 + 50 * LIVES,
+  );
 
   it('has seen everything that it is about', () => {
     const kinds = ['pread', 'pwrite', 'cache', 'flush', 'trim', 'zero', 'blockStatus'];
