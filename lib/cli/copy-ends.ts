@@ -1,6 +1,6 @@
 // The ends of `nbd copy`: NBD servers, files, devices, standard input and output, and nothing at all.
 
-import { constants as fs, type Stats } from 'node:fs';
+import { constants as fs, fstatSync, type Stats } from 'node:fs';
 import { type FileHandle, open, stat } from 'node:fs/promises';
 import { isatty } from 'node:tty';
 import type { CopyDestination, CopySource, NbdConnection } from '../index.js';
@@ -91,8 +91,9 @@ export async function checkDistinct(source: End, destination: End): Promise<void
   if (source.kind === 'nbd' && destination.kind === 'nbd') {
     const [from, to] = [source, destination].map(({ connection, operand }) => canonicalUri(connection, operand));
     isSame = from !== null && from === to;
-  } else if (source.kind === 'file' && destination.kind === 'file') {
-    const { dev, ino } = source.stats;
+  } else if (destination.kind === 'file' && (source.kind === 'file' || (source.kind === 'pipe' && !source.file))) {
+    // Standard input may be that file, too.
+    const { dev, ino } = source.kind === 'file' ? source.stats : fstatSync(0);
     const there = await stat(destination.name);
     isSame = there.dev === dev && there.ino === ino;
   }
@@ -159,10 +160,12 @@ export async function destinationOf(
   };
 }
 
-async function writeFully(file: FileHandle, buffer: Buffer, offset: number, name: string): Promise<void> {
+/** `offset` is null for what has no places. */
+export async function writeFully(file: FileHandle, buffer: Buffer, offset: number | null, name: string): Promise<void> {
   let done = 0;
   while (done < buffer.length) {
-    const { bytesWritten } = await file.write(buffer, done, buffer.length - done, offset + done);
+    const at = offset === null ? null : offset + done;
+    const { bytesWritten } = await file.write(buffer, done, buffer.length - done, at);
     if (bytesWritten === 0) throw new CliError(`${name}: takes no more bytes`);
     done += bytesWritten;
   }

@@ -1,13 +1,14 @@
 // `nbd copy` where one end only flows: standard input and output, pipes and sockets. In order, with reads ahead and
 // writes behind.
 
-import { createReadStream as createFileStream, createWriteStream as createFileWriter } from 'node:fs';
+import { createReadStream as createFileStream } from 'node:fs';
+import type { FileHandle } from 'node:fs/promises';
 import { Readable, Transform, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createReadStream, createWriteStream, NbdStrictError } from '../index.js';
 import type { ParsedArguments } from './arguments.js';
 import { CliError, type CommandContext } from './command.js';
-import { closeFile, destinationOf, type End } from './copy-ends.js';
+import { closeFile, destinationOf, type End, writeFully } from './copy-ends.js';
 import { makeProgress } from './progress.js';
 import { parseSmallSize, roundSize } from './text.js';
 
@@ -76,15 +77,28 @@ async function writable(destination: End, total: number, args: ParsedArguments):
     case 'nbd':
       return createWriteStream(destination.connection);
     case 'pipe':
-      return destination.file === null
-        ? toStandardOutput()
-        : createFileWriter('', { fd: destination.file, autoClose: false });
+      return destination.file === null ? toStandardOutput() : toFile(destination.file, destination.name, null, false);
     case 'file':
       await destinationOf(destination, total, []);
-      return createFileWriter('', { fd: destination.file, autoClose: false, flush: args.has('flush') });
+      return toFile(destination.file, destination.name, 0, args.has('flush'));
     case 'null':
       return new Writable({ write: (_chunk, _encoding, callback) => callback() });
   }
+}
+
+/** Node's own writer of a file that it is not to close never says that it has finished. */
+function toFile(file: FileHandle, name: string, start: number | null, flush: boolean): Writable {
+  let at = start;
+  return new Writable({
+    write: (chunk: Buffer, _encoding, callback) => {
+      writeFully(file, chunk, at, name).then(() => callback(), callback);
+      if (at !== null) at += chunk.length;
+    },
+    final: (callback) => {
+      if (flush) file.datasync().then(() => callback(), callback);
+      else callback();
+    },
+  });
 }
 
 /** Standard output is not to be ended: Node then says that it never was, and the next write to it breaks. */

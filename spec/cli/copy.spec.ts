@@ -1,9 +1,10 @@
+import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdtemp, readFile, rm, stat, truncate, writeFile, open } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describeWith, runTool, startNbdkit } from '../support/real-servers.js';
-import { exitOf, nbd, out, start, until } from './support.js';
+import { cliPath, exitOf, nbd, out, start, until } from './support.js';
 
 const DATA = 'data=@32768 "hello" @0x100000 (0x55*70000) @0x2ffff0 "the end"';
 const SIZE = 4 << 20;
@@ -134,6 +135,16 @@ describeWith(['nbdkit', 'nbdcopy', 'nbdinfo'], 'nbd copy against nbdcopy', () =>
       expect(stderr).toMatch(message as RegExp);
     });
     expect(await readFile(at('file'), 'utf8')).toBe('x');
+  });
+
+  it('refuses a file as destination that is also its standard input, before it is cut', async () => {
+    await writeFile(at('in'), 'x'.repeat(1000));
+    await using input = await open(at('in'));
+    const child = spawn(process.execPath, [await cliPath(), 'copy', '-', at('in')], {
+      stdio: [input.fd, 'ignore', 'ignore'],
+    });
+    expect(await exitOf(child)).toBe(1);
+    expect((await stat(at('in'))).size).toBe(1000);
   });
 
   it('refuses more standard input than the destination holds', async () => {
