@@ -51,7 +51,11 @@ function makeLoop(): { readonly device: string; remove(): void } | string {
   try {
     const file = join(folder, 'device');
     writeFileSync(file, Buffer.alloc(SIZE, 0xee));
-    const device = execFileSync(losetup, ['-f', '--show', file], { encoding: 'utf8', stdio: 'pipe' }).trim();
+    const device = execFileSync(losetup, ['-f', '--show', file], {
+      encoding: 'utf8',
+      stdio: 'pipe',
+      timeout: 5000,
+    }).trim();
     return {
       device,
       remove: () => {
