@@ -29,7 +29,7 @@ export function mapBar(
     const mark = paint.on
       ? `\u001b[48;2;${colourOf(name, type).join(';')}m  \u001b[0m`
       : (LETTERS[Number(type)] ?? '?');
-    return `${mark} ${describeType(name, type).text ?? String(type)} ${roundSize(Number(bytes))}`;
+    return `${mark} ${describeType(name, type).text ?? String(type)} ${roundSize(bytes)}`;
   });
   return `[${bar}]\n${legend.join('   ')}\n`;
 }

@@ -46,8 +46,8 @@ export function renderSvg(picture: Picture): string {
     y += drawn.height;
   }
   const height = y + MARGIN;
-  const part = picture.length === picture.size ? '' : `, from ${picture.offset}, ${roundSize(Number(picture.length))}`;
-  const subtitle = `${picture.size} bytes (${roundSize(Number(picture.size))})${part}; one block is ${humanSize(cellSize)}`;
+  const part = picture.length === picture.size ? '' : `, from ${picture.offset}, ${roundSize(picture.length)}`;
+  const subtitle = `${picture.size} bytes (${roundSize(picture.size)})${part}; one block is ${humanSize(cellSize)}`;
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${height}" viewBox="0 0 ${WIDTH} ${height}" font-family="system-ui, sans-serif" font-size="13" fill="#0f172a">
 <title>Map of ${escapeXml(title(picture))}</title>
 <rect width="${WIDTH}" height="${height}" fill="#ffffff"/>
@@ -82,7 +82,7 @@ function drawMap(map: DrawnMap, picture: Picture, cellSize: bigint, top: number)
     return (
       `<rect x="${left}" y="${y - 12}" width="${CELL}" height="${CELL}" rx="2" fill="${hex(colourOf(map.context, type))}" stroke="#94a3b8"/>` +
       `<text x="${left + CELL + 8}" y="${y}">${escapeXml(nameOf(map.context, type))}</text>` +
-      `<text x="${left + 300}" y="${y}" text-anchor="end">${roundSize(Number(bytes))}</text>` +
+      `<text x="${left + 300}" y="${y}" text-anchor="end">${roundSize(bytes)}</text>` +
       `<text x="${left + 370}" y="${y}" text-anchor="end" fill="#475569">${share} %</text>`
     );
   });
@@ -102,7 +102,7 @@ function describeCell(context: string, cell: Cell): string {
   const contents =
     shares.length === 1 && only !== undefined
       ? nameOf(context, only[0])
-      : shares.map(([type, bytes]) => `${nameOf(context, type)} ${roundSize(Number(bytes))}`).join(', ');
+      : shares.map(([type, bytes]) => `${nameOf(context, type)} ${roundSize(bytes)}`).join(', ');
   return `${cell.offset} to ${cell.offset + cell.length - 1n}: ${contents}`;
 }
 

@@ -54,13 +54,13 @@ export async function withProgress<Result>(
   total: number,
   context: CommandContext,
   partial: (done: string, total: string) => string,
-  work: (report: (done: number) => void) => Promise<Result>,
+  work: (report: (done: number | bigint) => void) => Promise<Result>,
 ): Promise<Result> {
   const progress = await makeProgress(args, total, context);
   let done = 0;
   try {
     const result = await work((now) => {
-      done = now;
+      done = Number(now);
       progress.update(done);
     });
     progress.finish();

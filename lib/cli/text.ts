@@ -22,8 +22,8 @@ export function sizeWithSuffix(bytes: bigint): string {
 }
 
 /** Three digits and a unit, for people: `1.50 GiB`. */
-export function roundSize(bytes: number): string {
-  let value = bytes;
+export function roundSize(bytes: number | bigint): string {
+  let value = Number(bytes);
   let at = 0;
   while (value >= 1024 && at < SUFFIXES.length - 1) {
     value /= 1024;

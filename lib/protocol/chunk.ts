@@ -51,11 +51,11 @@ export class ChunkReader {
   }
 
   /** A broken rule that costs one command. */
-  #reject(command: Command, why: string, code = 'EPROTO'): void {
+  #reject(command: Command, why: string, code = 'EPROTO', Kind = NbdProtocolError): void {
     // The first error stays, and an error costs more than a whole chunk: a long bad reply makes one.
     if (command.error !== null) return;
     command.fail(
-      new NbdProtocolError(`${describeCall(command.spec, command.count, command.offset)}: ${why}`, {
+      new Kind(`${describeCall(command.spec, command.count, command.offset)}: ${why}`, {
         code,
         cookie: BigInt(command.cookie),
         ...callDetails(command.spec, command.count, command.offset),
@@ -168,17 +168,7 @@ export class ChunkReader {
   /** The caller's buffer was detached (transferred) or shrunk while its read was in flight. */
   bufferLost(command: Command): void {
     command.buffer = null;
-    const { spec, count, offset } = command;
-    command.fail(
-      new NbdError(
-        `${describeCall(spec, count, offset)}: the buffer was detached or resized while the read was in flight`,
-        {
-          code: 'EFAULT',
-          cookie: BigInt(command.cookie),
-          ...callDetails(spec, count, offset),
-        },
-      ),
-    );
+    this.#reject(command, 'the buffer was detached or resized while the read was in flight', 'EFAULT', NbdError);
   }
 
   dataArrived(command: Command, start: number, length: number): void {

@@ -64,7 +64,7 @@ export function privateFolders(): string[] {
 }
 
 /** Descriptors of this process; -1 where the system does not tell. */
-export function openDescriptors(): number {
+function openDescriptors(): number {
   try {
     return readdirSync('/proc/self/fd').length;
   } catch {

@@ -66,7 +66,7 @@ export const cache: Command = {
       });
     } catch (error) {
       progress.stop();
-      const done = `${roundSize(Number(last.cached))} of ${roundSize(Number(range.length))} were prefetched before`;
+      const done = `${roundSize(last.cached)} of ${roundSize(range.length)} were prefetched before`;
       if (context.signal.aborted || error instanceof NbdError) context.warn(done);
       throw error;
     }
@@ -89,9 +89,9 @@ function positive(value: number): number {
 
 function totalsLine({ cached, skipped, commands }: PrefetchResult, seconds: number, read: boolean): string {
   const rate = roundSize(Number(cached) / Math.max(seconds, 0.001));
-  const left = skipped === 0n ? '' : `, ${roundSize(Number(skipped))} of zeroes left out`;
+  const left = skipped === 0n ? '' : `, ${roundSize(skipped)} of zeroes left out`;
   return (
-    `${roundSize(Number(cached))} ${read ? 'read' : 'prefetched'} in ${commands} requests${left}, ` +
+    `${roundSize(cached)} ${read ? 'read' : 'prefetched'} in ${commands} requests${left}, ` +
     `${seconds < 10 ? `${seconds.toFixed(2)} s` : duration(seconds)}, ${rate}/s\n`
   );
 }

@@ -49,7 +49,7 @@ export const compare: Command = {
           extents: !args.has('no-extents'),
           stopAtFirst: args.has('stop'),
           signal: context.signal,
-          onProgress: ({ done }) => report(Number(done)),
+          onProgress: ({ done }) => report(done),
         }),
     );
     if (args.has('json')) await context.out(`${JSON.stringify(result, asNumber)}\n`);
@@ -71,6 +71,6 @@ function describe(result: CompareResult, stopped: boolean): string {
   } else if (sizes[0] !== sizes[1]) {
     lines.push(`the first ${compared} bytes are the same`);
   }
-  if (equal) lines.push(`the same: ${compared} bytes, ${roundSize(Number(skipped))} of zeroes not read`);
+  if (equal) lines.push(`the same: ${compared} bytes, ${roundSize(skipped)} of zeroes not read`);
   return `${lines.join('\n')}\n`;
 }

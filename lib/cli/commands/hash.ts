@@ -53,7 +53,7 @@ export const hash: Command = {
           algorithm,
           extents: !args.has('no-extents'),
           signal: context.signal,
-          onProgress: ({ done }) => report(Number(done)),
+          onProgress: ({ done }) => report(done),
         }),
     );
     const name = 'word' in server ? server.word : '-';

@@ -11,6 +11,7 @@ import {
   NbdServer,
   type NbdServerTlsOptions,
 } from '../../server/index.js';
+import { decodeKey } from '../../client/tls-options.js';
 import type { ParsedArguments } from '../arguments.js';
 import { CliError, type Command, type CommandContext, UsageError } from '../command.js';
 import { deviceSize } from '../device-size.js';
@@ -162,9 +163,10 @@ function parseKeys(text: string, path: string): Record<string, Buffer> {
   const keys = new Map<string, Buffer>();
   for (const [at, line] of text.split(/\r?\n/).entries()) {
     if (line.trim() === '' || line.startsWith('#')) continue;
-    const [, user, key] = /^([^:]+):((?:[0-9a-f]{2})+)\s*$/i.exec(line) ?? [];
-    if (user === undefined || key === undefined) throw new CliError(`${path}: line ${at + 1} is not USER:HEXKEY`);
-    keys.set(user, Buffer.from(key, 'hex'));
+    const colon = line.indexOf(':');
+    const key = decodeKey(line.slice(colon + 1).trim());
+    if (colon < 1 || key === null) throw new CliError(`${path}: line ${at + 1} is not USER:HEXKEY`);
+    keys.set(line.slice(0, colon), key);
   }
   if (keys.size === 0) throw new CliError(`${path}: there is no key in it`);
   return Object.fromEntries(keys);
