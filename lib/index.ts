@@ -1,3 +1,5 @@
+/// <reference types="node" preserve="true" />
+
 // The public face of the client: exports only.
 
 export { NbdConnection, type ByteCount } from './client/connection.js';

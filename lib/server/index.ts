@@ -1,3 +1,5 @@
+/// <reference types="node" preserve="true" />
+
 // The public face of `nbd-sdk/server`.
 
 export { NbdServer, type NbdServerAddress } from './server.js';

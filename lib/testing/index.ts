@@ -1,3 +1,5 @@
+/// <reference types="node" preserve="true" />
+
 /**
  * `nbd-sdk/testing`: a scripted NBD server for testing clients, with builders for every message that a server sends.
  *

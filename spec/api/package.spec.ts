@@ -3,10 +3,12 @@
 
 import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { copyFile, mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
+import { copyFile, cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join, posix, relative, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { checkPackage, createPackageFromTarballData } from '@arethetypeswrong/core';
+import { publint } from 'publint';
 
 import { runTool } from '../support/tools.js';
 
@@ -65,6 +67,7 @@ describe('the top folder', () => {
     // What tools insist on finding here.
     ...['.ci', '.gitignore', '.npmrc', 'package-lock.json', 'LICENSE', 'CHANGELOG.md', 'tsconfig.build.json'],
     ...['eslint.config.js', '.prettierrc.json', '.prettierignore', 'knip.json'],
+    ...['.github', 'SECURITY.md', 'CONTRIBUTING.md'],
   ];
 
   it('holds what it should and nothing else', () => {
@@ -163,19 +166,31 @@ describe('package-lock.json', () => {
   });
 });
 
+/** What the build reads, and the package does not contain. */
+const CONFIGURATIONS = ['tsconfig.json', 'tsconfig.build.json'];
+
+/** The oldest compiler that the declarations support, and the newest of each major version since. */
+const CONSUMERS: [compiler: string, resolution: 'nodenext' | 'bundler', names: string[]][] = [
+  ['typescript-5.2', 'nodenext', entryPoints],
+  ['typescript-5.9', 'nodenext', entryPoints],
+  ['typescript', 'bundler', entryPoints.slice(0, 1)],
+  ...entryPoints.map((name): [string, 'nodenext', string[]] => ['typescript-7', 'nodenext', [name]]),
+];
+
 describe('the build', () => {
   let folder = '';
 
   // A copy of the package with a build of its own: dist/ in the repository may be old, or somebody's.
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'nbd-package-'));
-    for (const name of ['package.json', 'README.md', 'LICENSE', 'CHANGELOG.md']) {
-      if (existsSync(join(ROOT, name))) await copyFile(join(ROOT, name), join(folder, name));
+    for (const name of ['package.json', 'README.md', 'LICENSE', 'CHANGELOG.md', ...CONFIGURATIONS]) {
+      await copyFile(join(ROOT, name), join(folder, name));
     }
+    for (const name of ['lib', 'examples']) await cp(join(ROOT, name), join(folder, name), { recursive: true });
     await symlink(join(ROOT, 'node_modules'), join(folder, 'node_modules'));
     const tsc = join(ROOT, 'node_modules/typescript/bin/tsc');
-    const args = [tsc, '-p', join(ROOT, 'tsconfig.build.json'), '--outDir', join(folder, 'dist')];
-    const { code, stdout } = await runTool(process.execPath, args, { timeout: TIMEOUT });
+    const args = [tsc, '-p', 'tsconfig.build.json'];
+    const { code, stdout } = await runTool(process.execPath, args, { cwd: folder, timeout: TIMEOUT });
     expect({ code, stdout }).toEqual({ code: 0, stdout: '' });
   });
 
@@ -192,25 +207,58 @@ describe('the build', () => {
     expect(targets.filter((path) => !existsSync(join(folder, path)))).toEqual([]);
   });
 
-  it('packs the build and the four documents, and nothing else', async () => {
+  it('packs the build, its sources, the examples and the documents, and nothing else', async () => {
     const { stdout } = await runTool('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], {
       cwd: folder,
       timeout: TIMEOUT,
     });
     const [packed] = JSON.parse(stdout) as [{ files: { path: string }[]; unpackedSize: number }];
     const files = packed.files.map(({ path }) => path);
-    const documents = files.filter((path) => !path.startsWith('dist/'));
-    expect(documents.sort()).toEqual(['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json']);
-    const built = files.filter((path) => path.startsWith('dist/'));
-    const sources = readdirSync(join(ROOT, 'lib'), { recursive: true, encoding: 'utf8' }).filter((path) =>
-      path.endsWith('.ts'),
-    );
-    const expected = sources.flatMap((path) => {
-      const stem = `dist/${path.split(sep).join('/').slice(0, -3)}`;
-      return [`${stem}.js`, `${stem}.d.ts`];
+    const filesIn = (name: string): string[] =>
+      readdirSync(join(ROOT, name), { recursive: true, encoding: 'utf8' })
+        .filter((path) => /\.\w+$/.test(path))
+        .map((path) => `${name}/${path.split(sep).join('/')}`);
+    const sources = filesIn('lib');
+    const built = sources
+      .filter((path) => path.endsWith('.ts'))
+      .flatMap((path) => {
+        const stem = path.replace(/^lib/, 'dist').slice(0, -3);
+        return [`${stem}.js`, `${stem}.d.ts`, `${stem}.d.ts.map`];
+      });
+    const documents = ['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json'];
+    expect(files.sort()).toEqual([...documents, ...built, ...sources, ...filesIn('examples')].sort());
+    expect(packed.unpackedSize).toBeLessThan(4_000_000);
+  });
+
+  it('leads from a declaration to its source', async () => {
+    for (const path of await readdir(join(folder, 'dist'), { recursive: true })) {
+      if (!path.endsWith('.d.ts.map')) continue;
+      const { sources } = JSON.parse(await readFile(join(folder, 'dist', path), 'utf8')) as { sources: string[] };
+      const found = sources.map((source) => join(folder, 'dist', dirname(path), source));
+      expect(found).toEqual([join(folder, 'lib', path.replace(/\.d\.ts\.map$/, '.ts'))]);
+      expect(existsSync(found[0] ?? '')).toBe(true);
+    }
+  });
+
+  it('passes publint and are-the-types-wrong', async () => {
+    const { stdout } = await runTool('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', folder], {
+      cwd: folder,
+      timeout: TIMEOUT,
     });
-    expect(built.sort()).toEqual(expected.sort());
-    expect(packed.unpackedSize).toBeLessThan(1_500_000);
+    const [{ filename }] = JSON.parse(stdout) as [{ filename: string }];
+    const tarball = await readFile(join(folder, filename));
+    const { messages } = await publint({
+      pack: { tarball: tarball.buffer.slice(tarball.byteOffset, tarball.byteOffset + tarball.length) },
+    });
+    expect(messages).toEqual([]);
+    const result = await checkPackage(createPackageFromTarballData(tarball));
+    // The profile esm-only: neither the resolution of TypeScript before 4.7 nor CommonJS that cannot require() ESM.
+    const problems = (result.types === false ? [{ kind: 'NoTypes' }] : result.problems).filter(
+      (problem) =>
+        !('resolutionKind' in problem && ['node10', 'node16-cjs'].includes(problem.resolutionKind)) &&
+        problem.kind !== 'CJSResolvesToESM',
+    );
+    expect(problems).toEqual([]);
   });
 
   it.each(Object.entries(manifest.bin ?? {}))('runs as the command %s', async (_name, path) => {
@@ -256,18 +304,27 @@ describe('the build', () => {
     expect(stdout).toBe('true ENOTCONN\n');
   });
 
-  it('declares types that a strict user can check', async () => {
-    const { code, stdout } = await runTool(
-      process.execPath,
-      [
-        join(ROOT, 'node_modules/typescript/bin/tsc'),
-        ...['--noEmit', '--strict', '--target', 'es2022', '--module', 'nodenext', '--types', 'node'],
-        ...['--skipLibCheck', 'false', '--lib', 'es2022'],
-        ...targets.filter((path) => path.endsWith('.d.ts')).map((path) => join(folder, path)),
-      ],
-      { cwd: folder, timeout: TIMEOUT },
-    );
-    expect({ code, stdout: relativeTo(folder, stdout) }).toEqual({ code: 0, stdout: '' });
+  // `types` is left at the compiler's own default: that of TypeScript 6 and 7 includes no @types package, so each
+  // entry point is tried alone.
+  it.each(CONSUMERS)('%s with module resolution %s checks a strict user of %s', async (compiler, resolution, names) => {
+    const consumer = await mkdtemp(join(folder, 'consumer-'));
+    await mkdir(join(consumer, 'node_modules'));
+    await symlink(folder, join(consumer, 'node_modules', manifest.name));
+    await symlink(join(ROOT, 'node_modules/@types'), join(consumer, 'node_modules/@types'));
+    const imports = names.map((name, index) => `export * as entry${String(index)} from '${name}';`);
+    await writeFile(join(consumer, 'consumer.mts'), imports.join('\n'));
+    const compilerOptions = {
+      ...{ noEmit: true, strict: true, exactOptionalPropertyTypes: true, skipLibCheck: false, target: 'es2022' },
+      ...{ lib: ['es2022'], module: resolution === 'nodenext' ? 'nodenext' : 'esnext', moduleResolution: resolution },
+    };
+    await writeFile(join(consumer, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['consumer.mts'] }));
+    const tsc = join(ROOT, 'node_modules', compiler, 'bin/tsc');
+    const { code, stdout } = await runTool(process.execPath, [tsc, '-p', consumer], { timeout: TIMEOUT });
+    const errors = relativeTo(folder, stdout)
+      .split('\n')
+      // Errors of other packages' declarations are theirs.
+      .filter((line) => line !== '' && !line.startsWith(' ') && !line.includes('node_modules/'));
+    expect({ errors, failed: code !== 0 && errors.length > 0 }).toEqual({ errors: [], failed: false });
   });
 });
 
