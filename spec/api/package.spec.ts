@@ -166,6 +166,9 @@ describe('package-lock.json', () => {
   });
 });
 
+/** What the profile esm-only leaves out: TypeScript before 4.7, and CommonJS that cannot require() ESM. */
+const OTHER_RESOLUTIONS: readonly unknown[] = ['node10', 'node16-cjs'];
+
 /** What the build reads, and the package does not contain. */
 const CONFIGURATIONS = ['tsconfig.json', 'tsconfig.build.json'];
 
@@ -252,11 +255,10 @@ describe('the build', () => {
     });
     expect(messages).toEqual([]);
     const result = await checkPackage(createPackageFromTarballData(tarball));
-    // The profile esm-only: neither the resolution of TypeScript before 4.7 nor CommonJS that cannot require() ESM.
     const problems = result.types === false ? [] : result.problems;
     const relevant = problems.filter(
       (problem) =>
-        !('resolutionKind' in problem && ['node10', 'node16-cjs'].includes(String(problem.resolutionKind))) &&
+        !('resolutionKind' in problem && OTHER_RESOLUTIONS.includes(problem.resolutionKind)) &&
         problem.kind !== 'CJSResolvesToESM',
     );
     expect({ typed: result.types !== false, relevant }).toEqual({ typed: true, relevant: [] });
