@@ -1,6 +1,6 @@
 // --help, --version and the lists that completion reads, all from the commands' descriptions.
 
-import { readFile } from 'node:fs/promises';
+import { PACKAGE_NAME, VERSION } from '../util/version.js';
 import type { CommandSpec, OptionSpec } from './command.js';
 import { optionsOf } from './arguments.js';
 import { COMMANDS } from './registry.js';
@@ -47,14 +47,8 @@ export async function overview(): Promise<string> {
   ].join('\n');
 }
 
-export async function showVersion(program: string): Promise<string> {
-  const version = await packageVersion();
-  return `${program} ${version}\nnbd-sdk ${version}\n`;
-}
-
-async function packageVersion(): Promise<string> {
-  const text = await readFile(new URL('../../package.json', import.meta.url), 'utf8');
-  return (JSON.parse(text) as { version: string }).version;
+export function showVersion(program: string): string {
+  return `${program} ${VERSION}\n${PACKAGE_NAME} ${VERSION}\n`;
 }
 
 export function longOptions(spec: CommandSpec): string {

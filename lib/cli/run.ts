@@ -37,7 +37,7 @@ async function main(words: readonly string[], invoked: string): Promise<number> 
 async function withoutCommand(name: string | undefined, rest: readonly string[]): Promise<number> {
   const { overview, showVersion } = await import('./help.js');
   if (name === '--version' || name === '-V') {
-    await write(await showVersion('nbd'));
+    await write(showVersion('nbd'));
     return 0;
   }
   if (name === 'help' && rest[0] !== undefined) return main([rest[0], '--help'], 'nbd');

@@ -192,9 +192,14 @@ describe('the build', () => {
     for (const name of ['lib', 'examples']) await cp(join(ROOT, name), join(folder, name), { recursive: true });
     await symlink(join(ROOT, 'node_modules'), join(folder, 'node_modules'));
     const tsc = join(ROOT, 'node_modules/typescript/bin/tsc');
-    const args = [tsc, '-p', 'tsconfig.build.json'];
-    const { code, stdout } = await runTool(process.execPath, args, { cwd: folder, timeout: TIMEOUT });
-    expect({ code, stdout }).toEqual({ code: 0, stdout: '' });
+    const bundler = join(ROOT, 'spec/support/bundle-cli.mjs');
+    for (const args of [
+      [tsc, '-p', 'tsconfig.build.json'],
+      [bundler, join(folder, 'dist')],
+    ]) {
+      const { code, stdout, stderr } = await runTool(process.execPath, args, { cwd: folder, timeout: TIMEOUT });
+      expect({ code, stdout, stderr }).toEqual({ code: 0, stdout: '', stderr: '' });
+    }
   });
 
   afterAll(() => rm(folder, { recursive: true, force: true }));
@@ -223,13 +228,16 @@ describe('the build', () => {
         .map((path) => `${name}/${path.split(sep).join('/')}`);
     const sources = filesIn('lib');
     const built = sources
-      .filter((path) => path.endsWith('.ts'))
+      .filter((path) => path.endsWith('.ts') && !path.startsWith('lib/cli/'))
       .flatMap((path) => {
         const stem = path.replace(/^lib/, 'dist').slice(0, -3);
         return [`${stem}.js`, `${stem}.d.ts`, `${stem}.d.ts.map`];
       });
     const documents = ['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json'];
-    expect(files.sort()).toEqual([...documents, ...built, ...sources, ...filesIn('examples')].sort());
+    const bundled = files.filter((path) => path.startsWith('dist/cli/'));
+    // Chunks of the command line are named by their contents.
+    expect(bundled.filter((path) => !/^dist\/cli\/(main|[\w-]+-[A-Z0-9]{8})\.js$/.test(path))).toEqual([]);
+    expect(files.sort()).toEqual([...documents, ...built, ...bundled, ...sources, ...filesIn('examples')].sort());
     expect(packed.unpackedSize).toBeLessThan(4_000_000);
   });
 

@@ -1,13 +1,12 @@
-// Running the command line as a process, from a build of the sources as they are now. The build is made once for each
-// state of lib/ (types are not checked: `npm run types` does that) and kept in node_modules/.cache.
+// Running the command line as a process, from a bundle of the sources as they are now, as the package contains it. The
+// bundle is made once for each state of lib/ and kept in node_modules/.cache.
 
 import { jest } from '@jest/globals';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { dirname, join, relative, resolve } from 'node:path';
-import ts from 'typescript';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { join, relative, resolve } from 'node:path';
 import { runTool, type RunToolOptions, type ToolResult } from '../support/real-servers.js';
 
 // A test may run a dozen processes, on a machine that has others to run.
@@ -15,6 +14,7 @@ jest.setTimeout(60_000);
 
 const ROOT = resolve(import.meta.dirname, '../..');
 const CACHE = join(ROOT, 'node_modules/.cache/nbd-cli');
+const BUNDLER = join(ROOT, 'spec/support/bundle-cli.mjs');
 
 let built: Promise<string> | undefined;
 
@@ -35,15 +35,9 @@ async function build(): Promise<string> {
 
   await mkdir(CACHE, { recursive: true });
   const fresh = await mkdtemp(join(CACHE, 'new-'));
-  for (const [at, name] of files.entries()) {
-    const { outputText } = ts.transpileModule(texts[at] ?? '', {
-      compilerOptions: { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2023, verbatimModuleSyntax: true },
-    });
-    const target = join(fresh, 'dist', name.replace(/\.ts$/, '.js'));
-    await mkdir(dirname(target), { recursive: true });
-    await writeFile(target, outputText);
-  }
-  await writeFile(join(fresh, 'package.json'), await readFile(join(ROOT, 'package.json')));
+  // A process of its own: esbuild does not run in jest's realm.
+  const { code, stderr } = await runTool(process.execPath, [BUNDLER, join(fresh, 'dist')], { timeout: 60_000 });
+  if (code !== 0) throw new Error(`the command line could not be bundled: ${stderr}`);
   // Another worker may have been faster with the same.
   await rename(fresh, folder).catch(() => rm(fresh, { recursive: true, force: true }));
   await removeOld(folder);
