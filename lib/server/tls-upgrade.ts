@@ -35,6 +35,8 @@ function nodeOptions(options: NbdServerTlsOptions): TlsOptions {
   if (ca !== undefined) result.ca = typeof ca === 'string' || Buffer.isBuffer(ca) ? ca : [...ca];
   if (psk !== undefined) {
     result.ciphers = PSK_CIPHERS;
+    // Without parameters OpenSSL leaves out the suites with DHE.
+    result.dhparam = 'auto';
     result.pskCallback = (_socket, identity) => (Object.hasOwn(psk, identity) ? (psk[identity] ?? null) : null);
   }
   return result;
