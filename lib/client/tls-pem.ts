@@ -8,18 +8,17 @@ import { refused } from './tls-problems.js';
 
 type Piece = 'ca' | 'cert' | 'key' | 'crl';
 const WHAT: Readonly<Record<Piece, string>> = {
-  ca: 'the authority (ca)',
-  cert: 'the client certificate (cert)',
-  key: "the client certificate's key (key)",
-  crl: 'the revocation list (crl)',
+  ca: "the authority's certificate",
+  cert: "the client's certificate",
+  key: "the client's key",
+  crl: 'the revocation list',
 };
 
 /** Throws for what OpenSSL takes, and what verification would then fail of for another reason. */
 export function checkMaterial({ ca, cert, key, passphrase }: SecureContextOptions): void {
   const authorities = listOf(ca);
   for (const authority of authorities) {
-    if (!isCertificate(authority))
-      throw refused('material', `${WHAT.ca} cannot be used: it is not a certificate in PEM`);
+    if (!isCertificate(authority)) throw refused('material', `${WHAT.ca} cannot be used: it is not in PEM`);
   }
   const [certificates, keys] = [listOf(cert), listOf(key)];
   if (certificates.length !== keys.length) return;
