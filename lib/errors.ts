@@ -20,6 +20,8 @@ export interface NbdErrorDetails {
   serverMessage?: string | undefined;
   /** When the connection ended: true where the command may have reached the server, so that its effect is not known. */
   sent?: boolean | undefined;
+  /** Why TLS failed, as a word such as `'expired'` or `'name'`; the message has the rest. */
+  tlsProblem?: string | undefined;
   cause?: unknown;
 }
 
@@ -60,6 +62,7 @@ export class NbdError extends Error {
   declare readonly exportName?: string;
   declare readonly serverMessage?: string;
   declare readonly sent?: boolean;
+  declare readonly tlsProblem?: string;
 
   constructor(message: string, details: NbdErrorDetails) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });

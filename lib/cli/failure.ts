@@ -3,6 +3,7 @@
 
 import { NbdError } from './sdk.js';
 import { CliError } from './command.js';
+import { tlsHint, withoutTlsAdvice } from './tls-hints.js';
 
 /** The text for standard error, with a newline at its end. */
 export function tell(error: unknown, program: string, verbose: boolean): string {
@@ -17,7 +18,7 @@ export function tell(error: unknown, program: string, verbose: boolean): string 
 
 /** One line: no message of a server or of the system may break out of it. */
 export function messageOf(error: unknown): string {
-  const text = error instanceof Error ? error.message : String(error);
+  const text = error instanceof Error ? withoutTlsAdvice(error) : String(error);
   return text.replace(/[\r\n]+\s*/g, ' ');
 }
 
@@ -25,6 +26,8 @@ export function messageOf(error: unknown): string {
 export function hintOf(error: unknown): string | undefined {
   if (!(error instanceof NbdError)) return undefined;
   const { name, code, message } = error;
+  const tls = tlsHint(error);
+  if (tls !== undefined) return tls;
   if (name === 'NbdOptionError') {
     if (code === 'ENOENT') return 'to list all exports on the server, use --list (nbd list)';
     if (message.includes('requires TLS')) return 'the server wants TLS: use an nbds:// URI';

@@ -98,7 +98,7 @@ export class NbdConnection extends NbdNegotiation {
 
   /** Connects to a Unix socket (libnbd: `nbd_connect_unix`); `\0name` is an abstract one. */
   connectUnix(path: string, signal?: AbortSignal): Promise<void> {
-    return this.#connect('connectUnix', () => unixTarget('connectUnix', path), signal);
+    return this.#connect('connectUnix', () => unixTarget('connectUnix', path, this.#lifecycle.settings), signal);
   }
 
   /** Takes over a connected stream (libnbd: `nbd_connect_socket`); it is destroyed with the connection. */
@@ -123,7 +123,7 @@ export class NbdConnection extends NbdNegotiation {
 
   /** Begins to connect to a Unix socket (libnbd: `nbd_aio_connect_unix`). */
   aioConnectUnix(path: string, completion?: OptionCallback | null): void {
-    this.#begin('aioConnectUnix', completion, () => unixTarget('aioConnectUnix', path));
+    this.#begin('aioConnectUnix', completion, () => unixTarget('aioConnectUnix', path, this.#lifecycle.settings));
   }
 
   /** Begins to take over a connected stream (libnbd: `nbd_aio_connect_socket`). */

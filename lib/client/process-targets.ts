@@ -3,8 +3,10 @@
 
 import { constants } from 'node:os';
 import type { Transport } from '../transport/transport.js';
-import { firstAvailable, nameOf, sshCommand, vsockCommands } from '../transport/programs.js';
+import { dialUnix } from '../transport/dial.js';
+import { abstractCommands, firstAvailable, nameOf, sshCommand, vsockCommands } from '../transport/programs.js';
 import type { Running, Subprocess, SubprocessOptions } from '../transport/subprocess.js';
+import { findAbstract } from '../transport/unix-path.js';
 import type { SshUriParts } from '../protocol/uri-parts.js';
 import { refuse, shown } from './checks.js';
 import type { Target, TargetLocation } from './opening.js';
@@ -103,6 +105,22 @@ export function vsockTarget(method: string, cid: unknown, port: unknown, setting
     return transport;
   });
   target.location = { transport: 'vsock', ...where };
+  return target;
+}
+
+/** An abstract Unix socket, with a Node that would change its name. */
+export function abstractTarget(path: string, description: string, settings: Settings): Target {
+  const target = new ProcessTarget(description, async (signal) => {
+    const found = await findAbstract(path);
+    signal.throwIfAborted();
+    // Another Node of the same kind listens on it.
+    if (found === 'padded') return dialUnix(path, signal);
+    if (found === 'absent') throw Object.assign(new Error('nothing listens on it'), { code: 'ECONNREFUSED' });
+    const command = await firstAvailable(abstractCommands(path), 'an abstract Unix socket, before Node 22,');
+    const { transport } = await run(command, { ...subprocessOptions(settings), grace: HELPER_GRACE }, signal);
+    return transport;
+  });
+  target.location = { transport: 'unix', socketPath: path };
   return target;
 }
 

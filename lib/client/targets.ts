@@ -5,10 +5,11 @@ import { DEFAULT_PORT } from '../protocol/constants.js';
 import { printableText } from '../protocol/names.js';
 import { dialTcp, dialUnix } from '../transport/dial.js';
 import { StreamTransport } from '../transport/stream.js';
+import { isAbstract, keepsAbstractNames, unixPathProblem } from '../transport/unix-path.js';
 import { refuse } from './checks.js';
 import type { Target } from './opening.js';
 import type { Settings } from './options.js';
-import { activationTarget, commandTarget, vsockTarget } from './process-targets.js';
+import { abstractTarget, activationTarget, commandTarget, vsockTarget } from './process-targets.js';
 
 /** A host and a port from 1 to 65535, as a number or in decimal digits. */
 export function tcpTarget(method: string, host: unknown, port: unknown): Target {
@@ -31,11 +32,16 @@ export function tcpTarget(method: string, host: unknown, port: unknown): Target 
 }
 
 /** A path in the file system, or `\0name` for an abstract socket. */
-export function unixTarget(method: string, path: unknown): Target {
+export function unixTarget(method: string, path: unknown, settings: Settings): Target {
   if (typeof path !== 'string' || path === '') throw refuse(method, 'path must be the path of a Unix socket');
   if (path.includes('\0', 1)) throw refuse(method, 'path cannot hold a NUL');
+  if (path === '\0') throw refuse(method, 'path has no name behind its NUL');
+  const wrong = unixPathProblem(path);
+  if (wrong !== null) throw refuse(method, wrong.message, wrong.code);
+  const description = printableText(path.replace('\0', '@'));
+  if (isAbstract(path) && !keepsAbstractNames()) return abstractTarget(path, description, settings);
   return {
-    description: printableText(path.replace('\0', '@')),
+    description,
     mayRetry: false,
     location: { transport: 'unix', socketPath: path },
     open: (signal) => dialUnix(path, signal),
@@ -85,7 +91,7 @@ export function namedTarget(method: string, target: unknown, settings: Settings)
   if (isDuplex(target)) return streamTarget(method, target);
   if (typeof target === 'object' && target !== null) {
     const { host, port, path, cid, command, socketActivation } = target as Record<string, unknown>;
-    if (path !== undefined) return unixTarget(method, path);
+    if (path !== undefined) return unixTarget(method, path, settings);
     if (command !== undefined) return commandTarget(method, command, settings);
     if (socketActivation !== undefined) return activationTarget(method, socketActivation, settings);
     if (cid !== undefined) return vsockTarget(method, cid, port ?? DEFAULT_PORT, settings);

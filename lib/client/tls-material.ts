@@ -1,36 +1,32 @@
 // From the options of TLS to what node:tls is given: reads the files that they name, once per connection and before
 // anything is opened, so that a missing file leaves the connection as it was.
 
-import { readFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { createSecureContext, type SecureContext, type SecureContextOptions } from 'node:tls';
 import { NbdStrictError } from '../errors.js';
-import { checkIdentity, decodeKey, type Pem, type TlsSettings, tlsUsernameOf } from './tls-options.js';
+import { printableText } from '../protocol/names.js';
+import { PSK_CIPHERS, runtimeWithoutPsk } from '../transport/psk.js';
+import { parsePskFile } from '../util/psk-file.js';
+import { checkMaterial, explainMaterial, hasIntermediate } from './tls-pem.js';
+import { checkIdentity, type Pem, type TlsSettings, tlsUsernameOf } from './tls-options.js';
+import { refused } from './tls-problems.js';
 
 /** What was read. The context is made when it is needed. */
 export interface TlsMaterial {
   readonly psk: { readonly identity: string; readonly key: Buffer } | null;
   /** Whether the client can show a certificate. */
   readonly hasCertificate: boolean;
+  /** The authorities are the caller's, not the system's. */
+  readonly hasOwnAuthority: boolean;
   readonly options: SecureContextOptions;
 }
-
-// OpenSSL has PSK suites for TLS 1.2 only when they are named. Those with forward secrecy go first.
-const PSK_CIPHERS = [
-  ...['TLS_AES_256_GCM_SHA384', 'TLS_CHACHA20_POLY1305_SHA256', 'TLS_AES_128_GCM_SHA256'],
-  ...['ECDHE-PSK-CHACHA20-POLY1305', 'DHE-PSK-AES256-GCM-SHA384', 'DHE-PSK-CHACHA20-POLY1305'],
-  ...['DHE-PSK-AES128-GCM-SHA256', 'ECDHE-PSK-AES256-CBC-SHA384', 'ECDHE-PSK-AES128-CBC-SHA256'],
-  ...['PSK-AES256-GCM-SHA384', 'PSK-CHACHA20-POLY1305', 'PSK-AES128-GCM-SHA256'],
-].join(':');
 
 /** Longest file that is read; a bundle of every public authority has 220 KiB. */
 const MAX_FILE = 4 * 1024 * 1024;
 /** client-cert-0.pem and so on. */
 const MAX_IDENTITIES = 100;
-
-const refuse = (why: string, code = 'EINVAL', cause?: unknown): NbdStrictError =>
-  new NbdStrictError(`TLS: ${why}`, { code, ...(cause === undefined ? {} : { cause }) });
 
 /** Rejects with NbdStrictError: the file's errno, or EINVAL for what is in it. */
 export async function loadTls(settings: TlsSettings): Promise<TlsMaterial> {
@@ -39,21 +35,26 @@ export async function loadTls(settings: TlsSettings): Promise<TlsMaterial> {
   const { tlsPriority } = settings;
   if (psk !== null) {
     // Trusting nobody: a server that shows a certificate in place of the key is refused.
-    return { psk, hasCertificate: false, options: { ...common, ca: [], ciphers: tlsPriority || PSK_CIPHERS } };
+    const options = { ...common, ca: [], ciphers: tlsPriority || PSK_CIPHERS };
+    return { psk, hasCertificate: false, hasOwnAuthority: false, options };
   }
   const { ca, cert, key, crl } = await loadCertificates(settings);
   if ((cert === null) !== (key === null)) {
-    throw refuse(
+    throw refused(
+      'incomplete',
       cert === null ? 'there is a key (option key) without cert' : 'there is a cert (option cert) without key',
     );
   }
   return {
     psk: null,
     hasCertificate: cert !== null,
+    hasOwnAuthority: ca !== null,
     options: {
       ...common,
       ...(tlsPriority === '' ? {} : { ciphers: tlsPriority }),
       ...(ca === null ? {} : { ca }),
+      // As GnuTLS does: an authority that was given is trusted, whoever has signed it.
+      ...(ca !== null && hasIntermediate(ca) ? { allowPartialTrustChain: true } : {}),
       ...(cert === null || key === null ? {} : { cert, key }),
       ...(crl === null ? {} : { crl }),
       ...(settings.passphrase === '' ? {} : { passphrase: settings.passphrase }),
@@ -64,30 +65,28 @@ export async function loadTls(settings: TlsSettings): Promise<TlsMaterial> {
 /** Throws NbdStrictError EINVAL for certificates and keys that OpenSSL does not take. */
 export function makeContext({ options }: TlsMaterial): SecureContext {
   try {
+    checkMaterial(options);
     return createSecureContext(options);
   } catch (cause) {
-    // OpenSSL's text names a routine and a reason, and quotes nothing.
-    throw refuse(`the certificates or keys cannot be used: ${(cause as Error).message}`, 'EINVAL', cause);
+    throw explainMaterial(options, cause as Error);
   }
 }
 
 async function loadPsk(settings: TlsSettings): Promise<TlsMaterial['psk']> {
   const { tlsPsk, tlsPskFile } = settings;
   if (tlsPsk === null && tlsPskFile === '') return null;
+  const runtime = runtimeWithoutPsk();
+  if (runtime !== null) throw refused('runtime', `${runtime} has no pre-shared keys`, 'ENOTSUP');
   const identity = tlsPsk?.identity ?? tlsUsernameOf(settings);
-  if (identity === '') throw refuse('a pre-shared key needs a user name (tlsUsername)');
+  if (identity === '') throw refused('pskUser', 'a pre-shared key needs a user name');
   checkIdentity('TLS', identity);
   if (tlsPsk !== null) return { identity, key: tlsPsk.key };
-  const lines = String(await readRequired(tlsPskFile)).split(/\r?\n/);
-  const line = lines.find((text) => text.startsWith(`${identity}:`));
-  if (line === undefined) {
-    throw refuse(`the user ${JSON.stringify(identity)} is not in the pre-shared key file ${tlsPskFile} (tlsUsername)`);
-  }
-  const key = decodeKey(line.slice(identity.length + 1).trim());
-  if (key === null) {
-    throw refuse(`the key of user ${JSON.stringify(identity)} in ${tlsPskFile} is not in hexadecimal`);
-  }
-  return { identity, key };
+  const { entries } = parsePskFile(String(await readRequired(tlsPskFile)));
+  const [user, path] = [printableText(JSON.stringify(identity)), printableText(tlsPskFile)];
+  const found = entries.find((entry) => entry.user === identity);
+  if (found === undefined) throw refused('pskUser', `the user ${user} is not in the pre-shared key file ${path}`);
+  if (found.key === null) throw refused('pskFile', `the key of user ${user} in ${path} is not in hexadecimal`);
+  return { identity, key: found.key };
 }
 
 interface Certificates {
@@ -99,13 +98,15 @@ interface Certificates {
 
 /** What is in memory goes before what is in the folder, piece by piece. */
 async function loadCertificates(settings: TlsSettings): Promise<Certificates> {
-  const { ca, cert, key, crl, tlsCertificates } = settings;
+  const { ca, cert, key, crl, tlsCertificates, tlsVerifyPeer } = settings;
   const isInMemory = ca !== null || cert !== null || key !== null || crl !== null;
   let found: Certificates | null = null;
   if (tlsCertificates !== '') {
-    found = await readFolder(tlsCertificates, true);
+    // Nothing is verified without an authority; a folder that is not there is a mistake all the same.
+    if (!tlsVerifyPeer) await checkFolder(tlsCertificates);
+    found = await readFolder(tlsCertificates, tlsVerifyPeer ? 'required' : 'optional');
   } else if (!isInMemory) {
-    for (const folder of defaultFolders()) found ??= await readFolder(folder, false);
+    for (const folder of defaultFolders()) found ??= await readFolder(folder, 'sign');
   }
   const hasOwn = cert !== null || key !== null;
   return {
@@ -121,11 +122,11 @@ function defaultFolders(): string[] {
   return [join(homedir(), '.pki', 'libnbd'), join(homedir(), '.config', 'pki', 'libnbd')];
 }
 
-/** Null where the folder has no ca-cert.pem and need not have one. */
-async function readFolder(folder: string, isRequired: boolean): Promise<Certificates | null> {
-  const authority = join(folder, 'ca-cert.pem');
-  const ca = isRequired ? await readRequired(authority) : await readOptional(authority);
-  if (ca === null) return null;
+/** `authority`: must there be a ca-cert.pem, need there be none, or is it the sign that the folder is one of ours (else null)? */
+async function readFolder(folder: string, authority: 'required' | 'optional' | 'sign'): Promise<Certificates | null> {
+  const path = join(folder, 'ca-cert.pem');
+  const ca = authority === 'required' ? await readRequired(path) : await readOptional(path);
+  if (ca === null && authority === 'sign') return null;
   const certificates: Buffer[] = [];
   const keys: Buffer[] = [];
   for (let i = -1; i < MAX_IDENTITIES; i++) {
@@ -142,7 +143,26 @@ async function readFolder(folder: string, isRequired: boolean): Promise<Certific
   }
   const crl = await readOptional(join(folder, 'ca-crl.pem'));
   const hasOwn = certificates.length > 0;
-  return { ca: [ca], cert: hasOwn ? certificates : null, key: hasOwn ? keys : null, crl: crl === null ? null : [crl] };
+  return {
+    ca: ca === null ? null : [ca],
+    cert: hasOwn ? certificates : null,
+    key: hasOwn ? keys : null,
+    crl: crl === null ? null : [crl],
+  };
+}
+
+async function checkFolder(path: string): Promise<void> {
+  try {
+    if ((await stat(path)).isDirectory()) return;
+  } catch (cause) {
+    throw unreadable(path, cause);
+  }
+  throw refused('file', `${printableText(path)} is not a folder`, 'ENOTDIR');
+}
+
+function unreadable(path: string, cause: unknown): NbdStrictError {
+  const { code = 'EINVAL', message } = cause as NodeJS.ErrnoException;
+  return refused('file', `cannot read ${printableText(path)}: ${printableText(message)}`, code, cause);
 }
 
 async function readRequired(path: string): Promise<Buffer> {
@@ -150,10 +170,9 @@ async function readRequired(path: string): Promise<Buffer> {
     const bytes = await readFile(path);
     if (bytes.length <= MAX_FILE) return bytes;
   } catch (cause) {
-    const { code = 'EINVAL', message } = cause as NodeJS.ErrnoException;
-    throw refuse(`cannot read ${path}: ${message}`, code, cause);
+    throw unreadable(path, cause);
   }
-  throw refuse(`${path} is too long`);
+  throw refused('file', `${printableText(path)} is too long`);
 }
 
 /** Null where there is no such file; one that is there and cannot be read is an error. */

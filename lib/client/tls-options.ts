@@ -3,6 +3,7 @@
 
 import { userInfo } from 'node:os';
 import * as s from '../protocol/client-constants.js';
+import { decodeKey } from '../util/psk-file.js';
 import { checkBoolean, checkName, refuse, shown } from './checks.js';
 
 /** PEM text (or DER, where node:tls takes it), one or several. */
@@ -29,8 +30,9 @@ export interface NbdTlsOptions {
   tls?: number;
   /**
    * A folder with `ca-cert.pem` and, if there are any, `client-cert.pem` with `client-key.pem`, `client-cert-0.pem`
-   * with `client-key-0.pem` and so on, and `ca-crl.pem`. Default: `/etc/pki/libnbd` for root, `~/.pki/libnbd` or
-   * `~/.config/pki/libnbd` for others, where that has a `ca-cert.pem`.
+   * with `client-key-0.pem` and so on, and `ca-crl.pem`; with `tlsVerifyPeer: false` there need be no `ca-cert.pem`.
+   * Default: `/etc/pki/libnbd` for root, `~/.pki/libnbd` or `~/.config/pki/libnbd` for others, where that has a
+   * `ca-cert.pem`.
    */
   tlsCertificates?: string;
   /** A file of pre-shared keys, a line `user:hexkey` each, as psktool writes it. */
@@ -39,8 +41,9 @@ export interface NbdTlsOptions {
   tlsPsk?: TlsPsk;
   /**
    * Whether the server's certificate must be signed by a known authority and bear the right name: `tlsHostname`, else
-   * the TCP or ssh host. Where there is neither (Unix sockets, vsock, commands, streams) verification fails. Default
-   * true, on every transport.
+   * the TCP or ssh host. Where there is neither (Unix sockets, vsock, commands, streams) an authority of the caller's
+   * own (`ca`, `tlsCertificates`) is enough, as in libnbd; against the system's authorities verification fails.
+   * Default true, on every transport.
    */
   tlsVerifyPeer?: boolean;
   /** The name that the server's certificate must have, if it is not the host's. */
@@ -49,7 +52,10 @@ export interface NbdTlsOptions {
   tlsUsername?: string;
   /** OpenSSL's cipher list, as `ciphers` of node:tls (not one of GnuTLS's priority strings, as in libnbd). */
   tlsPriority?: string;
-  /** Authorities to trust, as in node:tls: in place of all others, those in `tlsCertificates` too. */
+  /**
+   * Authorities to trust, as in node:tls: in place of all others, those in `tlsCertificates` too. An intermediate one
+   * is enough, as with GnuTLS.
+   */
   ca?: PemInput;
   /** The client's certificate chain, as in node:tls; goes with `key`. In place of those in `tlsCertificates`. */
   cert?: PemInput;
@@ -130,12 +136,6 @@ export function checkIdentity(method: string, value: unknown): string {
   const identity = checkName(method, value);
   if (Buffer.byteLength(identity) <= MAX_IDENTITY) return identity;
   throw refuse(method, `a user name has at most ${MAX_IDENTITY} bytes`, 'ENAMETOOLONG');
-}
-
-/** A key in hexadecimal, of at most 512 bytes. */
-export function decodeKey(text: string): Buffer | null {
-  if (!/^(?:[0-9a-f]{2})+$/i.test(text) || text.length > 2 * MAX_KEY) return null;
-  return Buffer.from(text, 'hex');
 }
 
 function checkPsk(method: string, value: unknown): SecretPsk {

@@ -4,7 +4,7 @@
 import { isIP } from 'node:net';
 import type { SecureContext } from 'node:tls';
 import { domainToASCII } from 'node:url';
-import { NbdConnectionError } from '../errors.js';
+import { NbdConnectionError, type NbdError } from '../errors.js';
 import type { StreamTransport } from '../transport/stream.js';
 import { startTls } from '../transport/tls.js';
 import type { Transport } from '../transport/transport.js';
@@ -41,7 +41,7 @@ export class TlsSetup {
 
   /** At once takes the stream over, and resolves when the session is verified. */
   start(raw: StreamTransport, names: TlsNames): Promise<Transport> {
-    const { psk, hasCertificate } = this.#material;
+    const { psk, hasCertificate, hasOwnAuthority } = this.#material;
     const { tlsHostname, tlsVerifyPeer } = this.#settings;
     const { serverName = '', certificateName = serverName } = names;
     const name = tlsHostname === '' ? certificateName : tlsHostname;
@@ -52,7 +52,9 @@ export class TlsSetup {
       serverName: isIP(serverName.replace(/%.*$/, '')) === 0 ? domainToASCII(serverName.replace(/\.$/, '')) : '',
       // With a pre-shared key there is nothing to verify but that it was used.
       verify: psk !== null || tlsVerifyPeer,
-      checkIdentity: (certificate) => (tlsVerifyPeer ? checkCertificateName(certificate, name) : undefined),
+      // With a pre-shared key there is no certificate to look into. One is not trusted whatever its name: see loadTls().
+      checkIdentity: (certificate) =>
+        tlsVerifyPeer && psk === null ? checkCertificateName(certificate, { name, hasOwnAuthority }) : undefined,
       psk: psk ?? undefined,
       explain: (error, moment) => explainTls(error, moment, facts),
     });
@@ -63,7 +65,8 @@ export class TlsSetup {
     try {
       return makeContext(this.#material);
     } catch (cause) {
-      throw new NbdConnectionError((cause as Error).message, { code: 'EINVAL', cause });
+      const { message, tlsProblem } = cause as NbdError;
+      throw new NbdConnectionError(message, { code: 'EINVAL', tlsProblem, cause });
     }
   }
 }

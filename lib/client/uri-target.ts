@@ -52,7 +52,7 @@ function makeTarget(method: string, uri: NbdUri, settings: Settings): Target {
     case 'tcp':
       return tcpTarget(method, uri.host, uri.port);
     case 'unix':
-      return unixTarget(method, uri.socketPath);
+      return unixTarget(method, uri.socketPath, settings);
     case 'vsock':
       return vsockTarget(method, uri.cid, uri.port, settings);
     case 'ssh':

@@ -5,6 +5,7 @@ import type { Duplex } from 'node:stream';
 import { NbdError, NbdStateError } from '../errors.js';
 import type { ServerOffer } from '../protocol/handshake/serve-offer.js';
 import { duplexPair } from '../transport/memory.js';
+import { unixListenProblem } from '../transport/unix-path.js';
 import type { NbdBackend } from './backend.js';
 import { FaultPlan } from './faults.js';
 import { DEFAULT_FEATURES, isBackend, type NbdServerOptions } from './options.js';
@@ -95,8 +96,13 @@ export class NbdServer {
     });
   }
 
-  /** Listens on a Unix socket, which close() removes. Rejects as listenTcp() does. */
+  /**
+   * Listens on a Unix socket, which close() removes. Rejects as listenTcp() does, with `ENAMETOOLONG` for a path of more
+   * than 107 bytes, and with `ENOTSUP` for an abstract name (`'\\0name'`) before Node 22, which would change it.
+   */
   listenUnix(path: string): Promise<this> {
+    const problem = unixListenProblem(path);
+    if (problem !== null) return Promise.reject(problem);
     return this.#listen((server, listening) => {
       server.listen({ path }, () => {
         listening({ path });

@@ -2,6 +2,7 @@
 
 import type { Duplex } from 'node:stream';
 import { createServer, type TLSSocket, type TlsOptions } from 'node:tls';
+import { PSK_CIPHERS } from '../transport/psk.js';
 
 /** Keys by user name, as raw bytes. */
 export type PskKeys = Readonly<Record<string, Uint8Array>>;
@@ -21,10 +22,6 @@ export interface NbdServerTlsOptions {
   readonly maxVersion?: 'TLSv1.2' | 'TLSv1.3';
 }
 
-// Node's defaults leave out PSK suites for TLS 1.2.
-const PSK_CIPHERS =
-  'TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES256-GCM-SHA384:DHE-PSK-AES128-GCM-SHA256:PSK-AES256-GCM-SHA384:PSK-AES128-GCM-SHA256';
-
 function nodeOptions(options: NbdServerTlsOptions): TlsOptions {
   const { cert, key, ca, psk, minVersion, maxVersion } = options;
   const result: TlsOptions = {
@@ -38,6 +35,8 @@ function nodeOptions(options: NbdServerTlsOptions): TlsOptions {
   if (ca !== undefined) result.ca = typeof ca === 'string' || Buffer.isBuffer(ca) ? ca : [...ca];
   if (psk !== undefined) {
     result.ciphers = PSK_CIPHERS;
+    // Without parameters OpenSSL leaves out the suites with DHE.
+    result.dhparam = 'auto';
     result.pskCallback = (_socket, identity) => (Object.hasOwn(psk, identity) ? (psk[identity] ?? null) : null);
   }
   return result;

@@ -2,11 +2,10 @@
 
 import type { NetConnectOpts } from 'node:net';
 import { SocketTransport } from './socket.js';
+import { unixPathProblem } from './unix-path.js';
 
 /** Idle time before the kernel asks whether the peer is still there; its own default is two hours. */
 const KEEP_ALIVE_MS = 60_000;
-/** What fits in sockaddr_un. */
-export const MAX_UNIX_PATH = 107;
 
 export function dialTcp(host: string, port: number, signal?: AbortSignal): Promise<SocketTransport> {
   const shown = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
@@ -15,11 +14,8 @@ export function dialTcp(host: string, port: number, signal?: AbortSignal): Promi
 }
 
 export function dialUnix(path: string, signal?: AbortSignal, description = path): Promise<SocketTransport> {
-  if (Buffer.byteLength(path) > MAX_UNIX_PATH) {
-    // Node says ENOENT, which sends people looking for a missing file.
-    const message = `the path of a Unix socket has at most ${MAX_UNIX_PATH} bytes, this one ${Buffer.byteLength(path)}`;
-    return Promise.reject(Object.assign(new Error(message), { code: 'ENAMETOOLONG' }));
-  }
+  const problem = unixPathProblem(path);
+  if (problem !== null) return Promise.reject(problem);
   return dial({ path }, description, signal);
 }
 

@@ -6,8 +6,9 @@ import { mkdtemp } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { dialUnix, MAX_UNIX_PATH } from './dial.js';
+import { dialUnix } from './dial.js';
 import type { SocketTransport } from './socket.js';
+import { MAX_UNIX_PATH } from './unix-path.js';
 
 /** Two connected sockets: the one as a transport, the other, unread, to be given to a child process. */
 export async function connectedPair(description: string, signal?: AbortSignal): Promise<[SocketTransport, Socket]> {

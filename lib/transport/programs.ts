@@ -71,6 +71,13 @@ export function vsockCommands(cid: number, port: number): string[][] {
   ];
 }
 
+/** A program that connects its stdin and stdout to an abstract Unix socket; `path` begins with its NUL. */
+export function abstractCommands(path: string): string[][] {
+  // socat's own syntax: a comma begins an option, two exclamation marks another address, and quotes and brackets nest.
+  const name = path.slice(1).replace(/[\\,!:"'`()[\]{}]/g, '\\$&');
+  return [['socat', '-t', '60', '-', `ABSTRACT-CONNECT:${name}`]];
+}
+
 /** The first of the commands whose program this machine has. Rejects with ENOTSUP and the names of all of them. */
 export async function firstAvailable(commands: readonly string[][], purpose: string): Promise<string[]> {
   for (const command of commands) {

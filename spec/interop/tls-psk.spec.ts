@@ -1,4 +1,4 @@
-// TLS with pre-shared keys against nbdkit and qemu-nbd: with TLS 1.2 and 1.3, from a file and from memory; whatever
+// TLS with pre-shared keys against nbdkit and qemu-nbd: from a file and from memory; whatever
 // goes wrong with a key has one code.
 
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
@@ -20,10 +20,10 @@ beforeAll(async () => {
 
 afterAll(() => certificates.remove());
 
-/** For OpenSSL, the suites of one version only. */
-const VERSIONS = {
-  'TLS 1.3': 'TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256',
-  'TLS 1.2': 'ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES256-GCM-SHA384:PSK-AES128-GCM-SHA256',
+/** OpenSSL's lists; with the second one TLS 1.3 stays possible and is what these servers choose (see tls-psk12.spec.ts). */
+const SUITES = {
+  'suites of TLS 1.3': 'TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256',
+  'suites of TLS 1.2 too': 'ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES256-GCM-SHA384:PSK-AES128-GCM-SHA256',
 } as const;
 
 const KINDS = [
@@ -72,7 +72,7 @@ describe.each(KINDS)('TLS with pre-shared keys: $name', (kind) => {
       expect(await rejection(NbdConnection.connect(uri))).toMatchObject({ code: 'EPERM' });
     });
 
-    it.each(Object.entries(VERSIONS))('takes a key in memory, with %s', async (_, tlsPriority) => {
+    it.each(Object.entries(SUITES))('takes a key in memory, with %s', async (_, tlsPriority) => {
       await read({ ...inMemory(), tlsPriority });
       await read({ tlsPsk: { identity: 'alice', key: Buffer.from(certificates.pskKey, 'hex') }, tlsPriority });
     });
@@ -109,7 +109,7 @@ describe.each(KINDS)('TLS with pre-shared keys: $name', (kind) => {
     ];
 
     describe.each(wrong)('given %s', (title, options) => {
-      it.each(Object.entries(VERSIONS))('refuses it with one code (%s)', async (_, tlsPriority) => {
+      it.each(Object.entries(SUITES))('refuses it with one code (%s)', async (_, tlsPriority) => {
         const isKey = title !== 'no key but certificates';
         for (const tls of [TLS_ALLOW, TLS_REQUIRE]) {
           await using proxy = await startProxy(server.address);

@@ -10,7 +10,8 @@ import { NbdConnection, type NbdConnectionOptions, TLS_REQUIRE } from '../../lib
 import { on, optionReply, ScriptedPeer, tls } from '../../lib/testing/index.js';
 import { describeWith, runTool } from '../support/tools.js';
 
-const ALTNAMES = 'DNS:*.example.org,DNS:exact.test,DNS:192.0.2.3,IP:192.0.2.1,IP:2001:db8::1,IP:127.0.0.1';
+const ALTNAMES =
+  'DNS:*.example.org,DNS:exact.test,DNS:192.0.2.3,DNS:2001:db8::7,IP:192.0.2.1,IP:2001:db8::1,IP:127.0.0.1,IP:fe80::1,IP:::ffff:192.0.2.9';
 
 describeWith(['openssl'], 'the name in a certificate', () => {
   let folder: string;
@@ -75,7 +76,16 @@ describeWith(['openssl'], 'the name in a certificate', () => {
     ['192.0.2.1', 'trusted'],
     ['2001:db8::1', 'trusted'],
     ['2001:0db8:0:0::1', 'trusted'],
-    ['', WRONG],
+    ['2001:DB8:0:0:0:0:0:1', 'trusted'],
+    ['[2001:db8::1]', 'trusted'],
+    ['fe80::1', 'trusted'],
+    // No certificate can have a zone.
+    ['fe80::1%eth0', 'trusted'],
+    ['[fe80::1%25eth0]', 'trusted'],
+    ['::ffff:192.0.2.9', 'trusted'],
+    ['::ffff:c000:209', 'trusted'],
+    // The authority is the caller's own: where no name is known it is enough.
+    ['', 'trusted'],
     ['example.org', WRONG],
     ['a.b.example.org', WRONG],
     ['aexample.org', WRONG],
@@ -87,6 +97,10 @@ describeWith(['openssl'], 'the name in a certificate', () => {
     ['192.0.2.3', WRONG],
     ['192.0.2.2', WRONG],
     ['2001:db8::2', WRONG],
+    ['2001:db8::7', WRONG],
+    ['fe80::2%eth0', WRONG],
+    ['192.0.2.9', WRONG],
+    ['[2001:db8::1', WRONG],
     ['::ffff:192.0.2.1', WRONG],
   ])('tlsHostname %j on a Unix socket: %s', async (tlsHostname, expected) => {
     expect(await attempt('unix', { tlsHostname })).toBe(expected);

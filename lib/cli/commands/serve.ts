@@ -11,7 +11,7 @@ import {
   NbdServer,
   type NbdServerTlsOptions,
 } from '../../server/index.js';
-import { decodeKey } from '../../client/tls-options.js';
+import { decodeKey } from '../../util/psk-file.js';
 import type { ParsedArguments } from '../arguments.js';
 import { CliError, type Command, type CommandContext, UsageError } from '../command.js';
 import { deviceSize } from '../device-size.js';
