@@ -46,6 +46,8 @@ export interface CommandContext {
 
 export interface Command {
   readonly spec: CommandSpec;
+  /** A signal is how it is meant to end: its own exit code counts then. */
+  readonly endsBySignal?: boolean;
   /** Resolves with the exit code; nothing is 0. */
   run(args: ParsedArguments, context: CommandContext): Promise<number | void>;
 }

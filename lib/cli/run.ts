@@ -63,6 +63,7 @@ async function runCommand(command: Command, program: string, words: readonly str
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') process.exit(PIPE_BROKEN);
   });
+  const interrupted = (): number | null => (command.endsBySignal === true ? null : interruptedBy(abort.signal));
   let verbose = words.includes('--verbose') || words.includes('-v');
   try {
     const args = parse(command.spec, words);
@@ -81,12 +82,12 @@ async function runCommand(command: Command, program: string, words: readonly str
       onEnd: (cleanup) => cleanups.push(cleanup),
     };
     const code = (await command.run(args, context)) ?? 0;
-    return interruptedBy(abort.signal) ?? code;
+    return interrupted() ?? code;
   } catch (error) {
     const { tell } = await import('./failure.js');
     process.stderr.write(tell(error, program, verbose));
     if (error instanceof UsageError) process.stderr.write(`Try '${program} --help'.\n`);
-    return interruptedBy(abort.signal) ?? (error instanceof CliError ? error.exitCode : 1);
+    return interrupted() ?? (error instanceof CliError ? error.exitCode : 1);
   } finally {
     for (const cleanup of cleanups.reverse()) {
       try {

@@ -45,9 +45,10 @@ export interface RequestSink {
   /**
    * A request's header has come and a payload follows: a buffer of `request.payloadLength` bytes that shall hold it,
    * or null to have it dropped. `present` is the payload where it lies in the chunk, if it is whole there, and may be
-   * given back to save the copy.
+   * given back to save the copy. `later` when there is no memory for it now: everything from the payload on is kept
+   * until resume(), which asks again.
    */
-  payloadFor(request: Request, present: Buffer | null): Buffer | null;
+  payloadFor(request: Request, present: Buffer | null): Buffer | null | 'later';
   /** A request is complete. */
   request(request: Request): void;
 }
@@ -72,6 +73,8 @@ export class RequestDecoder {
   #request: Request | null = null;
   #target: Buffer | null = null;
   #payloadDone = 0;
+  // What came behind a request whose payload has to wait.
+  #kept: Buffer | null = null;
   #stopped = false;
 
   constructor(sink: RequestSink, options: RequestDecoderOptions) {
@@ -88,13 +91,40 @@ export class RequestDecoder {
     this.#request = null;
     this.#target = null;
     this.#partialLength = 0;
+    this.#kept = null;
+  }
+
+  /** Whether a payload waits for memory: no more should be pushed. */
+  get isWaiting(): boolean {
+    return this.#kept !== null;
+  }
+
+  /** Bytes of the payload that is arriving. */
+  get arriving(): number {
+    return this.#target?.length ?? 0;
+  }
+
+  /** Asks again for the memory of a payload that had to wait. */
+  resume(): void {
+    const kept = this.#kept;
+    this.#kept = null;
+    if (kept !== null) this.push(kept);
   }
 
   push(chunk: Buffer): void {
+    if (this.#kept !== null) {
+      this.#kept = Buffer.concat([this.#kept, chunk]);
+      return;
+    }
     let at = 0;
     while (at < chunk.length && !this.#stopped) {
       if (this.#request !== null) {
-        at += this.#takePayload(this.#request, chunk, at);
+        const taken = this.#takePayload(this.#request, chunk, at);
+        if (taken === null) {
+          this.#kept = chunk.subarray(at);
+          return;
+        }
+        at += taken;
       } else if (this.#partialLength === 0 && chunk.length - at >= this.#partial.length) {
         this.#header(chunk, at);
         at += this.#partial.length;
@@ -153,12 +183,15 @@ export class RequestDecoder {
     this.#payloadDone = 0;
   }
 
-  #takePayload(request: Request, chunk: Buffer, at: number): number {
+  /** How many bytes it took; null when the sink has no memory for them. */
+  #takePayload(request: Request, chunk: Buffer, at: number): number | null {
     const taken = Math.min(request.payloadLength - this.#payloadDone, chunk.length - at);
     let present: Buffer | null = null;
     if (this.#payloadDone === 0) {
       if (taken === request.payloadLength) present = chunk.subarray(at, at + taken);
-      this.#target = this.#sink.payloadFor(request, present);
+      const target = this.#sink.payloadFor(request, present);
+      if (target === 'later') return null;
+      this.#target = target;
     }
     if (this.#target !== null && this.#target !== present) chunk.copy(this.#target, this.#payloadDone, at, at + taken);
     this.#payloadDone += taken;

@@ -7,6 +7,8 @@ import type { U64 } from '../util/u64.js';
 export interface WriteOptions {
   /** Permanent storage must hold it before the promise resolves. Set only for a backend with `fua: true`. */
   readonly fua: boolean;
+  /** Aborted when the connection of the request has ended: nobody waits for the rest of the work. */
+  readonly signal?: AbortSignal;
 }
 
 /** How a range is to be zeroed. */
@@ -68,6 +70,8 @@ export interface NbdBackend {
   readonly multiConn?: boolean;
   /** The medium is slow to seek. */
   readonly rotational?: boolean;
+  /** False when extents() is too slow to be asked before each read, so that zeroes are sent as data. Default true. */
+  readonly sparseReads?: boolean;
 
   /** Fills the whole buffer with the bytes from `offset` on. */
   read(buffer: Buffer, offset: U64): Promise<void> | void;

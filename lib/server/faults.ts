@@ -1,11 +1,23 @@
 // Faults on order: which request shall fail, stall, be late or take the connection with it. Invariant: what happens
 // depends on the order of requests and bytes only, never on time or chance, so that a failing test fails again.
 
-import type { CommandName } from './command-name.js';
+import {
+  aFunction,
+  aString,
+  checkOptions,
+  oneOf,
+  type OptionCheck,
+  type OptionTable,
+  refuse,
+  shown,
+  wholeNumber,
+} from '../util/option-checks.js';
+import { type CommandName, NAMED_COMMANDS, type NamedCommand } from './command-name.js';
 
 /** Picks requests. Conditions left out match everything; `nth` counts the requests that match the others. */
 export interface FaultCondition {
-  readonly command?: CommandName;
+  /** By the name of the client's method or of the protocol: `pread` and `read` are the same. */
+  readonly command?: NamedCommand;
   readonly exportName?: string;
   /** Only the nth match, from 1, over all connections since the fault was added. */
   readonly nth?: number;
@@ -64,8 +76,54 @@ export interface BytesFault {
 export type Fault = ErrorFault | StallFault | DelayFault | CutFault | BytesFault;
 export type RequestFault = ErrorFault | StallFault | DelayFault | CutFault;
 
+const MAX_DELAY = 2 ** 31 - 1;
+const ERRORS = ['EPERM', 'EIO', 'ENOMEM', 'EINVAL', 'ENOSPC', 'EOVERFLOW', 'ENOTSUP', 'ESHUTDOWN'] as const;
+
+const CONDITIONS: OptionTable<FaultCondition> = {
+  command: oneOf(...NAMED_COMMANDS),
+  exportName: aString,
+  nth: wholeNumber(1),
+  times: wholeNumber(1),
+  when: aFunction,
+};
+const cut = oneOf('close', 'reset');
+
+/** For each effect the keys that a fault with it may have. */
+const FAULTS: Readonly<Record<string, OptionTable<object>>> = {
+  error: { ...CONDITIONS, error: oneOf(...ERRORS), message: aString },
+  stall: { ...CONDITIONS, stall: oneOf(true) },
+  delay: { ...CONDITIONS, delay: wholeNumber(0, MAX_DELAY) },
+  cut: { ...CONDITIONS, cut },
+  afterBytes: { afterBytes: wholeNumber(0), then: oneOf('close', 'reset', 'stall'), connection: wholeNumber(1) },
+} satisfies Record<string, Record<string, OptionCheck>>;
+
+function checkFault(fault: Fault): Fault {
+  const where = 'FaultPlan.push';
+  if (typeof fault !== 'object' || (fault as unknown) === null) throw refuse(where, `not a fault: ${shown(fault)}`);
+  const effects = Object.keys(FAULTS).filter(
+    (effect) => (fault as unknown as Record<string, unknown>)[effect] !== undefined,
+  );
+  const [effect = '', ...others] = effects;
+  const table = FAULTS[effect];
+  if (table === undefined || others.length > 0) {
+    const given = effects.length === 0 ? Object.keys(fault) : effects;
+    const list = Object.keys(FAULTS).join(', ');
+    throw refuse(where, `a fault has exactly one of ${list}; this one has ${given.map(shown).join(', ') || 'none'}`);
+  }
+  const checked = checkOptions<object>(where, fault, table) as Fault;
+  if ('afterBytes' in checked && (checked as Partial<BytesFault>).then === undefined) {
+    throw refuse(where, "afterBytes needs then: 'close', 'reset' or 'stall'");
+  }
+  return checked;
+}
+
+function commandOf(name: NamedCommand | undefined): CommandName | undefined {
+  return name === 'pread' ? 'read' : name === 'pwrite' ? 'write' : name;
+}
+
 interface Entry {
   readonly fault: RequestFault;
+  readonly command: CommandName | undefined;
   seen: number;
   done: number;
 }
@@ -82,11 +140,15 @@ export class FaultPlan {
   readonly #requests: Entry[] = [];
   readonly #bytes: BytesFault[] = [];
 
-  /** Adds faults behind those there are; their counts begin at 0. */
+  /**
+   * Adds faults behind those there are; their counts begin at 0.
+   *
+   * @throws NbdStrictError `EINVAL`: a fault has an unknown key, a bad value, or not exactly one effect. None is added.
+   */
   push(...faults: readonly Fault[]): void {
-    for (const fault of faults) {
+    for (const fault of faults.map(checkFault)) {
       if ('afterBytes' in fault) this.#bytes.push(fault);
-      else this.#requests.push({ fault, seen: 0, done: 0 });
+      else this.#requests.push({ fault, command: commandOf(fault.command), seen: 0, done: 0 });
     }
   }
 
@@ -106,7 +168,7 @@ export class FaultPlan {
     let chosen: RequestFault | null = null;
     for (const entry of this.#requests) {
       const { fault } = entry;
-      if (fault.command !== undefined && fault.command !== request.command) continue;
+      if (entry.command !== undefined && entry.command !== request.command) continue;
       if (fault.exportName !== undefined && fault.exportName !== request.exportName) continue;
       if (fault.when !== undefined && !fault.when(request)) continue;
       entry.seen += 1;

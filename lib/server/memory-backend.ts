@@ -2,7 +2,9 @@
 
 import { add, fromHalves, highHalf, lowHalf, type U64 } from '../util/u64.js';
 import { NBD_STATE_HOLE, NBD_STATE_ZERO } from '../protocol/constants.js';
+import { aBoolean, checkOptions, type OptionTable } from '../util/option-checks.js';
 import type { BackendExtent, BlockSize, NbdBackend, ZeroOptions } from './backend.js';
+import { aBlockSize, checkSize } from './block-size.js';
 import { ExtentMap, subtract } from './extent-map.js';
 
 const PAGE_SIZE = 65536;
@@ -14,6 +16,8 @@ export interface MemoryBackendOptions {
   readonly readOnly?: boolean;
   readonly blockSize?: BlockSize;
 }
+
+const OPTIONS: OptionTable<MemoryBackendOptions> = { readOnly: aBoolean, blockSize: aBlockSize };
 
 /**
  * An export of `size` bytes in memory, all zeroes at first. Written pages of 64 KiB are held, all else is a hole; trim
@@ -31,10 +35,13 @@ export class MemoryBackend implements NbdBackend {
   // What was zeroed with `noHole` and holds no page: it counts as allocated at no cost. Made when first needed.
   #provisioned: ExtentMap | null = null;
 
+  /** Throws an NbdStrictError (`EINVAL`) for a size that is not a 64-bit number of bytes and for a bad option. */
   constructor(size: number | bigint, options: MemoryBackendOptions = {}) {
+    const { readOnly, blockSize } = checkOptions('MemoryBackend', options, OPTIONS);
+    checkSize('MemoryBackend: size', size);
     this.size = size;
-    this.readOnly = options.readOnly ?? false;
-    if (options.blockSize !== undefined) this.blockSize = options.blockSize;
+    this.readOnly = readOnly ?? false;
+    if (blockSize !== undefined) this.blockSize = blockSize;
   }
 
   /** A backend that holds a copy of these bytes. */

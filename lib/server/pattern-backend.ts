@@ -1,7 +1,9 @@
 // An export whose every byte is known from its offset, so that any read can be checked at any size.
 
+import { aBoolean, checkOptions, type OptionTable } from '../util/option-checks.js';
 import { highHalf, lowHalf, TWO_32, type U64 } from '../util/u64.js';
 import type { BlockSize, NbdBackend } from './backend.js';
+import { aBlockSize, checkSize } from './block-size.js';
 
 /** What a PatternBackend may be made with. */
 export interface PatternBackendOptions {
@@ -9,6 +11,8 @@ export interface PatternBackendOptions {
   readonly writable?: boolean;
   readonly blockSize?: BlockSize;
 }
+
+const OPTIONS: OptionTable<PatternBackendOptions> = { writable: aBoolean, blockSize: aBlockSize };
 
 /**
  * nbdkit's pattern: each aligned 8 bytes hold their own offset, big-endian. Read-only unless `writable`, and then
@@ -21,10 +25,13 @@ export class PatternBackend implements NbdBackend {
   readonly fua = true;
   readonly copiesData = true;
 
+  /** Throws an NbdStrictError (`EINVAL`) for a size that is not a 64-bit number of bytes and for a bad option. */
   constructor(size: number | bigint, options: PatternBackendOptions = {}) {
+    const { writable, blockSize } = checkOptions('PatternBackend', options, OPTIONS);
+    checkSize('PatternBackend: size', size);
     this.size = size;
-    this.readOnly = options.writable !== true;
-    if (options.blockSize !== undefined) this.blockSize = options.blockSize;
+    this.readOnly = writable !== true;
+    if (blockSize !== undefined) this.blockSize = blockSize;
   }
 
   read(buffer: Buffer, offset: U64): void {

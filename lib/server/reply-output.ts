@@ -2,6 +2,7 @@
 // nothing is written after close(), and the bytes that wait are bounded as long as hasRoom() is heeded.
 
 import type { Duplex } from 'node:stream';
+import { clearImmediate, setImmediate } from 'node:timers';
 import type { BytesFault } from './faults.js';
 
 const SLAB_SIZE = 262144;
@@ -13,6 +14,8 @@ export interface OutputOptions {
   readonly sent: (bytes: number) => void;
   /** hasRoom() is false while more bytes than this wait. */
   readonly limit: number;
+  /** The stream has passed on all that was written up to some flush. */
+  readonly written: () => void;
   /** The fault that limits what this connection may send, asked before every write. */
   readonly fault: () => BytesFault | null;
   /** The fault's limit is reached, and its bytes are written. */
@@ -30,6 +33,11 @@ export class ReplyOutput {
   #sent = 0;
   #immediate: NodeJS.Immediate | null = null;
   #closed = false;
+
+  /** Bytes that have not left this process. */
+  get waiting(): number {
+    return this.#pieceBytes + (this.#closed ? 0 : this.#stream.writableLength);
+  }
 
   constructor(stream: Duplex, options: OutputOptions) {
     this.#stream = stream;
@@ -104,12 +112,19 @@ export class ReplyOutput {
     this.#immediate = null;
   }
 
+  readonly #written = (): void => {
+    if (!this.#closed) this.#options.written();
+  };
+
   #write(pieces: readonly Buffer[]): void {
     const before = this.#sent;
+    const last = pieces.length - 1;
     this.#stream.cork();
-    for (const piece of pieces) {
+    for (let i = 0; i <= last; i += 1) {
+      const piece = pieces[i] as Buffer;
       this.#sent += piece.length;
-      this.#stream.write(piece);
+      if (i < last) this.#stream.write(piece);
+      else this.#stream.write(piece, this.#written);
     }
     this.#stream.uncork();
     this.#options.sent(this.#sent - before);

@@ -22,7 +22,8 @@ const ZERO_PIECE = 1 << 20;
 const failure = (code: string, message: string): Error => Object.assign(new Error(message), { code });
 
 /** Also promises of other kinds than this realm's. */
-const isPromise = <T extends object>(value: T | Promise<T>): value is Promise<T> => 'then' in value;
+const isPromise = <T extends object>(value: T | Promise<T>): value is Promise<T> =>
+  typeof value === 'object' && (value as unknown) !== null && 'then' in value;
 
 const toError = (thrown: unknown): Error => (thrown instanceof Error ? thrown : new Error(String(thrown)));
 
@@ -47,14 +48,14 @@ export class RequestHandler {
   readonly #encoder: ReplyEncoder;
   readonly #output: ReplyOutput;
   readonly #backend: NbdBackend;
-  readonly #isGone: () => boolean;
+  readonly #signal: AbortSignal;
 
-  constructor(session: Session, encoder: ReplyEncoder, output: ReplyOutput, isGone: () => boolean) {
+  constructor(session: Session, encoder: ReplyEncoder, output: ReplyOutput, signal: AbortSignal) {
     this.#session = session;
     this.#encoder = encoder;
     this.#output = output;
     this.#backend = session.export.backend;
-    this.#isGone = isGone;
+    this.#signal = signal;
   }
 
   /** Does what the request asks and pushes the reply, or throws, or rejects. */
@@ -76,14 +77,15 @@ export class RequestHandler {
   #change(request: Request): Result {
     const { type, flags, offset, count, payload } = request;
     const backend = this.#backend;
+    const signal = this.#signal;
     const wantsFua = (flags & c.NBD_CMD_FLAG_FUA) !== 0;
     const fua = wantsFua && backend.fua === true;
     switch (type) {
       case c.NBD_CMD_WRITE:
         if (payload === null || backend.write === undefined) throw failure('EINVAL', 'nothing to write');
-        return this.#persist(backend.write(payload, offset, { fua }), wantsFua);
+        return this.#persist(backend.write(payload, offset, { fua, signal }), wantsFua);
       case c.NBD_CMD_TRIM:
-        return this.#persist(backend.trim?.(offset, count, { fua }), wantsFua);
+        return this.#persist(backend.trim?.(offset, count, { fua, signal }), wantsFua);
       case c.NBD_CMD_WRITE_ZEROES: {
         const fast = (flags & c.NBD_CMD_FLAG_FAST_ZERO) !== 0;
         const noHole = (flags & c.NBD_CMD_FLAG_NO_HOLE) !== 0;
@@ -91,7 +93,7 @@ export class RequestHandler {
         const zeroed =
           backend.zero === undefined
             ? this.#writeZeroes(offset, count)
-            : backend.zero(offset, count, { fua, noHole, fast });
+            : backend.zero(offset, count, { fua, noHole, fast, signal });
         return this.#persist(zeroed, wantsFua);
       }
       case c.NBD_CMD_CACHE:
@@ -110,10 +112,10 @@ export class RequestHandler {
   async #writeZeroes(offset: U64, count: U64): Promise<void> {
     const zeroes = Buffer.alloc(count < ZERO_PIECE ? Number(count) : ZERO_PIECE);
     const end = add(offset, count);
-    for (let at = offset; at < end && !this.#isGone(); at = add(at, ZERO_PIECE)) {
+    for (let at = offset; at < end && !this.#signal.aborted; at = add(at, ZERO_PIECE)) {
       const left = subtract(end, at);
       const piece = left < ZERO_PIECE ? zeroes.subarray(0, Number(left)) : zeroes;
-      await this.#backend.write?.(piece, at, { fua: false });
+      await this.#backend.write?.(piece, at, { fua: false, signal: this.#signal });
     }
   }
 
@@ -122,7 +124,7 @@ export class RequestHandler {
     if (!mayFragment || !this.#session.export.sparseReads) return this.#readWhole(request);
     const extents = this.#backend.extents?.(request.offset, request.count) ?? [];
     return isPromise(extents)
-      ? extents.then((known) => this.#readSparse(request, known))
+      ? Promise.resolve(extents).then((known) => this.#readSparse(request, known))
       : this.#readSparse(request, extents);
   }
 
@@ -207,6 +209,14 @@ export class RequestHandler {
 
 const EMPTY = Buffer.alloc(0);
 
+/** Whether a backend's number fits into 64 bits. */
+function isNatural(value: unknown): boolean {
+  if (typeof value === 'bigint') return value >= 0n && value <= MAX_U64_BIG;
+  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
+}
+
+const MAX_U64_BIG = (1n << 64n) - 1n;
+
 /**
  * Flat pairs of length and flags (`mask` of them) that cover at most `count` bytes: equal neighbours joined, empty
  * runs left out, at most `limit` pairs.
@@ -215,6 +225,9 @@ export function collect(extents: Iterable<BackendExtent>, count: U64, limit: num
   const pairs: U64[] = [];
   let left = count;
   for (const extent of extents) {
+    if (!isNatural(extent.length) || !isNatural(extent.flags)) {
+      throw failure('EIO', `the backend returned an extent of ${String(extent.length)} bytes, ${String(extent.flags)}`);
+    }
     if (extent.length <= 0) continue;
     const whole = add(extent.length, 0);
     const length = whole < left ? whole : left;

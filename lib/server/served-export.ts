@@ -1,11 +1,23 @@
 // One export as it is served: a backend, what the user set about it, and the transmission flags that follow.
 
-import { NbdError } from '../errors.js';
 import * as c from '../protocol/constants.js';
 import type { ExportOffer } from '../protocol/handshake/serve-offer.js';
 import type { ReplyStyle } from '../protocol/reply-encoder.js';
-import { add, type U64 } from '../util/u64.js';
+import {
+  aBoolean,
+  aFunction,
+  anObject,
+  aString,
+  checkOptions,
+  type OptionCheck,
+  type OptionTable,
+  refuse,
+  shown,
+} from '../util/option-checks.js';
+import type { U64 } from '../util/u64.js';
+import { alignedExtents } from './aligned-extents.js';
 import type { BackendExtents, BlockSize, NbdBackend } from './backend.js';
+import { aBlockSize, checkSize } from './block-size.js';
 
 /** Answers block status for one metadata context; an ExtentMap is one. */
 export interface MetaContext {
@@ -52,8 +64,88 @@ export interface NbdExportOptions {
   readonly metaContexts?: Readonly<Record<string, MetaContext>>;
   /** Whether `base:allocation` is offered; true unless set. */
   readonly baseAllocation?: boolean;
-  /** Whether structured reads send runs of zeroes as holes, as far as the backend's extents() knows them; true. */
+  /**
+   * Whether structured reads send runs of zeroes as holes, as far as the backend's extents() knows them. Default: the
+   * backend's `sparseReads`, or true.
+   */
   readonly sparseReads?: boolean;
+}
+
+const aShortString: OptionCheck<string> = (where, value) => {
+  const text = aString(where, value);
+  const length = Buffer.byteLength(text);
+  if (length > c.MAX_STRING) throw refuse(where, `is ${length} bytes long, the limit is ${c.MAX_STRING}`);
+  return text;
+};
+
+const FLAGS: OptionTable<FlagOverrides> = {
+  flush: aBoolean,
+  fua: aBoolean,
+  rotational: aBoolean,
+  trim: aBoolean,
+  zero: aBoolean,
+  fastZero: aBoolean,
+  df: aBoolean,
+  multiConn: aBoolean,
+  cache: aBoolean,
+  blockStatusPayload: aBoolean,
+};
+
+const someMetaContexts: OptionCheck<Readonly<Record<string, MetaContext>>> = (where, value) => {
+  for (const [name, context] of Object.entries(anObject(where, value))) {
+    aShortString(`${where}: name`, name);
+    const { extents, wide } = anObject(`${where}: ${shown(name)}`, context) as Partial<MetaContext>;
+    aFunction(`${where}: ${shown(name)}: extents`, extents);
+    if (wide !== undefined) aBoolean(`${where}: ${shown(name)}: wide`, wide);
+  }
+  return value as Readonly<Record<string, MetaContext>>;
+};
+
+const OPTIONS: OptionTable<NbdExportOptions> = {
+  backend: (where, value) => checkBackend(where, value),
+  description: aShortString,
+  readOnly: aBoolean,
+  flags: (where, value) => checkOptions(where, value, FLAGS),
+  blockSize: aBlockSize,
+  requireBlockSize: aBoolean,
+  requireTls: aBoolean,
+  metaContexts: someMetaContexts,
+  baseAllocation: aBoolean,
+  sparseReads: aBoolean,
+};
+
+const BACKEND: Readonly<Record<keyof NbdBackend, OptionCheck>> = {
+  size: checkSize,
+  readOnly: aBoolean,
+  blockSize: aBlockSize,
+  fua: aBoolean,
+  copiesData: aBoolean,
+  fastZero: aBoolean,
+  multiConn: aBoolean,
+  rotational: aBoolean,
+  sparseReads: aBoolean,
+  read: aFunction,
+  write: aFunction,
+  flush: aFunction,
+  trim: aFunction,
+  zero: aFunction,
+  cache: aFunction,
+  extents: aFunction,
+  close: aFunction,
+};
+
+/** A backend may have properties of its own, but none that differs from one of ours in nothing but its case. */
+function checkBackend(where: string, value: unknown): NbdBackend {
+  const backend = anObject(where, value) as Record<string, unknown>;
+  for (const [key, check] of Object.entries(BACKEND)) {
+    if (backend[key] !== undefined || key === 'size' || key === 'read') check(`${where}: ${key}`, backend[key]);
+  }
+  const known = new Map(Object.keys(BACKEND).map((key) => [key.toLowerCase(), key]));
+  for (const key of Object.keys(backend)) {
+    const meant = known.get(key.toLowerCase());
+    if (meant !== undefined && meant !== key) throw refuse(where, `unknown property ${shown(key)}; ${meant} is meant`);
+  }
+  return value as NbdBackend;
 }
 
 export class ServedExport implements ExportOffer {
@@ -71,25 +163,29 @@ export class ServedExport implements ExportOffer {
   readonly #metaContexts: ReadonlyMap<string, MetaContext>;
   readonly #overrides: FlagOverrides;
 
-  constructor(name: string, options: NbdExportOptions, maxPayload: number) {
+  /** Throws an NbdStrictError (`EINVAL`) that names the export and the key. */
+  constructor(name: string, entry: NbdExportOptions, maxPayload: number) {
+    const where = `NbdServer: export ${shown(name)}`;
+    aShortString(`${where}: export name`, name);
+    const options = checkOptions(where, entry, OPTIONS);
     const { backend } = options;
-    checkString('export name', name);
-    checkString('description', options.description ?? '');
+    if (backend === undefined) throw refuse(where, 'backend is missing');
     this.name = name;
     this.description = options.description ?? '';
     this.backend = backend;
-    this.size = checkSize(backend.size);
+    this.size = checkSize(`${where}: size`, backend.size);
     this.readOnly = options.readOnly === true || backend.readOnly === true || backend.write === undefined;
     this.blockSize = options.blockSize ??
       backend.blockSize ?? { minimum: 1, preferred: 4096, maximum: Math.max(maxPayload, 4096) };
     this.maxPayload = Math.min(this.blockSize.maximum, maxPayload);
     this.requireBlockSize = options.requireBlockSize === true;
     this.requireTls = options.requireTls === true;
-    this.sparseReads = options.sparseReads !== false && backend.extents !== undefined;
+    this.sparseReads = (options.sparseReads ?? backend.sparseReads ?? true) && backend.extents !== undefined;
     const metaContexts = new Map<string, MetaContext>();
-    if (options.baseAllocation !== false) metaContexts.set(c.NBD_CONTEXT_BASE_ALLOCATION, allocation(backend));
+    if (options.baseAllocation !== false) {
+      metaContexts.set(c.NBD_CONTEXT_BASE_ALLOCATION, allocation(backend, this.blockSize.minimum));
+    }
     for (const [context, source] of Object.entries(options.metaContexts ?? {})) {
-      checkString('metadata context name', context);
       metaContexts.set(context, source);
     }
     this.#metaContexts = metaContexts;
@@ -131,21 +227,12 @@ export class ServedExport implements ExportOffer {
   }
 }
 
-/** `base:allocation` of a backend: its own extents, or one run of data. */
-function allocation(backend: NbdBackend): MetaContext {
+/** `base:allocation` of a backend: its own extents in whole blocks, or one run of data. */
+function allocation(backend: NbdBackend, minimum: number): MetaContext {
   return {
-    extents: (offset, count) => backend.extents?.(offset, count) ?? [{ length: count, flags: 0 }],
+    extents: (offset, count) => {
+      const extents = backend.extents?.(offset, count) ?? [{ length: count, flags: 0 }];
+      return minimum === 1 ? extents : alignedExtents(extents, minimum);
+    },
   };
-}
-
-function checkString(what: string, value: string): void {
-  if (Buffer.byteLength(value) > c.MAX_STRING) {
-    throw new NbdError(`${what} is longer than ${String(c.MAX_STRING)} bytes`, { code: 'EINVAL' });
-  }
-}
-
-function checkSize(size: number | bigint): U64 {
-  const valid = typeof size === 'bigint' ? size >= 0n && size < 1n << 64n : Number.isSafeInteger(size) && size >= 0;
-  if (!valid) throw new NbdError(`export size ${String(size)} is not a 64-bit number of bytes`, { code: 'EINVAL' });
-  return add(size, 0);
 }

@@ -3,6 +3,7 @@
 
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { clearTimeout, setTimeout } from 'node:timers';
 import { NbdConnectionError, NbdProtocolError } from '../errors.js';
 import { serve } from '../protocol/handshake/serve.js';
 import type { ServedSession, ServerOffer } from '../protocol/handshake/serve-offer.js';
@@ -19,17 +20,20 @@ export interface ConnectionOptions extends TransmissionOptions {
   readonly handshakeTimeout: number;
   /** Milliseconds that the client has to take the last replies. */
   readonly closeTimeout: number;
-  /** Bytes of replies that may wait for the client to read. */
-  readonly maxReplyBytes: number;
   /** The stream has closed; `error` tells what the client did wrong, if it did. */
   readonly closed: (connection: ServerConnection, error: Error | null) => void;
 }
+
+/** Idle time before the kernel asks whether the client is still there. */
+const KEEP_ALIVE_DELAY = 60_000;
 
 export class ServerConnection {
   readonly number: number;
   readonly #options: ConnectionOptions;
   readonly #output: ReplyOutput;
   #stream: Duplex;
+  /** The stream below TLS, or the only one. */
+  readonly #plain: Duplex;
   #runner: HandshakeRunner<ServedSession<ServedExport> | null> | null;
   #transmission: Transmission | null = null;
   // The handshake's deadline, later that of the end.
@@ -44,8 +48,12 @@ export class ServerConnection {
     this.number = options.connection;
     this.#options = options;
     this.#stream = stream;
+    this.#plain = stream;
     this.#output = new ReplyOutput(stream, {
       limit: options.maxReplyBytes,
+      written: () => {
+        this.#transmission?.written();
+      },
       sent: (bytes) => {
         options.statistics.bytesSent += bytes;
       },
@@ -73,7 +81,13 @@ export class ServerConnection {
 
   start(): void {
     this.#setTimer(this.#options.handshakeTimeout, 'the handshake took too long');
+    if (this.#stream instanceof Socket) {
+      // A client that has vanished is noticed, and lets go of what is held for it.
+      this.#stream.setKeepAlive(true, KEEP_ALIVE_DELAY).setNoDelay(true);
+    }
     this.#attach(this.#stream);
+    // The caller may have paused it so that nothing is lost; a listener alone does not undo that.
+    this.#stream.resume();
     this.#runner?.start();
     this.#output.flush();
   }
@@ -169,6 +183,9 @@ export class ServerConnection {
         cut: (how) => {
           this.#cut(how);
         },
+        failed: (error) => {
+          this.destroy(error);
+        },
       },
       session,
       this.#options,
@@ -213,7 +230,7 @@ export class ServerConnection {
     if (this.#ending || this.#closed) return;
     this.#ending = true;
     this.#output.flush();
-    this.#setTimer(this.#options.closeTimeout, 'the client did not take the last replies');
+    this.#setTimer(Math.max(1, this.#options.closeTimeout), 'the client did not take the last replies');
     const stream = this.#stream;
     stream.end(() => stream.destroy());
   }
@@ -226,13 +243,24 @@ export class ServerConnection {
     this.#output.close();
     this.#transmission?.destroy();
     this.#runner?.stop();
-    if (how === 'reset' && this.#stream instanceof Socket) {
-      this.#stream.resetAndDestroy();
+    if (how === 'reset') {
+      this.#reset();
       return;
     }
-    this.#setTimer(this.#options.closeTimeout, 'the client did not close');
+    this.#setTimer(Math.max(1, this.#options.closeTimeout), 'the client did not close');
     this.#stream.resume();
     this.#stream.end();
+  }
+
+  /** A reset where there is such a thing, which is TCP; elsewhere an end without a word. */
+  #reset(): void {
+    try {
+      if (this.#plain instanceof Socket) this.#plain.resetAndDestroy();
+    } catch {
+      // Only a handle of TCP can.
+    }
+    this.#plain.destroy();
+    this.#stream.destroy();
   }
 
   #setTimer(milliseconds: number, reason: string): void {

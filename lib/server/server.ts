@@ -1,24 +1,32 @@
 // The server: listeners, exports and connections.
 
+import { unlink } from 'node:fs/promises';
 import { createServer, type AddressInfo, type Server } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { NbdError, NbdStateError } from '../errors.js';
+import { clearTimeout, setTimeout } from 'node:timers';
+import { NbdStateError } from '../errors.js';
 import type { ServerOffer } from '../protocol/handshake/serve-offer.js';
 import { duplexPair } from '../transport/memory.js';
-import { unixListenProblem } from '../transport/unix-path.js';
+import { refuse, shown } from '../util/option-checks.js';
 import type { NbdBackend } from './backend.js';
 import { FaultPlan } from './faults.js';
-import { DEFAULT_FEATURES, isBackend, type NbdServerOptions } from './options.js';
+import { checkSocketPath, checkTcpAddress, isStaleSocket } from './listening.js';
+import { MemoryBudget } from './memory-budget.js';
+import {
+  DEFAULT_FEATURES,
+  isBackend,
+  makeServerSettings,
+  type NbdServerOptions,
+  type ServerSettings,
+} from './options.js';
 import { PayloadPool } from './payload-pool.js';
 import { type NbdExportOptions, ServedExport } from './served-export.js';
 import { ServerConnection } from './server-connection.js';
 import { type NbdServerStatistics, Statistics } from './statistics.js';
-import { checkTlsOptions } from './tls-upgrade.js';
 
 /** Where a server listens. */
 export type NbdServerAddress = { readonly host: string; readonly port: number } | { readonly path: string };
 
-const DEFAULT_MAX_PAYLOAD = 1 << 25;
 /** Memory that is kept for payloads to come, over all connections. */
 const PAYLOAD_POOL = 1 << 25;
 
@@ -33,49 +41,44 @@ const PAYLOAD_POOL = 1 << 25;
 export class NbdServer {
   /** Faults to order; may be changed at any time. */
   readonly faults = new FaultPlan();
-  readonly #options: NbdServerOptions;
+  readonly #options: ServerSettings;
   readonly #offer: ServerOffer<ServedExport>;
   readonly #exports = new Map<string, ServedExport>();
   readonly #statistics = new Statistics();
   readonly #listeners = new Map<Server, NbdServerAddress>();
   readonly #connections = new Set<ServerConnection>();
   readonly #payloads = new PayloadPool(PAYLOAD_POOL);
+  readonly #budget: MemoryBudget;
   readonly #backends = new Set<NbdBackend>();
   #closing: Promise<void> | null = null;
   #idle: (() => void) | null = null;
 
-  /** Throws an NbdError (`EINVAL`) when an export or a certificate cannot be served as it is. */
+  /**
+   * Throws an NbdStrictError (`EINVAL`) that names the option: an unknown one, a bad value, or an export or certificate
+   * that cannot be served.
+   */
   constructor(options: NbdServerOptions = {}) {
-    this.#options = options;
-    const tls = options.tls ?? 'off';
-    if (tls !== 'off' && options.tlsOptions === undefined) {
-      throw new NbdError(`tls is '${tls}' without tlsOptions`, { code: 'EINVAL' });
-    }
-    if (options.tlsOptions !== undefined) {
-      try {
-        checkTlsOptions(options.tlsOptions);
-      } catch (cause) {
-        throw new NbdError('tlsOptions cannot be used', { code: 'EINVAL', cause });
-      }
-    }
+    const settings = makeServerSettings(options);
+    this.#options = settings;
+    this.#budget = new MemoryBudget(settings.maxTotalBytes);
     this.#offer = {
-      style: options.style ?? 'newstyle',
-      fixedNewstyle: options.fixedNewstyle ?? true,
-      noZeroes: options.noZeroes ?? true,
-      features: { ...DEFAULT_FEATURES, ...options.features },
-      tls,
-      maxOptions: options.maxOptions ?? 256,
+      style: settings.style ?? 'newstyle',
+      fixedNewstyle: settings.fixedNewstyle ?? true,
+      noZeroes: settings.noZeroes ?? true,
+      features: { ...DEFAULT_FEATURES, ...settings.features },
+      tls: settings.tls ?? 'off',
+      maxOptions: settings.maxOptions,
       exports: () => this.#exports.values(),
       find: (name) => this.#find(name),
     };
-    for (const [name, entry] of Object.entries(options.exports ?? {})) this.addExport(name, entry);
+    for (const [name, entry] of Object.entries(settings.exports ?? {})) this.addExport(name, entry);
   }
 
   /** Adds an export, or replaces the one of that name for connections to come. */
   addExport(name: string, entry: NbdBackend | NbdExportOptions): void {
-    const exportOptions = isBackend(entry) ? { backend: entry } : entry;
-    this.#exports.set(name, new ServedExport(name, exportOptions, this.#options.maxPayload ?? DEFAULT_MAX_PAYLOAD));
-    this.#backends.add(exportOptions.backend);
+    const served = new ServedExport(name, isBackend(entry) ? { backend: entry } : entry, this.#options.maxPayload);
+    this.#exports.set(name, served);
+    this.#backends.add(served.backend);
   }
 
   /** Takes an export from those to come; connections that use it keep it. False when there is none. */
@@ -87,7 +90,8 @@ export class NbdServer {
    * Listens on TCP; port 0 takes a free one, which {@link address} and {@link uri} tell. Rejects with the listener's
    * error (`EADDRINUSE`, `EACCES`), or `ESHUTDOWN` after close().
    */
-  listenTcp(port = 0, host = '127.0.0.1'): Promise<this> {
+  async listenTcp(port = 0, host = '127.0.0.1'): Promise<this> {
+    checkTcpAddress(port, host);
     return this.#listen((server, listening) => {
       server.listen({ port, host }, () => {
         const address = server.address() as AddressInfo;
@@ -97,17 +101,25 @@ export class NbdServer {
   }
 
   /**
-   * Listens on a Unix socket, which close() removes. Rejects as listenTcp() does, with `ENAMETOOLONG` for a path of more
-   * than 107 bytes, and with `ENOTSUP` for an abstract name (`'\\0name'`) before Node 22, which would change it.
+   * Listens on a Unix socket, which close() removes. The socket of a server that is gone is replaced; that of a living
+   * one stays. Rejects as listenTcp() does, with `ENAMETOOLONG` for a path of more than 107 bytes, and with `ENOTSUP` for
+   * an abstract name (`'\\0name'`) before Node 22, which would change it.
    */
-  listenUnix(path: string): Promise<this> {
-    const problem = unixListenProblem(path);
-    if (problem !== null) return Promise.reject(problem);
-    return this.#listen((server, listening) => {
-      server.listen({ path }, () => {
-        listening({ path });
+  async listenUnix(path: string): Promise<this> {
+    checkSocketPath(path);
+    const listen = (): Promise<this> =>
+      this.#listen((server, listening) => {
+        server.listen({ path }, () => {
+          listening({ path });
+        });
       });
-    });
+    try {
+      return await listen();
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || !(await isStaleSocket(path))) throw error;
+      await unlink(path);
+      return listen();
+    }
   }
 
   /** A stream that a client may use as its connection, in memory. */
@@ -117,10 +129,14 @@ export class NbdServer {
     return client;
   }
 
-  /** Serves one client on a connected stream of any kind. A server that is closed destroys it. */
+  /**
+   * Serves one client on a connected stream of any kind, which may be paused and which the server closes. A server that
+   * is closed, or has as many connections as it may, destroys it.
+   */
   serve(stream: Duplex): void {
+    checkStream(stream);
     const statistics = this.#statistics;
-    const isFull = this.#connections.size >= (this.#options.maxConnections ?? Infinity);
+    const isFull = this.#connections.size >= this.#options.maxConnections;
     // A stream that is gone already may never emit 'close' to those who listen now.
     if (this.#closing !== null || isFull || stream.destroyed) {
       statistics.refusedConnections += 1;
@@ -133,11 +149,12 @@ export class NbdServer {
     const connection = new ServerConnection(stream, {
       offer: this.#offer,
       tls: options.tlsOptions,
-      handshakeTimeout: options.handshakeTimeout ?? 30_000,
-      closeTimeout: options.closeTimeout ?? 2000,
-      maxReplyBytes: options.maxReplyBytes ?? 1 << 20,
-      maxInFlight: options.maxInFlight ?? 16,
-      maxInFlightBytes: options.maxInFlightBytes ?? 1 << 26,
+      handshakeTimeout: options.handshakeTimeout,
+      closeTimeout: options.closeTimeout,
+      maxReplyBytes: options.maxReplyBytes,
+      maxInFlight: options.maxInFlight,
+      maxInFlightBytes: options.maxInFlightBytes,
+      budget: this.#budget,
       payloads: this.#payloads,
       connection: statistics.connections,
       faults: this.faults,
@@ -208,7 +225,7 @@ export class NbdServer {
     );
     this.#listeners.clear();
     for (const connection of this.#connections) connection.shutdown();
-    await this.#connectionsGone(this.#options.closeTimeout ?? 2000);
+    await this.#connectionsGone(this.#options.closeTimeout);
     await Promise.all(closed);
     await Promise.all([...this.#backends].map(async (backend) => backend.close?.()));
   }
@@ -271,5 +288,13 @@ export class NbdServer {
         resolve(this);
       });
     });
+  }
+}
+
+function checkStream(stream: unknown): void {
+  const methods = ['on', 'off', 'once', 'write', 'end', 'pause', 'resume', 'destroy', 'cork', 'uncork'] as const;
+  const given = (typeof stream === 'object' ? stream : null) as Record<string, unknown> | null;
+  if (given === null || methods.some((method) => typeof given[method] !== 'function')) {
+    throw refuse('serve', `the stream must be a Duplex, not ${shown(stream)}`);
   }
 }

@@ -2,12 +2,15 @@
 // bytes are held, than the limits say; a client that does not read its replies is not read from; whatever a backend
 // throws becomes an error reply; after destroy() nothing happens any more.
 
+import { clearTimeout, setTimeout } from 'node:timers';
+import { NbdConnectionError } from '../errors.js';
 import * as c from '../protocol/constants.js';
 import { wireError } from '../protocol/names.js';
 import { ReplyEncoder } from '../protocol/reply-encoder.js';
 import { type Request, RequestDecoder } from '../protocol/request-decoder.js';
 import { type CommandName, commandNameOf } from './command-name.js';
 import type { FaultedRequest, FaultPlan, RequestFault } from './faults.js';
+import type { MemoryAccount, MemoryBudget } from './memory-budget.js';
 import type { PayloadPool } from './payload-pool.js';
 import type { ReplyOutput } from './reply-output.js';
 import { RequestHandler } from './request-handler.js';
@@ -17,12 +20,18 @@ import { wireErrorOf } from './wire-error.js';
 
 /** "any payload not exceeding 2^25 bytes SHOULD NOT be considered a denial of service attack". */
 const TOLERATED_PAYLOAD = 1 << 25;
+/** Payloads up to here lie in the chunk that they came in, or cost as little. */
+const SMALL_PAYLOAD = 65536;
 
 export interface TransmissionOptions {
   /** Requests that run at the same time. */
   readonly maxInFlight: number;
   /** Bytes of payload that they have together; one larger request runs alone. */
   readonly maxInFlightBytes: number;
+  /** Replies that may wait for a client that has not shown that it reads. */
+  readonly maxReplyBytes: number;
+  /** What all connections hold together. */
+  readonly budget: MemoryBudget;
   /** Where the memory for payloads comes from. */
   readonly payloads: PayloadPool;
   readonly connection: number;
@@ -41,6 +50,8 @@ export interface TransmissionHost {
   finished(): void;
   /** A fault ends the connection. */
   cut(how: 'close' | 'reset'): void;
+  /** The connection cannot go on. */
+  failed(error: Error): void;
 }
 
 export class Transmission {
@@ -55,6 +66,17 @@ export class Transmission {
   #nextWaiting = 0;
   #running = 0;
   #runningBytes = 0;
+  /** Of the running bytes those that will be replies. */
+  #readingBytes = 0;
+  /** Payloads of requests that wait. */
+  #waitingBytes = 0;
+  /** Replies that may be made ahead of the client: more for one that reads them. */
+  #window: number;
+  #sentInWindow = 0;
+  #account: MemoryAccount;
+  readonly #abort = new AbortController();
+  /** When the client last took or sent something. */
+  #lastProgress = performance.now();
   readonly #timers = new Set<NodeJS.Timeout>();
   #pumping = false;
   #paused = false;
@@ -67,7 +89,18 @@ export class Transmission {
     this.#session = session;
     this.#options = options;
     this.#encoder = new ReplyEncoder(session.style, (length) => host.output.take(length));
-    this.#handler = new RequestHandler(session, this.#encoder, host.output, () => this.#gone);
+    this.#handler = new RequestHandler(session, this.#encoder, host.output, this.#abort.signal);
+    this.#window = options.maxReplyBytes;
+    this.#account = options.budget.open({
+      roomAgain: () => {
+        this.#roomAgain();
+      },
+      isStalled: (milliseconds) => this.#isStalled(milliseconds),
+      evict: () => {
+        const reason = 'the client stands still while others need memory';
+        host.failed(new NbdConnectionError(reason, { code: 'ETIMEDOUT' }));
+      },
+    });
     this.#decoder = new RequestDecoder(
       {
         payloadFor: (request, present) => this.#payloadFor(request, present),
@@ -84,6 +117,7 @@ export class Transmission {
 
   /** Bytes from the client; throws NbdProtocolError where they are none of the protocol's. */
   push(chunk: Buffer): void {
+    this.#lastProgress = performance.now();
     this.#decoder.push(chunk);
     this.#pump();
   }
@@ -100,6 +134,18 @@ export class Transmission {
     this.#pump();
   }
 
+  /** Replies have left this process. */
+  written(): void {
+    this.#lastProgress = performance.now();
+    if (this.#host.output.waiting === 0) {
+      if (this.#sentInWindow >= this.#window) {
+        this.#window = Math.min(Math.max(this.#window, 1) * 2, Math.max(this.#window, this.#options.maxInFlightBytes));
+        this.#sentInWindow = 0;
+      }
+    }
+    this.#pump();
+  }
+
   /** The server closes: what runs is finished, everything else is answered with ESHUTDOWN. */
   shutdown(): void {
     this.#shuttingDown = true;
@@ -112,16 +158,44 @@ export class Transmission {
     this.#decoder.stop();
     this.#waiting = [];
     this.#nextWaiting = 0;
+    this.#waitingBytes = 0;
     for (const timer of this.#timers) clearTimeout(timer);
     this.#timers.clear();
+    this.#abort.abort();
+    this.#account.close();
+    this.#account.set(this.#runningBytes);
   }
 
-  #payloadFor(request: Request, present: Buffer | null): Buffer | null {
+  /** Counts what this connection holds: for the rest of its life, and until the backend has let go. */
+  #count(): void {
+    const own = this.#gone ? 0 : this.#waitingBytes + this.#decoder.arriving + this.#host.output.waiting;
+    this.#account.set(own + this.#runningBytes);
+  }
+
+  #roomAgain(): void {
+    if (this.#gone) return;
+    try {
+      this.#decoder.resume();
+    } catch (error) {
+      this.#host.failed(error as Error);
+      return;
+    }
+    this.#pump();
+  }
+
+  #isStalled(milliseconds: number): boolean {
+    const isDue = this.#host.output.waiting > 0 || (this.#decoder.arriving > 0 && !this.#paused);
+    return isDue && performance.now() - this.#lastProgress >= milliseconds;
+  }
+
+  #payloadFor(request: Request, present: Buffer | null): Buffer | null | 'later' {
     if (hasFilter(request.type, request.flags) && request.payloadLength > filterLimit(this.#session)) return null;
     // A request that will be refused needs no memory for what it brings.
     if (validate(request, this.#session) !== null) return null;
     // A backend that may keep the data would keep the whole chunk with it.
     if (present !== null && this.#session.export.backend.copiesData === true) return present;
+    if (request.payloadLength > SMALL_PAYLOAD && !this.#account.mayTake(request.payloadLength)) return 'later';
+    this.#account.set(this.#account.held + request.payloadLength);
     return this.#options.payloads.take(request.payloadLength);
   }
 
@@ -130,6 +204,7 @@ export class Transmission {
       // "A client MUST NOT send anything to the server after": whatever follows is not looked at.
       this.#decoder.stop();
     }
+    this.#waitingBytes += request.payload?.length ?? 0;
     this.#waiting.push(request);
   }
 
@@ -142,6 +217,7 @@ export class Transmission {
       if (request !== undefined) this.#begin(request);
     }
     this.#pumping = false;
+    this.#count();
     this.#afterPump();
   }
 
@@ -156,7 +232,7 @@ export class Transmission {
         return;
       }
     }
-    this.#setPaused(!isIdle);
+    this.#setPaused(!isIdle || this.#decoder.isWaiting);
   }
 
   #setPaused(paused: boolean): void {
@@ -168,14 +244,20 @@ export class Transmission {
 
   #hasRoom(): boolean {
     if (this.#gone) return false;
-    if (!this.#host.output.hasRoom()) return false;
-    if (this.#running === 0) return true;
+    const { output } = this.#host;
+    if (!output.hasRoom()) return false;
     const next = this.#waiting[this.#nextWaiting];
-    return (
-      this.#running < this.#options.maxInFlight &&
-      next !== undefined &&
-      this.#runningBytes + this.#weight(next) <= this.#options.maxInFlightBytes
-    );
+    if (next === undefined) return false;
+    const weight = this.#weight(next);
+    if (this.#running > 0) {
+      if (this.#running >= this.#options.maxInFlight) return false;
+      if (this.#runningBytes + weight > this.#options.maxInFlightBytes) return false;
+    }
+    // Memory for a payload was asked for when it arrived; for a reply it is now.
+    if (next.type !== c.NBD_CMD_READ || weight === 0) return true;
+    const ahead = this.#readingBytes + output.waiting;
+    if (ahead > 0 && ahead + weight > this.#window) return false;
+    return weight <= SMALL_PAYLOAD || this.#account.mayTake(weight);
   }
 
   /** Bytes that a request holds while it runs. */
@@ -186,6 +268,7 @@ export class Transmission {
 
   #begin(request: Request): void {
     const command = commandNameOf(request.type);
+    this.#waitingBytes -= request.payload?.length ?? 0;
     this.#options.statistics.requests[command] += 1;
     let fault: RequestFault | null;
     try {
@@ -253,17 +336,23 @@ export class Transmission {
       return;
     }
     if (request.type === c.NBD_CMD_WRITE) this.#options.statistics.bytesWritten += request.payloadLength;
+    const isRead = request.type === c.NBD_CMD_READ;
+    if (isRead) this.#sentInWindow += weight;
     if (pending === undefined) {
       this.#release(request);
       return;
     }
     this.#running += 1;
     this.#runningBytes += weight;
+    if (isRead) this.#readingBytes += weight;
+    this.#account.set(this.#account.held + (isRead ? weight : 0));
     const settled = (): void => {
       this.#running -= 1;
       this.#runningBytes -= weight;
+      if (isRead) this.#readingBytes -= weight;
       this.#release(request);
-      this.#pump();
+      if (this.#gone) this.#count();
+      else this.#pump();
     };
     pending.then(settled, (error: unknown) => {
       if (!this.#gone) this.#fail(request, error);

@@ -1,6 +1,7 @@
 // Two streams in one process that are each other's peer.
 
 import { Duplex } from 'node:stream';
+import { setImmediate } from 'node:timers';
 
 class MemoryStream extends Duplex {
   peer: MemoryStream | null = null;

@@ -143,7 +143,7 @@ describe('NbdServer', () => {
     ['TLS without a certificate', () => new NbdServer({ tls: 'require' })],
     ['a certificate that is none', () => new NbdServer({ tls: 'on', tlsOptions: { cert: 'x', key: 'y' } })],
   ])('refuses %s', (_name, make) => {
-    expect(make).toThrow(expect.objectContaining({ name: 'NbdError', code: 'EINVAL' }));
+    expect(make).toThrow(expect.objectContaining({ name: 'NbdStrictError', code: 'EINVAL' }));
   });
 
   it('sends the block sizes it was given, and insists on them when told to', async () => {

@@ -2,6 +2,7 @@
 // client hands over.
 
 import { readFile, stat } from 'node:fs/promises';
+import type { Stats } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import {
@@ -15,6 +16,7 @@ import { decodeKey } from '../../util/psk-file.js';
 import type { ParsedArguments } from '../arguments.js';
 import { CliError, type Command, type CommandContext, UsageError } from '../command.js';
 import { deviceSize } from '../device-size.js';
+import { parentEnded, privateSocketPath, runInShell, standardStreams } from '../serve-ways.js';
 import { systemReason } from '../system-reason.js';
 import { parseCount, parseSize } from '../text.js';
 
@@ -30,6 +32,7 @@ export const serve: Command = {
     description: [
       'Prints the URI of each export, then serves until it is stopped. One file or memory is the default export. With ' +
         'sockets handed over by systemd, or by a client that starts it ([ nbd serve disk.img ]), it listens on those.',
+      'The command of --run finds $uri, $unixsocket or $port, $exportname and $nbd (QEMU’s old form), as in nbdkit.',
     ],
     options: [
       { names: ['memory'], short: 'm', takes: 'value', value: '[NAME=]SIZE', help: 'An empty export in memory.' },
@@ -59,6 +62,20 @@ export const serve: Command = {
         help: 'TLS with the pre-shared keys of a file, USER:HEXKEY a line.',
       },
       { names: ['tls-optional'], help: 'Serve clients without TLS too.' },
+      {
+        names: ['max-connections'],
+        takes: 'value',
+        value: 'N',
+        help: 'Clients at the same time; more are turned away. Default 1000.',
+      },
+      { names: ['single'], short: 's', help: 'Serve one client, on standard input and output.' },
+      {
+        names: ['run'],
+        takes: 'value',
+        value: 'COMMAND',
+        help: 'Run a shell command, serve until it ends, and exit with its status.',
+      },
+      { names: ['exit-with-parent'], help: 'Stop when the process that started this one has ended.' },
       { names: ['detect-zeroes'], help: 'Read files to tell clients where zeroes are.' },
     ],
     examples: [
@@ -66,12 +83,17 @@ export const serve: Command = {
       ['nbd serve --unix /tmp/s --memory 1G', 'A gibibyte of memory on a Unix socket.'],
       ['nbd serve -r root=root.img data=data.img', 'Two named exports.'],
       ['nbd info [ nbd serve disk.img ]', 'A server for one command.'],
+      ["nbd serve disk.img --run 'qemu-img info $uri'", 'The same for any command.'],
     ],
   },
+  endsBySignal: true,
   async run(args, context) {
+    checkCombinations(args);
     const backends = await openBackends(args);
     const tls = await readTls(args);
+    const maxConnections = args.value('max-connections');
     const server = new NbdServer({
+      ...(maxConnections === undefined ? {} : { maxConnections: parseCount('max-connections', maxConnections) }),
       ...(tls === undefined
         ? {}
         : { tls: args.has('tls-optional') ? ('on' as const) : ('require' as const), tlsOptions: tls }),
@@ -88,16 +110,79 @@ export const serve: Command = {
         ...(description === undefined ? {} : { description }),
       });
     }
-    const handedOver = socketsHandedOver();
-    if (handedOver > 0) await listenOnHandedOver(server, handedOver, context);
-    else await listen(server, args);
-    if (handedOver === 0) for (const [name] of backends) await context.out(`${server.uri(name)}\n`);
-    // A server is ended by a signal, and that is no failure.
-    await new Promise<void>((resolve) => {
+    const stopped = new Promise<void>((resolve) => {
       context.signal.addEventListener('abort', () => resolve());
+      if (context.signal.aborted) resolve();
+      if (args.has('exit-with-parent')) void parentEnded().then(resolve);
     });
+    const code = await serveUntil(stopped, server, backends[0]?.[0] ?? '', args, context, async () => {
+      for (const [name] of backends) await context.out(`${server.uri(name)}\n`);
+    });
+    // Here, and not at the end of the command: when a backend cannot be closed, that is a failure.
+    await server.close();
+    return code;
   },
 };
+
+/** Serves in the way that the options ask for; resolves with the exit code when it is time to stop. */
+async function serveUntil(
+  stopped: Promise<void>,
+  server: NbdServer,
+  exportName: string,
+  args: ParsedArguments,
+  context: CommandContext,
+  announce: () => Promise<void>,
+): Promise<number> {
+  const command = args.value('run');
+  const handedOver = socketsHandedOver();
+  if (handedOver > 0 && (command !== undefined || args.has('single'))) {
+    throw new UsageError('a socket was handed over: you cannot use --run and --single');
+  }
+  if (args.has('single')) {
+    const stream = standardStreams();
+    const closed = new Promise<void>((resolve) => stream.once('close', () => resolve()));
+    server.serve(stream);
+    await Promise.race([closed, stopped]);
+    return 0;
+  }
+  if (handedOver > 0) {
+    await listenOnHandedOver(server, handedOver, context);
+  } else {
+    const isPrivate = command !== undefined && !args.has('unix') && !args.has('port') && !args.has('host');
+    await listen(server, args, isPrivate ? await privateSocketPath(context) : args.value('unix'));
+    const { address } = server;
+    if (command !== undefined && address !== null) {
+      const abort = new AbortController();
+      void stopped.then(() => abort.abort());
+      return runInShell(command, { uri: server.uri(exportName), exportName, address }, abort.signal);
+    }
+    await announce();
+  }
+  await stopped;
+  return 0;
+}
+
+/** Options that exclude each other, and those that would say nothing without another: none is ignored. */
+function checkCombinations(args: ParsedArguments): void {
+  const exclude = (one: string, ...others: string[]): void => {
+    const other = others.find((name) => args.has(name));
+    if (args.has(one) && other !== undefined) throw new UsageError(`you cannot use --${one} and --${other} together`);
+  };
+  exclude('single', 'unix', 'port', 'host', 'run', 'max-connections');
+  exclude('unix', 'port', 'host');
+  exclude('tls-certificates', 'tls-psk');
+  exclude('tls-psk', 'tls-verify-peer');
+  for (const name of ['tls-optional', 'tls-verify-peer']) {
+    if (args.has(name) && !args.has('tls-certificates') && !args.has('tls-psk')) {
+      throw new UsageError(`--${name} needs --tls-certificates${name === 'tls-optional' ? ' or --tls-psk' : ''}`, {
+        hint: 'without them clients would be served in the clear',
+      });
+    }
+  }
+  for (const name of ['host', 'unix', 'tls-certificates', 'tls-psk', 'run']) {
+    if (args.value(name)?.trim() === '') throw new UsageError(`--${name}: the value is empty`);
+  }
+}
 
 async function openBackends(args: ParsedArguments): Promise<[name: string, backend: NbdBackend][]> {
   const backends: [string, NbdBackend][] = [];
@@ -112,9 +197,12 @@ async function openBackends(args: ParsedArguments): Promise<[name: string, backe
     try {
       const stats = await stat(path);
       const size = stats.isBlockDevice() ? { size: await deviceSize(path, stats) } : {};
+      const why = whyNotServed(stats, size.size);
+      if (why !== null) throw new CliError(`${path}: ${why}`);
       const options = { readOnly, detectZeroes: args.has('detect-zeroes'), ...size };
       backends.push([name, await FileBackend.open(path, options)]);
     } catch (cause) {
+      if (cause instanceof CliError) throw cause;
       throw new CliError(`${path}: ${systemReason(cause)}`, { cause });
     }
   }
@@ -130,6 +218,20 @@ async function openBackends(args: ParsedArguments): Promise<[name: string, backe
   return backends;
 }
 
+/** Why there is no export in it; null when there is. */
+function whyNotServed(stats: Stats, deviceBytes: number | undefined): string | null {
+  if (stats.isFile()) return null;
+  if (stats.isBlockDevice()) return deviceBytes === 0 ? 'the device has no size: is a medium in it?' : null;
+  const kind = stats.isDirectory()
+    ? 'a directory'
+    : stats.isFIFO()
+      ? 'a FIFO'
+      : stats.isSocket()
+        ? 'a socket'
+        : 'a device';
+  return `is ${kind}, not a file or block device`;
+}
+
 function named(text: string): [name: string, rest: string] {
   const equals = text.indexOf('=');
   return equals === -1 ? ['', text] : [text.slice(0, equals), text.slice(equals + 1)];
@@ -138,9 +240,6 @@ function named(text: string): [name: string, rest: string] {
 async function readTls(args: ParsedArguments): Promise<NbdServerTlsOptions | undefined> {
   const folder = args.value('tls-certificates');
   const psk = args.value('tls-psk');
-  if (folder !== undefined && psk !== undefined) {
-    throw new UsageError('you cannot use --tls-certificates and --tls-psk together');
-  }
   try {
     if (folder !== undefined) {
       const verifyPeer = args.has('tls-verify-peer');
@@ -148,6 +247,7 @@ async function readTls(args: ParsedArguments): Promise<NbdServerTlsOptions | und
         cert: await readFile(join(folder, 'server-cert.pem')),
         key: await readFile(join(folder, 'server-key.pem')),
         ...(verifyPeer ? { ca: await readFile(join(folder, 'ca-cert.pem')), verifyPeer } : {}),
+        ...(verifyPeer ? await readRevoked(folder) : {}),
       };
     }
     if (psk === undefined) return undefined;
@@ -155,6 +255,16 @@ async function readTls(args: ParsedArguments): Promise<NbdServerTlsOptions | und
   } catch (cause) {
     if (cause instanceof CliError) throw cause;
     throw new CliError(`${folder ?? psk ?? ''}: ${systemReason(cause)}`, { cause });
+  }
+}
+
+/** The revocation list of a folder, which need not have one. One that cannot be read is not taken for none. */
+async function readRevoked(folder: string): Promise<{ crl?: Buffer }> {
+  try {
+    return { crl: await readFile(join(folder, 'ca-crl.pem')) };
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return {};
+    throw error;
   }
 }
 
@@ -172,8 +282,7 @@ function parseKeys(text: string, path: string): Record<string, Buffer> {
   return Object.fromEntries(keys);
 }
 
-async function listen(server: NbdServer, args: ParsedArguments): Promise<void> {
-  const path = args.value('unix');
+async function listen(server: NbdServer, args: ParsedArguments, path: string | undefined): Promise<void> {
   const port = args.value('port');
   try {
     if (path !== undefined) await server.listenUnix(path);
@@ -192,7 +301,9 @@ const FIRST_SOCKET = 3;
 
 function socketsHandedOver(): number {
   const { LISTEN_PID, LISTEN_FDS } = process.env;
-  return Number(LISTEN_PID) === process.pid ? Number(LISTEN_FDS ?? 0) : 0;
+  if (Number(LISTEN_PID) !== process.pid) return 0;
+  const count = Number(LISTEN_FDS ?? 0);
+  return Number.isSafeInteger(count) && count > 0 ? count : 0;
 }
 
 async function listenOnHandedOver(server: NbdServer, count: number, context: CommandContext): Promise<void> {
