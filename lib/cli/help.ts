@@ -64,7 +64,8 @@ export function longOptions(spec: CommandSpec): string {
 
 export function shortOptions(spec: CommandSpec): string {
   return optionsOf(spec)
-    .flatMap((option) => (option.short === undefined || option.hidden === true ? [] : [`-${option.short}\n`]))
+    .flatMap((option) => (option.hidden === true ? [] : lettersOf(option)))
+    .map((letter) => `-${letter}\n`)
     .join('');
 }
 
@@ -74,9 +75,12 @@ function optionHelp(option: OptionSpec): string[] {
     if (option.takes === 'value') return `--${name}=${value}`;
     return option.takes === 'optional' ? `--${name}[=${value}]` : `--${name}`;
   });
-  const short = option.short === undefined ? [] : [`-${option.short}${option.takes === 'value' ? ` ${value}` : ''}`];
+  const short = lettersOf(option).map((letter) => `-${letter}${option.takes === 'value' ? ` ${value}` : ''}`);
   return [...wrapped([...short, ...long].join(', '), 4), ...wrapped(option.help ?? '', 8)];
 }
+
+const lettersOf = ({ short, secondShort }: OptionSpec): string[] =>
+  [short, secondShort].filter((letter) => letter !== undefined);
 
 function section(title: string, lines: readonly string[]): string {
   return `${title}\n${lines.join('\n')}\n`;

@@ -18,6 +18,7 @@ import {
   sourceOf,
 } from '../copy-ends.js';
 import { makeProgress, PROGRESS_OPTION } from '../progress.js';
+import { CONNECT_OPTIONS } from '../server.js';
 import { humanSize, parseCount, parseSmallSize, roundSize } from '../text.js';
 
 const spec: CommandSpec = {
@@ -25,7 +26,9 @@ const spec: CommandSpec = {
   tool: 'nbdcopy',
   summary: 'copy to and from NBD servers',
   usage: [
-    '[OPTIONS] SOURCE DESTINATION',
+    '[--allocated] [-C N|--connections=N] [--destination-is-zero] [--flush] [--no-extents] [-p|--progress[=FD]]',
+    '    [--queue-size=N] [--request-size=N] [-R N|--requests=N] [-S N|--sparse=N] [--synchronous]',
+    '    [-T N|--threads=N] SOURCE DESTINATION',
     '',
     'SOURCE, DESTINATION := - | FILE | DEVICE | NBD-URI | [ CMD ARGS ... ]',
     'DESTINATION += null:',
@@ -44,7 +47,10 @@ const spec: CommandSpec = {
       value: 'N',
       help: 'Connections, where both ends allow several. Default 4, and never more than there are threads.',
     },
-    { names: ['destination-is-zero', 'target-is-zero'], help: 'The destination reads as zeroes: leave them out.' },
+    {
+      names: ['destination-is-zero', 'target-is-zero'],
+      help: 'The destination reads as zeroes already: do not write any. With --allocated they are written all the same.',
+    },
     { names: ['flush'], help: 'Flush the destination at the end.' },
     { names: ['no-extents'], help: 'Read everything, holes too.' },
     PROGRESS_OPTION,
@@ -77,6 +83,7 @@ const spec: CommandSpec = {
       value: 'N',
       help: 'Taken for nbdcopy’s sake: it only limits the connections. Default: the number of cores.',
     },
+    ...CONNECT_OPTIONS,
   ],
   examples: [
     ['nbd copy nbd://example.com local.img', 'From a server to a file.'],
@@ -107,7 +114,7 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
   if (destination.kind === 'nbd' && destination.connection.isReadOnly()) {
     throw new CliError(`${destination.name}: the destination is read-only, cannot write to it`);
   }
-  await checkDistinct(source, destination);
+  await checkDistinct(source, destination, context);
   const size = await sizeOf(source);
   const room = destination.kind === 'file' && destination.stats.isFile() ? size : await sizeOf(destination);
   if (size !== null && room !== null && size > room) {
@@ -199,7 +206,8 @@ function readSettings(args: ParsedArguments): CopySettings {
       requestSize,
       sparse,
       allocated: args.has('allocated'),
-      destinationIsZero: args.has('destination-is-zero'),
+      // Zeroes that are left out have no space.
+      destinationIsZero: args.has('destination-is-zero') && !args.has('allocated'),
       extents: !args.has('no-extents'),
       flush: args.has('flush'),
     },
