@@ -11,13 +11,7 @@ import { mapRuns } from './map-report.js';
 import { PROGRESS_OPTION, withProgress } from './progress.js';
 import { givenRange, LAST_BLOCK_MAY_BE_SHORT, minimumBlock, type Range, RANGE_OPTIONS, rangeOf } from './range.js';
 import { readRange } from './read-range.js';
-import {
-  CMD_FLAG_FAST_ZERO,
-  CMD_FLAG_FUA,
-  CMD_FLAG_NO_HOLE,
-  CONTEXT_BASE_ALLOCATION,
-  STATE_HOLE,
-} from './sdk.js';
+import { CMD_FLAG_FAST_ZERO, CMD_FLAG_FUA, CMD_FLAG_NO_HOLE, CONTEXT_BASE_ALLOCATION, STATE_HOLE } from './sdk.js';
 import { CONNECT_OPTIONS, onlyServer, openServer } from './server.js';
 import { parseCount, parseSmallSize, UsageError } from './text.js';
 
@@ -155,8 +149,7 @@ function commandOf(
 ): (count: bigint, offset: bigint) => Promise<void> {
   const fua = args.has('fua') ? CMD_FLAG_FUA : 0;
   if (how === 'discard') return (count, offset) => connection.trim(count, offset, fua, signal);
-  const flags =
-    fua | (args.has('allocate') ? CMD_FLAG_NO_HOLE : 0) | (args.has('fast-zero') ? CMD_FLAG_FAST_ZERO : 0);
+  const flags = fua | (args.has('allocate') ? CMD_FLAG_NO_HOLE : 0) | (args.has('fast-zero') ? CMD_FLAG_FAST_ZERO : 0);
   return (count, offset) => connection.zero(count, offset, flags, signal);
 }
 

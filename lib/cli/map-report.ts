@@ -4,8 +4,8 @@ import { extentBatches } from '../stream/extents.js';
 import type { Operand, ParsedArguments } from './arguments.js';
 import { CliError, type CommandContext } from './command.js';
 import { describeType } from './contexts.js';
-import { blocksAround, LAST_BLOCK_MAY_BE_SHORT, type Range, rangeOf } from './range.js';
-import type { NbdConnection } from './sdk.js';
+import { blocksAround, LAST_BLOCK_MAY_BE_SHORT, minimumBlock, type Range, rangeOf } from './range.js';
+import { CONTEXT_BASE_ALLOCATION, NbdCommandError, type NbdConnection } from './sdk.js';
 import { openServer } from './server.js';
 import { Spool } from './spool.js';
 import { choosePaint, general, jsonString, oneDecimal, type Paint } from './text.js';
@@ -51,9 +51,35 @@ export async function* mapRuns(
 ): AsyncGenerator<Iterable<Run>> {
   const joining = new Joining(range);
   // The server answers for whole blocks.
-  const around = blocksAround(connection, range);
-  for await (const batch of extentBatches(connection, { context: name, ...around, signal })) yield joining.add(batch);
+  const { offset, length } = blocksAround(connection, range);
+  const tail = (offset + length) % minimumBlock(connection);
+  const whole = { offset, length: length - tail };
+  for await (const batch of extentBatches(connection, { context: name, ...whole, signal })) yield joining.add(batch);
+  if (tail > 0n) {
+    const rest = { offset: offset + whole.length, length: tail };
+    yield joining.add(await shortBlock(connection, name, rest, signal));
+  }
   yield joining.end();
+}
+
+/**
+ * The extents of an export's last block where that is shorter than the server's minimum. Some servers refuse to answer
+ * for it; "data" is what base:allocation says of anything that is not known to be otherwise.
+ */
+async function shortBlock(
+  connection: NbdConnection,
+  name: string,
+  rest: Range,
+  signal: AbortSignal,
+): Promise<Iterable<{ offset: bigint; length: bigint; flags: bigint }>> {
+  const found = [];
+  try {
+    for await (const batch of extentBatches(connection, { context: name, ...rest, signal })) found.push(...batch);
+  } catch (error) {
+    if (!(error instanceof NbdCommandError) || name !== CONTEXT_BASE_ALLOCATION) throw error;
+    return [{ ...rest, flags: 0n }];
+  }
+  return found;
 }
 
 /** Cuts extents to a range and joins neighbours of the same type. */

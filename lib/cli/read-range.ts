@@ -1,6 +1,6 @@
 // Reading a range for people: any bytes of it, whatever the server's blocks are.
 
-import { extents, type NbdConnection, STATE_ZERO } from '../index.js';
+import { extents, NbdCommandError, type NbdConnection, STATE_ZERO } from '../index.js';
 import { hasAllocation, limitedRequest } from '../stream/prefetch.js';
 import { blocksAround, type Range } from './range.js';
 
@@ -14,11 +14,7 @@ export interface Piece {
 const READ_SIZE = 1024n * 1024n;
 
 /** A range in order, holes not read. The server is asked for the whole blocks around it. */
-export async function* readRange(
-  connection: NbdConnection,
-  range: Range,
-  signal: AbortSignal,
-): AsyncGenerator<Piece> {
+export async function* readRange(connection: NbdConnection, range: Range, signal: AbortSignal): AsyncGenerator<Piece> {
   if (range.length === 0n) return;
   const around = blocksAround(connection, range);
   if (!hasAllocation(connection)) {
@@ -44,10 +40,19 @@ async function* cut(all: AsyncIterable<Piece>, first: bigint, range: Range): Asy
 }
 
 async function* mapped(connection: NbdConnection, range: Range, signal: AbortSignal): AsyncGenerator<Piece> {
-  for await (const { offset, length, flags } of extents(connection, { ...range, signal })) {
-    if ((flags & BigInt(STATE_ZERO)) !== 0n) yield { bytes: null, length };
-    else yield* readAll(connection, { offset, length }, signal);
+  let at = range.offset;
+  try {
+    for await (const { offset, length, flags } of extents(connection, { ...range, signal })) {
+      if ((flags & BigInt(STATE_ZERO)) !== 0n) yield { bytes: null, length };
+      else yield* readAll(connection, { offset, length }, signal);
+      at = offset + length;
+    }
+    return;
+  } catch (error) {
+    // The map only saves reads: where the server refuses it, everything is read.
+    if (!(error instanceof NbdCommandError) || error.syscall !== 'blockStatus64') throw error;
   }
+  yield* readAll(connection, { offset: at, length: range.offset + range.length - at }, signal);
 }
 
 async function* readAll(

@@ -20,11 +20,7 @@ export const dump: Command = {
         'except the first and the last. Parts that the server knows to be zero are not read.',
       'A range that leaves the export is an error; with --limit instead of --length the dump ends with the export.',
     ],
-    options: [
-      ...RANGE_OPTIONS,
-      ...COLOUR_OPTIONS,
-      ...CONNECT_OPTIONS,
-    ],
+    options: [...RANGE_OPTIONS, ...COLOUR_OPTIONS, ...CONNECT_OPTIONS],
     examples: [
       ['nbd dump nbd://localhost', 'Everything.'],
       ['nbd dump -n 512 nbd://localhost', 'The boot sector.'],

@@ -40,7 +40,9 @@ export const hash: Command = {
   async run(args, context) {
     const algorithm = (args.value('algorithm') ?? 'sha256').toLowerCase();
     if (!getHashes().some((name) => name.toLowerCase() === algorithm)) {
-      throw new CliError(`--algorithm: unknown hash algorithm: ${algorithm}`, { hint: 'sha256, sha512, sha1, md5, blake2b512 …' });
+      throw new CliError(`--algorithm: unknown hash algorithm: ${algorithm}`, {
+        hint: 'sha256, sha512, sha1, md5, blake2b512 …',
+      });
     }
     const server = onlyServer(args);
     const connection = await openServer(server, context, { metaContexts: [CONTEXT_BASE_ALLOCATION] });

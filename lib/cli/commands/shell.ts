@@ -47,7 +47,11 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
       ...(args.has('opt-mode') ? { optMode: true } : {}),
     };
     if (server === undefined) {
-      const connection = new sdk.NbdConnection({ ...connectionSettings(context), uriAllowLocalFile: false, ...options });
+      const connection = new sdk.NbdConnection({
+        ...connectionSettings(context),
+        uriAllowLocalFile: false,
+        ...options,
+      });
       context.onEnd(() => connection.shutdown());
       globals['h'] = connection;
     } else {
