@@ -13,7 +13,7 @@ export function commandHelp(spec: CommandSpec, program: string): string {
     section('NAME', [`    ${program} - ${spec.summary}`]),
     section(
       'SYNOPSIS',
-      spec.usage.map((line) => `    ${program} ${line}`),
+      spec.usage.flatMap((line) => usageLines(line, program)),
     ),
   ];
   if (spec.description !== undefined) sections.push(section('DESCRIPTION', joined(spec.description)));
@@ -69,6 +69,17 @@ export function shortOptions(spec: CommandSpec): string {
     .join('');
 }
 
+/** What stands for something else (`A := FILE | URI`) is no use of the program. */
+function usageLines(line: string, program: string): string[] {
+  if (line === '') return [''];
+  if (/ [:+]= /.test(line)) return [`    ${line}`];
+  const [first = '', ...rest] = wrapped(`${program} ${line}`, 8, BETWEEN_BRACKETS);
+  return [first.slice(4), ...rest];
+}
+
+/** Space that is not within brackets nor beside a bar: `[-o N|--offset=N]` stays on one line. */
+const BETWEEN_BRACKETS = /(?<!\|) +(?!\|)(?![^[\]]*\])/;
+
 function optionHelp(option: OptionSpec): string[] {
   const value = option.value ?? 'VALUE';
   const long = option.names.map((name) => {
@@ -90,10 +101,10 @@ function joined(paragraphs: readonly string[]): string[] {
   return paragraphs.flatMap((paragraph, at) => [...(at === 0 ? [] : ['']), ...wrapped(paragraph, 4)]);
 }
 
-function wrapped(text: string, indent: number): string[] {
+function wrapped(text: string, indent: number, space = /\s+/): string[] {
   const lines: string[] = [];
   let line = '';
-  for (const word of text.split(/\s+/)) {
+  for (const word of text.split(space)) {
     if (line !== '' && line.length + 1 + word.length > WIDTH - indent) {
       lines.push(line);
       line = word;

@@ -1,15 +1,13 @@
 // `nbd map --picture`: collects the maps and writes the file.
 
-import { randomUUID } from 'node:crypto';
-import { type FileHandle, open, realpath, rename, rm, stat } from 'node:fs/promises';
 import type { Operand, ParsedArguments } from './arguments.js';
-import { CliError, type CommandContext, UsageError } from './command.js';
+import { type CommandContext, UsageError } from './command.js';
 import { type Cell, CellGrid, niceCellSize } from './map-model.js';
 import { MOST_CELLS, renderHtml, renderSvg } from './map-render.js';
 import { mapRuns, openForContexts, Totals } from './map-report.js';
 import { type Range, rangeOf } from './range.js';
 import { CONTEXT_BASE_ALLOCATION } from './sdk.js';
-import { systemReason } from './system-reason.js';
+import { writeWhole } from './whole-file.js';
 
 /** One context of the export. */
 export interface DrawnMap {
@@ -54,37 +52,5 @@ export async function drawPicture(
     }
     maps.push({ context: name, cells: grid.cells, totals: totals.list });
   }
-  try {
-    await writeWhole(file, render({ exportName: connection.getExportName(), size, ...range, cellSize, maps }));
-  } catch (cause) {
-    throw new CliError(`${file}: ${systemReason(cause)}`, { cause });
-  }
-}
-
-/** Writes a file that is there as a whole or not at all; what was there before stays if it fails. */
-async function writeWhole(path: string, text: string): Promise<void> {
-  const target = await realpath(path).catch(() => path);
-  const found = await stat(target).catch(() => null);
-  if (found !== null && !found.isFile()) {
-    // A device or a pipe has no other name to write to.
-    await written(await open(target, 'w'), text);
-    return;
-  }
-  const fresh = `${target}.${randomUUID()}.part`;
-  try {
-    await written(await open(fresh, 'wx', (found?.mode ?? 0o666) & 0o777), text);
-    await rename(fresh, target);
-  } catch (error) {
-    await rm(fresh, { force: true });
-    throw error;
-  }
-}
-
-/** Closes the file, too: some file systems report only then that there is no room. */
-async function written(file: FileHandle, text: string): Promise<void> {
-  try {
-    await file.writeFile(text);
-  } finally {
-    await file.close();
-  }
+  await writeWhole(file, render({ exportName: connection.getExportName(), size, ...range, cellSize, maps }));
 }

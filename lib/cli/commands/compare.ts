@@ -12,7 +12,8 @@ export const compare: Command = {
     name: 'compare',
     summary: 'compare two exports, or an export and a file',
     usage: [
-      '[--stop] [--no-extents] [-p|--progress[=FD]] [-q|--quiet | --json] A B',
+      '[--stop] [--no-extents] [-p|--progress[=FD]] [-q|--quiet | --json] [--timeout=SECONDS] ' +
+        '[--connect-timeout=SECONDS] [--wait=SECONDS] A B',
       '',
       'A, B := FILE | DEVICE | NBD-URI | [ CMD ARGS ... ]',
     ],

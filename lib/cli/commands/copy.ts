@@ -17,6 +17,7 @@ import {
   sizeOf,
   sourceOf,
 } from '../copy-ends.js';
+import { BLOCK_HASH_OPTIONS, blockHasher, showBlockHash } from '../block-hash.js';
 import { makeProgress, PROGRESS_OPTION } from '../progress.js';
 import { CONNECT_OPTIONS } from '../server.js';
 import { humanSize, parseCount, parseSmallSize, roundSize } from '../text.js';
@@ -26,9 +27,10 @@ const spec: CommandSpec = {
   tool: 'nbdcopy',
   summary: 'copy to and from NBD servers',
   usage: [
-    '[--allocated] [-C N|--connections=N] [--destination-is-zero] [--flush] [--no-extents] [-p|--progress[=FD]]',
-    '    [--queue-size=N] [--request-size=N] [-R N|--requests=N] [-S N|--sparse=N] [--synchronous]',
-    '    [-T N|--threads=N] SOURCE DESTINATION',
+    '[--allocated] [--blkhash[=ALG[/SIZE]]] [--blkhash-file=FILE] [-C N|--connections=N] [--destination-is-zero] ' +
+      '[--flush] [--no-extents] [-p|--progress[=FD]] [--queue-size=N] [--request-size=N] [-R N|--requests=N] ' +
+      '[-S N|--sparse=N] [--synchronous] [-T N|--threads=N] [--timeout=SECONDS] [--connect-timeout=SECONDS] ' +
+      '[--wait=SECONDS] SOURCE DESTINATION',
     '',
     'SOURCE, DESTINATION := - | FILE | DEVICE | NBD-URI | [ CMD ARGS ... ]',
     'DESTINATION += null:',
@@ -39,6 +41,7 @@ const spec: CommandSpec = {
       'the destination holds a part of the source.',
   ],
   options: [
+    ...BLOCK_HASH_OPTIONS,
     { names: ['allocated'], help: 'Give the destination space for zeroes too: no holes are made.' },
     {
       names: ['connections'],
@@ -111,6 +114,12 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
   const [from, to, extra] = args.operands;
   if (from === undefined || to === undefined) throw new UsageError('missing SOURCE or DESTINATION');
   if (extra !== undefined) throw new UsageError('too many operands: expected SOURCE and DESTINATION');
+  const hasher = blockHasher(args);
+  if (hasher !== null && !args.has('blkhash-file') && 'word' in to && to.word === '-') {
+    throw new UsageError('--blkhash: standard output is the destination', {
+      hint: 'write it with --blkhash-file=FILE',
+    });
+  }
 
   const source = await openSource(from, context);
   const destination = await openDestination(to, context);
@@ -136,7 +145,8 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
   }
   if (synchronous && (source.kind === 'pipe' || destination.kind === 'pipe')) {
     const { stream } = await import('../copy-stream.js');
-    await stream(source, destination, size, args, context);
+    await stream(source, destination, size, args, context, hasher);
+    if (hasher !== null) await showBlockHash(hasher, args, context);
     return;
   }
 
@@ -151,6 +161,7 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
     await copyExport(sourceOf(source, total, reading), await destinationOf(destination, total, writing), {
       ...settings.copy,
       requestSize,
+      ...(hasher === null ? {} : { hash: hasher }),
       requests: synchronous ? 1 : settings.requests * connections,
       queueSize: synchronous ? requestSize : queueOf(settings, requestSize, connections),
       // In order, and for nobody, there is no use in looking for zeroes.
@@ -168,6 +179,7 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
     throw error;
   }
   progress.finish();
+  if (hasher !== null) await showBlockHash(hasher, args, context);
 }
 
 /** Bytes in flight: as asked, but never less than one request. */
