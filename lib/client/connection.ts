@@ -247,13 +247,14 @@ export class NbdConnection extends NbdNegotiation {
 
   /**
    * The URI of what was connected to (libnbd: `nbd_get_uri`), the export name and TLS settings included; after
-   * socket activation that of the temporary socket.
+   * socket activation that of the temporary socket. Its scheme is `nbds` wherever the connection is encrypted.
    *
    * @throws NbdStateError `ENOTCONN` before connecting; NbdStrictError `EINVAL` for a stream or a command.
    */
   getUri(): string {
     this.#check('getUri', WHEN_NOT_CREATED);
-    return uriOf('getUri', this.#lifecycle.target, this.#lifecycle.settings);
+    const { session, settings, target } = this.#lifecycle;
+    return uriOf('getUri', target, settings, session?.negotiated.tls);
   }
 
   /** Whether the text begins like an NBD URI (libnbd: `nbd_is_uri`). */

@@ -123,14 +123,20 @@ export abstract class NbdFacts extends NbdHandle {
     return this.#info.flag('canBlockStatusPayload', c.NBD_FLAG_BLOCK_STATUS_PAYLOAD);
   }
 
-  /** Whether the server agreed to a metadata context (libnbd: `nbd_can_meta_context`). */
+  /**
+   * Whether the server agreed to a metadata context (libnbd: `nbd_can_meta_context`). False also where it cannot: with
+   * an older handshake, without structured replies, and after it has refused. Known as soon as `optSetMetaContext` has
+   * resolved, before the export is open.
+   *
+   * @throws NbdStateError `EINVAL` where contexts were added and the server has not been asked for them yet.
+   */
   canMetaContext(name: string): boolean {
     return this.#info.metaContext('canMetaContext', checkName('canMetaContext', name));
   }
 
   // ── State ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Where the connection is (libnbd: `nbd_connection_state`). */
+  /** Where the connection is, as one word: the `aioIs*` that is true (libnbd: `nbd_connection_state`). */
   connectionState(): ConnectionState {
     return this.#lifecycle.state;
   }
@@ -140,22 +146,31 @@ export abstract class NbdFacts extends NbdHandle {
     return this.#lifecycle.phase === 'created';
   }
 
-  /** Connecting or in the handshake (libnbd: `nbd_aio_is_connecting`). */
+  /**
+   * Connecting, in the handshake, or waiting for the answer to an option (libnbd: `nbd_aio_is_connecting`): while it is
+   * true after `aioConnect*` or `aioOpt*`, there is nothing to do but wait.
+   */
   aioIsConnecting(): boolean {
     return this.#lifecycle.phase === 'connecting';
   }
 
-  /** In option mode, waiting for `opt*` calls (libnbd: `nbd_aio_is_negotiating`). */
+  /** In option mode, no option is pending: `opt*` may be called (libnbd: `nbd_aio_is_negotiating`). */
   aioIsNegotiating(): boolean {
     return this.#lifecycle.phase === 'negotiating';
   }
 
-  /** Connected, nothing in flight (libnbd: `nbd_aio_is_ready`). */
+  /**
+   * Connected, and idle or waiting for replies (libnbd: `nbd_aio_is_ready`): commands may be issued, however many are
+   * in flight. Whether there are any is {@link NbdConnection.aioInFlight}.
+   */
   aioIsReady(): boolean {
     return this.#lifecycle.state === 'ready';
   }
 
-  /** Connected, with commands in flight (libnbd: `nbd_aio_is_processing`). */
+  /**
+   * Connected, with a request partly written or a reply partly read (libnbd: `nbd_aio_is_processing`). Commands may be
+   * issued all the same.
+   */
   aioIsProcessing(): boolean {
     return this.#lifecycle.state === 'processing';
   }

@@ -183,6 +183,19 @@ export abstract class NbdHandle extends EventEmitter<NbdConnectionEvents> {
     return this.#lifecycle.settings.handshakeFlags;
   }
 
+  /**
+   * Opens the export with NBD_OPT_EXPORT_NAME and sends no option but that and, for TLS, NBD_OPT_STARTTLS: for old
+   * servers that hang up at NBD_OPT_GO. libnbd has nothing like it. Before connecting.
+   */
+  setExportNameOnly(only: boolean): void {
+    this.#set('setExportNameOnly', 'exportNameOnly', only, WHEN_CREATED);
+  }
+
+  /** As set; false by default. */
+  getExportNameOnly(): boolean {
+    return this.#lifecycle.settings.exportNameOnly;
+  }
+
   /** Whether to tell what happens (libnbd: `nbd_set_debug`). */
   setDebug(debug: boolean): void {
     this.#set('setDebug', 'debug', debug);

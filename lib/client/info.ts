@@ -2,7 +2,6 @@
 
 import { NbdError, NbdStateError, NbdStrictError } from '../errors.js';
 import * as s from '../protocol/client-constants.js';
-import * as c from '../protocol/constants.js';
 import { type ExportInfo, payloadLimit, type ProtocolName } from '../protocol/export-info.js';
 import type { Lifecycle } from './lifecycle.js';
 import { checkState, WHEN_INFORMED } from './state.js';
@@ -74,11 +73,16 @@ export class Info {
   }
 
   metaContext(method: string, name: string): boolean {
-    this.flag(method, c.NBD_FLAG_HAS_FLAGS);
-    const contexts = this.#lifecycle.session?.negotiated.contexts;
+    const { phase, error, session, settings } = this.#lifecycle;
+    checkState(method, phase, WHEN_INFORMED, error);
+    const contexts = session?.negotiated.contexts;
     if (contexts == null) {
-      if (this.#lifecycle.settings.metaContexts.length === 0) return false;
-      throw lacking(method, 'the server has not agreed to any metadata context');
+      if (settings.metaContexts.length === 0) return false;
+      throw lacking(
+        method,
+        'the server has not been asked for the metadata contexts that were added: call optGo, optInfo or ' +
+          'optSetMetaContext first, with requestMetaContext on',
+      );
     }
     return [...contexts.values()].includes(name);
   }

@@ -11,7 +11,7 @@ import { type DebugEmit, DebugLog } from './debug.js';
 import type { LinkOwner } from './link.js';
 import { Opening, type Target } from './opening.js';
 import { optGo, type OptionRun } from './option-mode.js';
-import { checkBits, type Settings, shownExportName } from './options.js';
+import { checkBits, type Settings } from './options.js';
 import type { ConnectionState, Phase } from './state.js';
 import { traceClose, traceOpen } from './tracing.js';
 import { Transmission, type TransmissionOwner } from './transmission.js';
@@ -53,13 +53,19 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     this.#events = events;
   }
 
+  /** What calls are permitted by: while an option is pending no other is, and the handshake's settings are fixed. */
   get phase(): Phase {
-    return this.#phase;
+    return this.#isOptionPending ? 'connecting' : this.#phase;
   }
 
   get state(): ConnectionState {
-    if (this.#phase !== 'connected') return this.#phase;
-    return this.inFlight === 0 ? 'ready' : 'processing';
+    const { phase } = this;
+    if (phase !== 'connected') return phase;
+    return this.#transmission?.isProcessing === true ? 'processing' : 'ready';
+  }
+
+  get #isOptionPending(): boolean {
+    return this.#phase === 'negotiating' && this.#opening?.negotiator?.isBusy === true;
   }
 
   get error(): NbdError | null {
@@ -188,7 +194,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
 
   /** Throws when an option is pending: there is one at a time. */
   checkNoOption(method: string): void {
-    this.#opening?.checkNoOption(method);
+    if (this.#isOptionPending) this.#opening?.checkNoOption(method);
   }
 
   /** Runs one option. A refusal rejects and leaves the connection negotiating; a broken rule ends it. */
@@ -230,7 +236,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   ended(): void {
     const transmission = this.#transmission;
     if (this.#phase === 'connected' && transmission !== null) {
-      if (transmission.isLeaving || (transmission.isAtBoundary && transmission.unfinished === 0)) {
+      if (transmission.isLeaving || (transmission.unfinished === 0 && !transmission.isProcessing)) {
         this.#end('closed', null);
         return;
       }
@@ -244,14 +250,8 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
       );
       return;
     }
-    const opening =
-      this.#opening?.session.protocol === 'newstyle'
-        ? ` (it may not have export ${JSON.stringify(shownExportName(this.settings))})`
-        : '';
-    this.#end(
-      'dead',
-      new NbdConnectionError(`the server closed the connection during the handshake${opening}`, { code: 'ENOTCONN' }),
-    );
+    const opening = this.#opening;
+    this.#end('dead', opening === null ? CLOSED : opening.ended());
   }
 
   closed(error: Error | null): void {

@@ -25,8 +25,10 @@ export type ContextCallback = (name: string) => void;
  * Option mode of an {@link NbdConnection}. Each call is permitted while negotiating only: else NbdStateError, ENOTCONN
  * before connecting and EINVAL after. A refusal is an NbdOptionError and the connection stays negotiating (an
  * ESHUTDOWN closes it); a server that breaks the protocol, or does not answer within `connectTimeout`, ends the
- * connection. What a callback throws is what the call rejects with. An option cannot be cancelled: an abort rejects at
- * once, and until the server has answered the next option is refused.
+ * connection. What a callback throws is what the call rejects with. There is one option at a time: until the server has
+ * answered, the connection is `connecting`, and other options, the settings of the handshake and the facts of the
+ * export are refused with EINVAL. An option cannot be cancelled: an abort rejects at once, and the answer is still
+ * waited for.
  */
 export abstract class NbdNegotiation extends NbdSecurity {
   readonly #lifecycle: Lifecycle;
@@ -178,6 +180,7 @@ export abstract class NbdNegotiation extends NbdSecurity {
   }
 
   #check(method: string): void {
+    this.#lifecycle.checkNoOption(method);
     checkState(method, this.#lifecycle.phase, WHEN_NEGOTIATING, this.#lifecycle.error);
   }
 
@@ -228,7 +231,6 @@ export abstract class NbdNegotiation extends NbdSecurity {
   ): void {
     const callback = toCallback(completion, method, 'completion');
     this.#check(method);
-    this.#lifecycle.checkNoOption(method);
     this.#promise(method, () => run, undefined, tell).then(
       () => callback?.(null),
       (error: unknown) => callback?.(error as NbdError),

@@ -3,9 +3,12 @@
 
 import { NbdConnectionError, NbdError, NbdOptionError, NbdStateError } from '../errors.js';
 import { TLS_DISABLE } from '../protocol/client-constants.js';
+import { NBD_OPT_EXPORT_NAME, NBD_OPT_GO, NBD_OPT_INFO, NBD_OPT_STARTTLS } from '../protocol/constants.js';
+import { greetingOf, notNbd } from '../protocol/handshake/greeting.js';
 import { type HandshakeStage, negotiate } from '../protocol/handshake/negotiate.js';
 import { encodeAbort } from '../protocol/handshake/opt-simple.js';
 import { HandshakeSession } from '../protocol/handshake/session.js';
+import { optionName } from '../protocol/names.js';
 import { StreamTransport } from '../transport/stream.js';
 import type { Subprocess } from '../transport/subprocess.js';
 import type { NbdUriParts } from '../protocol/uri.js';
@@ -40,6 +43,11 @@ export interface Target {
   /** Ends what was given in an open state, where the connection comes to nothing before it could be taken over. */
   discard?(): void;
 }
+
+/** Options that a server can only refuse by hanging up, or that some do. */
+const OPENING_OPTIONS: ReadonlySet<number> = new Set([NBD_OPT_EXPORT_NAME, NBD_OPT_GO, NBD_OPT_INFO]);
+
+const TRY_EXPORT_NAME = '; if it is an old server that does not know this option, try exportNameOnly';
 
 /** A handshake on a link: what there is of a connection before its transmission phase, and what that builds on. */
 export class Opening {
@@ -133,8 +141,10 @@ export class Opening {
           reached(stage);
           resolve();
         },
-        (error) => {
+        (thrown) => {
           signal.removeEventListener('abort', onAbort);
+          const greeting = greetingOf(thrown);
+          const error = greeting === undefined ? thrown : notNbd(Buffer.concat([greeting, ...negotiator.takeRest()]));
           // The server refused in good order: it is told that we leave.
           if (error instanceof NbdOptionError) this.sendAbort();
           if (signal.aborted) reject(signal.reason as Error);
@@ -149,7 +159,33 @@ export class Opening {
   /** The stream's end during the handshake, as ours. */
   explain(error: Error): NbdError {
     if (error instanceof NbdError) return withContext(error, this.#what, 'connect');
-    return toConnectionError(error, this.#what, 'ENOTCONN');
+    const explained = toConnectionError(error, this.#what, 'ENOTCONN');
+    // The server hung up, and had read less than was sent: the stream is reset then.
+    if ((error as NodeJS.ErrnoException).code === 'ECONNRESET') explained.message += this.#whyHungUp();
+    return explained;
+  }
+
+  /** The server sends no more, in the middle of the handshake. */
+  ended(): NbdConnectionError {
+    const why = this.#whyHungUp();
+    return new NbdConnectionError(`the server closed the connection during the handshake${why}`, { code: 'ENOTCONN' });
+  }
+
+  /** What a server means that hangs up, as far as the moment tells: the protocol gives it no words. */
+  #whyHungUp(): string {
+    const { lastOption, protocol, shownName } = this.session;
+    if (protocol === null) {
+      const said = Buffer.concat(this.#negotiator?.takeRest() ?? []);
+      if (said.length > 0) return `: ${notNbd(said).message}`;
+      return ', before it had greeted: it may not accept connections from this address, or no more of them';
+    }
+    if (lastOption === null || this.#negotiator?.isBusy !== true) return '';
+    const at = `, at ${optionName(lastOption)}`;
+    if (!OPENING_OPTIONS.has(lastOption)) return `${at}${lastOption === NBD_OPT_STARTTLS ? '' : TRY_EXPORT_NAME}`;
+    return (
+      `${at}: it probably has no export ${JSON.stringify(shownName)}, or does not accept connections from this address` +
+      (lastOption === NBD_OPT_EXPORT_NAME ? '' : TRY_EXPORT_NAME)
+    );
   }
 
   /** Throws when an option is pending: there is one at a time. */
@@ -194,8 +230,14 @@ export class Opening {
 
   /** NBD_OPT_ABORT, and no more; the server may close without a reply. */
   sendAbort(): void {
-    this.#link?.transport.write([encodeAbort()], () => undefined);
-    this.#link?.transport.end();
+    const link = this.#link;
+    const negotiator = this.#negotiator;
+    if (link === null || negotiator === null) return;
+    const bytes = encodeAbort();
+    this.session.optionsSent++;
+    negotiator.bytesSent += bytes.length;
+    link.transport.write([bytes], () => undefined);
+    link.transport.end();
   }
 
   timeoutError(timeout: number): NbdConnectionError {

@@ -7,6 +7,7 @@ import type { Handshake } from '../protocol/handshake/effects.js';
 import { open, passOver, requestContexts } from '../protocol/handshake/negotiate.js';
 import { infoOrGo } from '../protocol/handshake/opt-info.js';
 import { list, type ListedExport } from '../protocol/handshake/opt-list.js';
+import { setMetaContext } from '../protocol/handshake/opt-meta-context.js';
 import type { HandshakeSession } from '../protocol/handshake/session.js';
 
 export type OptionRun<Result> = (session: HandshakeSession) => Handshake<Result>;
@@ -50,7 +51,8 @@ type MetaContextOption = (
 export function optMetaContext(option: MetaContextOption, queries: readonly string[]): OptionRun<readonly string[]> {
   return function* (session) {
     requireFixed(session);
-    if (!session.negotiated.structuredReplies) {
+    // Contexts are of use with structured replies only, but servers list them without.
+    if (option === setMetaContext && !session.negotiated.structuredReplies) {
       throw new NbdStateError('metadata contexts need structured replies, which were not negotiated', {
         code: 'ENOTSUP',
       });

@@ -42,6 +42,12 @@ export interface NbdConnectionOptions extends NbdTlsOptions {
   fullInfo?: boolean;
   /** HANDSHAKE_FLAG_* bits that may be used. Default: all. */
   handshakeFlags?: number;
+  /**
+   * Open the export with NBD_OPT_EXPORT_NAME and send no option but that and, for TLS, NBD_OPT_STARTTLS: for old
+   * servers that hang up at an option they do not know, NBD_OPT_GO for example. Structured replies, metadata contexts
+   * and block sizes are then not available. Default false.
+   */
+  exportNameOnly?: boolean;
   /** Clear the caller's buffers before a read, so that a failed one leaves no old bytes. Default true. */
   preadInitialize?: boolean;
   /** Tell on stderr, or the debug callback, what happens. Default: whether the variable LIBNBD_DEBUG is `1`. */
@@ -113,6 +119,7 @@ const CHECKS: {
   requestBlockSize: checkBoolean,
   fullInfo: checkBoolean,
   handshakeFlags: (method, value) => checkBits(method, value, s.HANDSHAKE_FLAG_MASK),
+  exportNameOnly: checkBoolean,
   preadInitialize: checkBoolean,
   debug: checkBoolean,
   maskExportName: checkBoolean,
@@ -148,6 +155,7 @@ function defaults(): Settings {
     requestBlockSize: true,
     fullInfo: false,
     handshakeFlags: s.HANDSHAKE_FLAG_MASK,
+    exportNameOnly: false,
     preadInitialize: true,
     debug: process.env['LIBNBD_DEBUG'] === '1',
     maskExportName: false,
@@ -184,10 +192,19 @@ export function makeSettings(options: NbdConnectionOptions | undefined): Setting
   return settings;
 }
 
-/** Sets one option; throws and leaves the old value when the new one is not of its kind. */
+/** What the program has set itself, be it to the default: a URI may not undo it. */
+const explicitNames = new WeakMap<Settings, Set<keyof NbdConnectionOptions>>();
+
+/** Sets one option for the program; throws and leaves the old value when the new one is not of its kind. */
 export function assign(settings: Settings, name: keyof NbdConnectionOptions, value: unknown, method?: string): void {
   Object.assign(settings, { [name]: CHECKS[name](method ?? `NbdConnection: ${name}`, value) });
+  const names = explicitNames.get(settings) ?? new Set();
+  explicitNames.set(settings, names.add(name));
 }
+
+/** Whether an option of the constructor or a setter has set it, and not only a default or a URI. */
+export const isExplicit = (settings: Settings, name: keyof NbdConnectionOptions): boolean =>
+  explicitNames.get(settings)?.has(name) === true;
 
 /** The export name as messages may show it. */
 export const shownExportName = (settings: Settings): string =>
@@ -214,8 +231,9 @@ export function handshakeRequest(settings: Settings): HandshakeRequest {
     maskExportName: settings.maskExportName,
     tls: settings.tls,
     handshakeFlags: settings.handshakeFlags,
-    structuredReplies: settings.requestStructuredReplies,
-    extendedHeaders: settings.requestExtendedHeaders,
+    exportNameOnly: settings.exportNameOnly,
+    structuredReplies: settings.requestStructuredReplies && !settings.exportNameOnly,
+    extendedHeaders: settings.requestExtendedHeaders && !settings.exportNameOnly,
     optMode: settings.optMode,
   };
 }

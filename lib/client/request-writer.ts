@@ -78,6 +78,11 @@ export class RequestWriter {
     queueMicrotask(this.#afterMicrotasks);
   }
 
+  /** The transport has not taken all of the last write. */
+  get isWriting(): boolean {
+    return this.#writing;
+  }
+
   /** Calls back when everything has left. */
   whenIdle(callback: () => void): void {
     if (this.#writing || this.#hasMore) this.#onIdle = callback;

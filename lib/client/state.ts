@@ -3,8 +3,9 @@
 import { NbdStateError } from '../errors.js';
 
 /**
- * Where a connection is. `ready` and `processing` are one state to every rule: connected, without and with commands
- * in flight.
+ * Where a connection is. `ready` and `processing` are one state to every rule: connected; `processing` while a request
+ * is partly written or a reply partly read, `ready` otherwise, whatever is in flight. An option that waits for its
+ * answer makes `negotiating` into `connecting`.
  */
 export type ConnectionState = 'created' | 'connecting' | 'negotiating' | 'ready' | 'processing' | 'closed' | 'dead';
 

@@ -3,6 +3,7 @@
 
 import { NbdStrictError } from '../errors.js';
 import { encodeBlockStatusFilter } from '../protocol/block-status.js';
+import { CMD_FLAG_PAYLOAD_LEN } from '../protocol/client-constants.js';
 import { type ChunkCallback, Command, type CompletionCallback, type ExtentCallback } from '../protocol/command.js';
 import { type CommandSpec, PREAD, PREAD_STRUCTURED, PWRITE } from '../protocol/commands.js';
 import { checkStrict, toBytes, toCallback, toFlags, toU64 } from '../protocol/strict.js';
@@ -245,8 +246,12 @@ export class Submission {
   ): Command {
     const command = this.#prepare(spec, count, offset, flags);
     command.onExtent = toCallback(extent, spec.method, 'extent');
-    if (contexts !== undefined) {
-      command.expected = this.#contextIds(spec.method, contexts);
+    const wanted = contexts === undefined ? null : this.#contextIds(spec.method, contexts);
+    // Only with the flag and extended headers is a payload read as one: elsewhere it would be taken for a request.
+    const takesFilter =
+      this.#lifecycle.strict?.extendedHeaders === true && (command.flags & CMD_FLAG_PAYLOAD_LEN) !== 0;
+    if (wanted !== null && takesFilter) {
+      command.expected = wanted;
       command.payload = encodeBlockStatusFilter(command.count, command.expected);
     }
     return command;

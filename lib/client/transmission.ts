@@ -113,8 +113,8 @@ export class Transmission implements Phase, ReplySink, RequestSource {
     return this.#decoder.chunks;
   }
 
-  get isAtBoundary(): boolean {
-    return this.#decoder.isAtBoundary;
+  get isProcessing(): boolean {
+    return !this.#decoder.isAtBoundary || (this.#unfinished > 0 && this.#writer.isWriting);
   }
 
   get position(): string {

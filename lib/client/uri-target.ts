@@ -5,7 +5,7 @@ import { checkUriAllowed, type NbdUri } from '../protocol/uri.js';
 import { formatUri } from '../protocol/uri-format.js';
 import { checkName, refuse } from './checks.js';
 import type { Target } from './opening.js';
-import type { Settings } from './options.js';
+import { isExplicit, type NbdConnectionOptions, type Settings } from './options.js';
 import { sshTarget, vsockTarget } from './process-targets.js';
 import { tcpTarget, unixTarget } from './targets.js';
 import { checkIdentity, checkPriority, type TlsSettings } from './tls-options.js';
@@ -19,24 +19,48 @@ export function uriTarget(method: string, uri: NbdUri, settings: Settings): Targ
     tlsPriority: settings.uriAllowTlsPriority,
   };
   checkUriAllowed(uri, permissions, method);
+  checkNotOverridden(method, uri, settings);
   const tls = tlsSettings(method, uri, settings);
   const target = makeTarget(method, uri, settings);
   // A URI without a name leaves the name that was set.
   const exportName = uri.exportName === '' ? settings.exportName : checkName(method, uri.exportName);
-  Object.assign(settings, { exportName, ...tls });
+  // A session is a credential: messages do not show the name that it is part of, unless the program wants them to.
+  const isMasked = uri.hasSession === true && !isExplicit(settings, 'maskExportName');
+  Object.assign(settings, { exportName, ...tls, ...(isMasked ? { maskExportName: true } : {}) });
   return target;
 }
 
-/** The URI of what was connected to, with what of the settings a URI says (libnbd's nbd_get_uri). */
-export function uriOf(method: string, target: Target | null, settings: Settings): string {
+/** A URI may choose how the server is verified only where the program has not; the same choice is none. */
+function checkNotOverridden(method: string, uri: NbdUri, settings: Settings): void {
+  const forbid = (parameter: string, name: keyof NbdConnectionOptions): never => {
+    throw refuse(method, `the URI's ${parameter} contradicts ${name}, which the program has set`, 'EPERM');
+  };
+  for (const [parameter, name, value] of [
+    ['tls-verify-peer', 'tlsVerifyPeer', uri.tlsVerifyPeer],
+    ['tls-hostname', 'tlsHostname', uri.tlsHostname],
+  ] as const) {
+    if (value !== undefined && value !== settings[name] && isExplicit(settings, name)) forbid(parameter, name);
+  }
+  // With tls-type=x509 the pre-shared key would play no part.
+  if (uri.tlsType === 'x509') {
+    if (settings.tlsPsk !== null) forbid('tls-type', 'tlsPsk');
+    if (settings.tlsPskFile !== '' && isExplicit(settings, 'tlsPskFile')) forbid('tls-type', 'tlsPskFile');
+  }
+}
+
+/**
+ * The URI of what was connected to, with what of the settings a URI says (libnbd's nbd_get_uri). One that came to TLS
+ * says `nbds`, though TLS was only allowed: who follows it is not to fall back.
+ */
+export function uriOf(method: string, target: Target | null, settings: Settings, isEncrypted = false): string {
   const location = target?.location;
   if (location == null) throw refuse(method, `${target?.description ?? 'this connection'} has no URI`);
   const { tls, tlsCertificates, tlsPskFile, tlsHostname, tlsPriority, tlsUsername, tlsVerifyPeer } = settings;
-  const secured = tls !== TLS_DISABLE;
+  const secured = tls !== TLS_DISABLE || isEncrypted;
   const given = (name: string, value: string): object => (secured && value !== '' ? { [name]: value } : {});
   return formatUri({
     ...location,
-    tls: tls === TLS_REQUIRE,
+    tls: tls === TLS_REQUIRE || isEncrypted,
     exportName: settings.exportName,
     ...given('tlsCertificates', tlsCertificates),
     ...given('tlsPskFile', tlsPskFile),

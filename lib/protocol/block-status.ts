@@ -2,7 +2,7 @@
 // out as one typed array. A million extents are one array and 10 ms, where a million objects are 300.
 
 import { allocate } from '../util/memory.js';
-import { add, highHalf, isWithin, lowHalf, TWO_32, type U64 } from '../util/u64.js';
+import { add, highHalf, isWithin, lowHalf, MAX_U32, TWO_32, type U64 } from '../util/u64.js';
 
 /** Flat (length, flags) pairs, as libnbd's callback gets them: 32-bit, or 64-bit for the `64` calls. */
 export type BlockStatusEntries = Uint32Array | BigUint64Array;
@@ -32,7 +32,7 @@ const LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 const HIGH = LITTLE_ENDIAN ? 1 : 0;
 const LOW = 1 - HIGH;
 
-/** libnbd's limit for 32-bit callers: an extent longer than this is cut to it, a multiple of every block size. */
+/** What an extent is cut to that does not fit 32 bits: a multiple of every block size, as in libnbd. */
 const MAX_NARROW_LENGTH = TWO_32 - 65536;
 
 /**
@@ -70,7 +70,7 @@ export function decodeBlockStatus(
         if (used === 0) problem = { code: 'EOVERFLOW', reason: 'its flags need 64 bits: use blockStatus64' };
         break;
       }
-      if (length > MAX_NARROW_LENGTH) {
+      if (length > MAX_U32) {
         lastLength = MAX_NARROW_LENGTH;
         used++;
         break;

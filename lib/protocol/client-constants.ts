@@ -1,4 +1,5 @@
-// Every constant of libnbd.h (1.24) under libnbd's name less LIBNBD_. These are the API's own numbers; those that
+// The constants of libnbd.h (1.24) under libnbd's name less LIBNBD_, but for the AIO_DIRECTION ones, which drive an
+// event loop that is Node's own here. These are the API's own numbers; those that
 // go over the wire have their protocol names in constants.ts, and the few that are in both have the same value.
 
 // setTls, setUriAllowTls.
@@ -78,14 +79,6 @@ export const ALLOW_TRANSPORT_MASK = 0x0f;
 export const SHUTDOWN_ABANDON_PENDING = 0x1_0000;
 /** All shutdown flags. */
 export const SHUTDOWN_MASK = 0x1_0000;
-
-// aioGetDirection.
-/** The connection waits for bytes to read. */
-export const AIO_DIRECTION_READ = 1;
-/** The connection waits until it can write. */
-export const AIO_DIRECTION_WRITE = 2;
-/** The connection waits for both. */
-export const AIO_DIRECTION_BOTH = 3;
 
 // The status of a preadStructured chunk.
 /** The chunk holds data. */

@@ -26,7 +26,7 @@ export interface Negotiated {
   structuredReplies: boolean;
   extendedHeaders: boolean;
   tls: boolean;
-  /** Null while no NBD_OPT_SET_META_CONTEXT has succeeded for the export. */
+  /** Null while the contexts are open: none was asked for yet. Empty where the server has none, or refused. */
   contexts: ReadonlyMap<number, string> | null;
 }
 

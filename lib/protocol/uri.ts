@@ -24,6 +24,8 @@ export type NbdUri = NbdUriParts & {
   readonly scheme: UriScheme;
   /** Names of the parameters that had no effect: unknown ones, and those that this transport has no use for. */
   readonly unknownParameters: readonly string[];
+  /** Present where the export name holds a session_id, which is a credential. */
+  readonly hasSession?: true;
 };
 
 const DEFAULT_SSH_PORT = 22;
@@ -76,11 +78,11 @@ export function parseUri(text: string, syscall = 'connectUri'): NbdUri {
   const authority = parseAuthority(rest.slice(0, pathAt), hasWidePort ? MAX_U32 : MAX_U16, refuse);
   const parameters = parseQuery(query, refuse);
 
-  const exportName = decodeComponent(path.slice(1), PATH.name, refuse);
+  const { exportName, ...session } = withSession(decodeComponent(path.slice(1), PATH.name, refuse), parameters);
   if (Buffer.byteLength(exportName) > MAX_STRING) {
     throw refuse(`the URI's export name is longer than ${MAX_STRING} bytes`, 'ENAMETOOLONG');
   }
-  const common = { scheme, tls, exportName, ...parseTlsParameters(parameters, authority, refuse) };
+  const common = { scheme, tls, exportName, ...session, ...parseTlsParameters(parameters, authority, refuse) };
 
   if (transport === 'unix') {
     const socketPath = parseSocket(parameters, refuse);
@@ -124,12 +126,14 @@ function parseScheme(text: string, refuse: Refuse): { scheme: UriScheme; transpo
 /** The parameters by name, and which of them nobody asked for. */
 class Parameters {
   readonly #values = new Map<string, string>();
+  readonly #raw = new Map<string, string>();
   readonly #unused = new Map<string, string>();
 
   /** Names are compared without regard to case; of several the last one holds, as in libnbd. */
-  set(name: string, value: string): void {
+  set(name: string, value: string, raw: string): void {
     const key = name.toLowerCase();
     this.#values.set(key, value);
+    this.#raw.set(key, raw);
     if (!this.#unused.has(key)) this.#unused.set(key, name);
   }
 
@@ -140,6 +144,12 @@ class Parameters {
   take(key: string): string | undefined {
     this.#unused.delete(key);
     return this.#values.get(key);
+  }
+
+  /** The value as it is written, escapes and all. */
+  takeRaw(key: string): string | undefined {
+    this.#unused.delete(key);
+    return this.#raw.get(key);
   }
 
   unused(): string[] {
@@ -165,9 +175,19 @@ function parseQuery(query: string, refuse: Refuse): Parameters {
     const isAbstract = name.toLowerCase() === 'socket' && rawValue.startsWith('%00');
     const part = /^[a-z-]{1,32}$/i.test(name) ? `${name} parameter` : 'query';
     const value = decodeComponent(isAbstract ? rawValue.slice('%00'.length) : rawValue, part, refuse);
-    parameters.set(name, isAbstract ? `\0${value}` : value);
+    parameters.set(name, isAbstract ? `\0${value}` : value, rawValue);
   }
   return parameters;
+}
+
+/**
+ * XenServer's URIs are `nbd://HOST/UUID?session_id=REF`, and its server wants `/UUID?session_id=REF` for the export's
+ * name. libnbd drops the query, and the server then refuses.
+ */
+function withSession(path: string, parameters: Parameters): { exportName: string; hasSession?: true } {
+  const session = path === '' ? undefined : parameters.takeRaw('session_id');
+  if (session === undefined) return { exportName: path };
+  return { exportName: `${path.startsWith('/') ? '' : '/'}${path}?session_id=${session}`, hasSession: true };
 }
 
 type TlsParameters = Pick<

@@ -1,3 +1,5 @@
+import { setImmediate } from 'node:timers/promises';
+
 import { describe, expect, it } from '@jest/globals';
 
 import { type NbdConnection, SHUTDOWN_ABANDON_PENDING } from '../../lib/index.js';
@@ -356,8 +358,14 @@ describe('states and events', () => {
     await Promise.all([connecting, peer.handshake()]);
     check('ready');
     const flushed = connection.flush();
+    check('ready');
+    const { cookie } = await peer.request();
+    check('ready');
+    const [head, tail] = [g.simple(cookie).subarray(0, 6), g.simple(cookie).subarray(6)];
+    peer.write(head);
+    while (connection.aioIsReady()) await setImmediate();
     check('processing');
-    peer.answer(await peer.request());
+    peer.write(tail);
     await flushed;
     check('ready');
     const ended = connection.shutdown();

@@ -62,7 +62,7 @@ describe('the order of options', () => {
     request: { metaContexts: ['base:allocation'] },
     turns: [HELLO, reply(OPT.STRUCTURED_REPLY, g.ERR_UNSUP), WENT],
     sends: cat(FLAGS, ASK_SR, ASK_GO),
-    session: { negotiated: { contexts: null } },
+    session: { negotiated: { contexts: new Map() } },
   });
   run('nor where the user does not want them', {
     request: { metaContexts: ['base:allocation'], metaContext: false },

@@ -6,8 +6,12 @@ import { get16, get32, put32 } from '../../util/bytes.js';
 import { HANDSHAKE_FLAG_FIXED_NEWSTYLE, HANDSHAKE_FLAG_NO_ZEROES, TLS_REQUIRE } from '../client-constants.js';
 import * as c from '../constants.js';
 import { maskFlags } from '../export-info.js';
+import { printable } from '../names.js';
 import type { Handshake } from './effects.js';
 import type { HandshakeSession } from './session.js';
+
+/** As much of a greeting as a message shows: a line. */
+const MAX_GREETING = 100;
 
 const noTls = (why: string): NbdConnectionError =>
   new NbdConnectionError(`TLS is required, but ${why}`, { code: 'ENOTSUP' });
@@ -16,9 +20,7 @@ const noTls = (why: string): NbdConnectionError =>
 export function* greet(session: HandshakeSession): Handshake<void> {
   const magic = yield 8;
   if (get32(magic, 0) !== c.NBD_MAGIC_HIGH || get32(magic, 4) !== c.NBD_MAGIC_LOW) {
-    throw new NbdProtocolError(`the peer is not an NBD server: it greets with 0x${magic.toString('hex')}`, {
-      code: 'EPROTO',
-    });
+    throw notNbd(magic);
   }
   const version = yield 8;
   const [high, low] = [get32(version, 0), get32(version, 4)];
@@ -29,6 +31,25 @@ export function* greet(session: HandshakeSession): Handshake<void> {
   } else {
     throw new NbdProtocolError(`unknown handshake version 0x${version.toString('hex')}`, { code: 'EPROTO' });
   }
+}
+
+// What else the peer has said is known to who runs the handshake.
+const greetings = new WeakMap<Error, Buffer>();
+
+/** The bytes of a peer that is not an NBD server. */
+export const greetingOf = (error: unknown): Buffer | undefined =>
+  error instanceof NbdProtocolError ? greetings.get(error) : undefined;
+
+/** SSH, SMTP, FTP and others greet with a line of text, from which a user sees what listens there. */
+export function notNbd(bytes: Buffer): NbdProtocolError {
+  const hexadecimal = `0x${bytes.toString('hex', 0, 8)}`;
+  const isText = bytes.subarray(0, 8).every((byte) => (byte >= 0x20 && byte < 0x7f) || byte === 0x0d || byte === 0x0a);
+  const text = isText ? `, "${printable(bytes.subarray(0, MAX_GREETING), MAX_GREETING)}"` : '';
+  const error = new NbdProtocolError(`the peer is not an NBD server: it greets with ${hexadecimal}${text}`, {
+    code: 'EPROTO',
+  });
+  greetings.set(error, bytes);
+  return error;
 }
 
 function* newstyle(session: HandshakeSession): Handshake<void> {
@@ -62,6 +83,7 @@ function* oldstyle(session: HandshakeSession): Handshake<void> {
       { code: 'ENOTSUP', exportName: session.shownName },
     );
   }
+  if (session.request.metaContext) session.negotiated.contexts = new Map();
   session.info = {
     size: fromHalves(get32(size, 0), get32(size, 4)),
     flags: maskFlags(checkedFlags(get16(flags, 2)), session.negotiated),

@@ -32,10 +32,17 @@ export function* negotiate(session: HandshakeSession): Handshake<HandshakeStage>
   return 'transmission';
 }
 
-/** Asks for the contexts that the user added, where they can be had; GO and INFO are to come. */
+/**
+ * Asks for the contexts that the user added, where they can be had; GO and INFO are to come. Where they cannot be
+ * had, none is negotiated, and that is known from here on.
+ */
 export function* requestContexts(session: HandshakeSession): Handshake<void> {
   const { request, negotiated } = session;
-  if (!request.metaContext || !negotiated.structuredReplies || request.metaContexts.length === 0) return;
+  if (!request.metaContext) return;
+  if (!negotiated.structuredReplies || request.metaContexts.length === 0) {
+    negotiated.contexts ??= new Map();
+    return;
+  }
   const selected = yield* setMetaContext(session, request.metaContexts);
   if (selected instanceof NbdOptionError) passOver(selected);
 }
@@ -66,7 +73,8 @@ const tlsRefused = (refusal: NbdOptionError): NbdOptionError =>
 
 /** GO, or EXPORT_NAME where the server does not know GO; returns the refusal, if there is one. */
 export function* open(session: HandshakeSession): Handshake<NbdOptionError | null> {
-  if (session.isFixedNewstyle) {
+  const { exportNameOnly = false } = session.request;
+  if (session.isFixedNewstyle && (!exportNameOnly || session.negotiated.extendedHeaders)) {
     const refusal = yield* infoOrGo(session, c.NBD_OPT_GO);
     // With extended headers EXPORT_NAME is forbidden.
     if (refusal === null || refusalType(refusal) !== c.NBD_REP_ERR_UNSUP || session.negotiated.extendedHeaders) {

@@ -1,13 +1,14 @@
 // NBD_OPT_INFO, NBD_OPT_GO and the old NBD_OPT_EXPORT_NAME: learning about an export and opening it.
 
-import { NbdOptionError } from '../../errors.js';
+import { type NbdError, NbdOptionError } from '../../errors.js';
 import { get16, get32, put16, put32 } from '../../util/bytes.js';
 import { fromHalves, type U64 } from '../../util/u64.js';
 import * as c from '../constants.js';
 import { acceptBlockSizes, type BlockSizes, type ExportInfo, maskFlags } from '../export-info.js';
+import { optionName } from '../names.js';
 import { type Handshake, skip } from './effects.js';
 import { checkedFlags } from './greeting.js';
-import { readReply, readString, sendOption, violation } from './option-reply.js';
+import { readRefusal, readReply, readString, sendOption, violation } from './option-reply.js';
 import type { HandshakeSession } from './session.js';
 
 /** Information replies to one option; the protocol has four types, so that more than this never ends. */
@@ -96,10 +97,28 @@ function infoRequest(session: HandshakeSession): Buffer {
   return data;
 }
 
+/**
+ * A server that refuses an EXPORT_NAME can only hang up, but some send the reply of another option. Its magic would be
+ * an export of a petabyte without flags.
+ */
+function* readMisplacedReply(session: HandshakeSession, begun: Buffer): Handshake<NbdError> {
+  const header = Buffer.concat([begun, yield 10]);
+  const [option, type, length] = [get32(header, 8), get32(header, 12), get32(header, 16)];
+  if (option !== c.NBD_OPT_EXPORT_NAME || type < c.NBD_REP_FLAG_ERROR) {
+    return violation(c.NBD_OPT_EXPORT_NAME, `a reply to ${optionName(option)} in place of the export`);
+  }
+  const refusal = yield* readRefusal(session, option, type, length);
+  refusal.message += '; it probably has no such export, or does not accept connections from this address';
+  return refusal;
+}
+
 /** The way of servers without GO: there is no reply but the export itself, and a refusal is a closed connection. */
 export function* exportName(session: HandshakeSession): Handshake<void> {
   yield* sendOption(session, c.NBD_OPT_EXPORT_NAME, Buffer.from(session.request.exportName));
   const data = yield 10;
+  if (get32(data, 0) === c.NBD_REP_MAGIC_HIGH && get32(data, 4) === c.NBD_REP_MAGIC_LOW) {
+    throw yield* readMisplacedReply(session, data);
+  }
   session.info = makeInfo(session, {
     size: fromHalves(get32(data, 0), get32(data, 4)),
     flags: checkedFlags(get16(data, 8)),

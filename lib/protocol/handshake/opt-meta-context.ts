@@ -11,24 +11,29 @@ import type { HandshakeSession } from './session.js';
 /** Contexts in one answer: more than any server has, so that an endless answer is noticed. */
 export const MAX_META_CONTEXTS = 1000;
 
-/** Asks for `queries`; the contexts that the server selected are then known to the session. */
+/**
+ * Asks for `queries`; the contexts that the server selected are then known to the session, none after a refusal. A
+ * context that was asked for twice may be reported twice: under the same ID and name, that is one context.
+ */
 export function* setMetaContext(
   session: HandshakeSession,
   queries: readonly string[],
 ): Handshake<NbdOptionError | readonly string[]> {
   const option = c.NBD_OPT_SET_META_CONTEXT;
-  session.negotiated.contexts = null;
+  session.negotiated.contexts = new Map();
   const contexts = new Map<number, string>();
+  const names: string[] = [];
   const refusal = yield* readContexts(session, option, queries, (id, name) => {
-    const other = contexts.get(id);
-    if (other !== undefined) {
+    const other = contexts.get(id) ?? name;
+    if (other !== name) {
       throw violation(option, `context ID ${id} for ${printableText(other)} and ${printableText(name)}`);
     }
     contexts.set(id, name);
+    names.push(name);
   });
   if (refusal !== null) return refusal;
   session.negotiated.contexts = contexts;
-  return [...contexts.values()];
+  return names;
 }
 
 /** The contexts that the server would select for `queries`, or all of them where there is none. */

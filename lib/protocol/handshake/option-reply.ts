@@ -23,6 +23,7 @@ export function violation(option: number, what: string): NbdProtocolError {
 
 export function* sendOption(session: HandshakeSession, option: number, data?: Uint8Array): Handshake<void> {
   session.optionsSent++;
+  session.lastOption = option;
   yield encodeOption(option, data);
 }
 
@@ -68,7 +69,8 @@ const REFUSALS: Readonly<Record<number, { readonly code: string; readonly meanin
 
 const WITH_EXPORT: ReadonlySet<number> = new Set([c.NBD_OPT_GO, c.NBD_OPT_INFO, c.NBD_OPT_EXPORT_NAME]);
 
-function* readRefusal(
+/** The payload of an error reply, as an error. */
+export function* readRefusal(
   session: HandshakeSession,
   option: number,
   type: number,

@@ -11,6 +11,8 @@ export interface HandshakeRequest {
   tls: number;
   /** HANDSHAKE_FLAG_* bits that may be answered. */
   handshakeFlags: number;
+  /** The export is opened with EXPORT_NAME, and GO is not tried. */
+  exportNameOnly?: boolean;
   structuredReplies: boolean;
   extendedHeaders: boolean;
   blockSize: boolean;
@@ -29,6 +31,8 @@ export class HandshakeSession {
   noZeroes = false;
   /** Options sent: each is a chunk of libnbd's stats_chunks_sent. */
   optionsSent = 0;
+  /** The last of them: where a server hangs up, it is what it did not take. */
+  lastOption: number | null = null;
 
   constructor(request: HandshakeRequest) {
     this.request = request;

@@ -80,7 +80,7 @@ export const ASYNC: Group = {
     'in flight: waiting and sent': async ({ connect }) => {
       const c = await connect({ maxInFlight: 2 });
       const reads = Array.from({ length: 5 }, () => c.pread(512, 0));
-      expect([c.aioInFlight(), c.aioIsProcessing()]).toEqual([5, true]);
+      expect([c.aioInFlight(), c.aioIsReady()]).toEqual([5, true]);
       await Promise.all(reads);
       expect([c.aioInFlight(), c.aioIsReady()]).toEqual([0, true]);
       return OK;
