@@ -118,13 +118,11 @@ export class NbdError extends Error {
 
   constructor(message: string, details: NbdErrorDetails) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
-    const fields: Record<string, unknown> = { ...details, errno: errnoOf(details.code) };
-    delete fields['cause'];
-    for (const [key, value] of Object.entries(fields)) {
-      if (value !== undefined) {
-        Object.defineProperty(this, key, { value, enumerable: true, writable: true, configurable: true });
-      }
-    }
+    // Assigned one by one: a connection may end with a million commands, and an error for each.
+    const fields = details as unknown as Record<string, unknown>;
+    const own = this as unknown as Record<string, unknown>;
+    for (const key in fields) if (key !== 'cause' && fields[key] !== undefined) own[key] = fields[key];
+    own['errno'] = errnoOf(details.code);
   }
 
   /** Whether trying again later may help; the table above. */

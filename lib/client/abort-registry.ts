@@ -1,7 +1,9 @@
-// AbortSignals of commands. One listener per signal, however many commands share it: a listener each costs a
-// microsecond and trips Node's MaxListenersExceededWarning at eleven. Invariant: no command left, no listener left.
+// AbortSignals of commands. One listener per signal, however many commands of however many connections share it: a
+// listener each costs a microsecond and trips Node's MaxListenersExceededWarning at eleven. Invariant: no command left,
+// no listener left.
 
 import type { Command } from '../protocol/command.js';
+import { addAbortListener, removeAbortListener } from '../util/abort.js';
 
 interface Watch {
   readonly commands: Set<Command>;
@@ -32,7 +34,7 @@ export class AbortRegistry {
       }
     };
     this.#watches.set(signal, { commands, listener });
-    signal.addEventListener('abort', listener, { once: true });
+    addAbortListener(signal, listener);
   }
 
   forget(command: Command): void {
@@ -44,7 +46,7 @@ export class AbortRegistry {
     watch.commands.delete(command);
     if (watch.commands.size === 0) {
       this.#watches.delete(signal);
-      signal.removeEventListener('abort', watch.listener);
+      removeAbortListener(signal, watch.listener);
     }
   }
 }

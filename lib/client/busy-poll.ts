@@ -4,6 +4,7 @@
 // where replies take longer than that, it is hardly ever begun.
 
 import { availableParallelism } from 'node:os';
+import { inNextTurn } from '../util/timers.js';
 
 /** With more commands in flight, and small ones, the next reply is there before the last has been dealt with. */
 const FEW = 8;
@@ -39,7 +40,7 @@ export class BusyPoll {
     } else {
       this.#isActive = true;
       this.#deadline = performance.now() + this.#limit;
-      setImmediate(this.#look);
+      inNextTurn(this.#look);
     }
   }
 
@@ -57,7 +58,7 @@ export class BusyPoll {
 
   readonly #look = (): void => {
     if (this.#isExpecting && performance.now() < this.#deadline) {
-      setImmediate(this.#look);
+      inNextTurn(this.#look);
       return;
     }
     this.#isActive = false;

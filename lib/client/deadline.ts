@@ -1,8 +1,11 @@
 // Work under a caller's signal and a deadline of its own.
 
+import { addAbortListener, removeAbortListener } from '../util/abort.js';
+
 /**
  * Runs `work` with a signal that is aborted by `outer`, by `timeout` milliseconds (0: none) with the error that
- * `makeError` then makes, or by the returned controller. Leaves no timer and no listener.
+ * `makeError` then makes, or by the returned controller. Leaves no timer and no listener. The signal may be aborted when
+ * the work begins: a listener of the caller's has done that meanwhile.
  */
 export async function withDeadline<Result>(
   outer: AbortSignal | undefined,
@@ -17,12 +20,13 @@ export async function withDeadline<Result>(
   const onTimeout = (): void => {
     controller.abort(makeError());
   };
-  outer?.addEventListener('abort', onAbort);
+  if (outer?.aborted === true) onAbort();
+  else if (outer !== undefined) addAbortListener(outer, onAbort);
   const timer = timeout > 0 ? setTimeout(onTimeout, timeout) : null;
   try {
     return await work(controller);
   } finally {
     if (timer !== null) clearTimeout(timer);
-    outer?.removeEventListener('abort', onAbort);
+    if (outer !== undefined) removeAbortListener(outer, onAbort);
   }
 }

@@ -17,12 +17,15 @@ export interface WindowLimits {
  * and most of a kilobyte, a whole command 4 µs; so its tasks are lots, each run until its last command has its credit.
  */
 class Lot {
-  readonly commands: (Command | undefined)[] = [];
+  commands: (Command | undefined)[] = [];
   next = 0;
   finish: (() => void) | null = null;
 }
 
 const STARTED = Promise.resolve();
+
+/** Fewer aborted commands than this are not worth a walk along the line. */
+const COMPACT_AT = 256;
 
 export class InFlightWindow {
   readonly #limits: WindowLimits;
@@ -37,6 +40,8 @@ export class InFlightWindow {
   #inFlight = 0;
   #inFlightBytes = 0;
   #waiting = 0;
+  /** Commands in the line that were aborted: they are passed over, or removed when they are the most of it. */
+  #cancelled = 0;
   /** Somebody was refused and told to wait for 'drain'. */
   #refused = false;
 
@@ -91,6 +96,7 @@ export class InFlightWindow {
   /** A command that waits will not be issued; its place in the line is passed over. */
   cancel(): void {
     this.#waiting--;
+    if (++this.#cancelled >= COMPACT_AT && this.#cancelled > this.#waiting) this.#compact();
     // What waited behind one that was too large may find room where that one did not.
     if (this.#current !== null) this.#run(this.#current);
     if (this.#waiting === 0) this.#drained();
@@ -101,15 +107,22 @@ export class InFlightWindow {
     this.#onDrain();
   }
 
-  /** Takes every waiting command out of the line, in order. */
-  takeWaiting(): Command[] {
-    const waiting: Command[] = [];
+  /** A line that does not move, because the server has stalled, does not hold what was aborted in it. */
+  #compact(): void {
+    this.#cancelled = 0;
     for (const lot of this.#lots) {
-      for (; lot.next < lot.commands.length; lot.next++) {
-        const command = lot.commands[lot.next];
-        if (command !== undefined && command.stage !== STAGE_FINISHED) waiting.push(command);
-      }
+      lot.commands = lot.commands.filter((command) => command !== undefined && command.stage !== STAGE_FINISHED);
+      lot.next = 0;
     }
+  }
+
+  /**
+   * Takes every waiting command out of the line, in order. As it lay there, because there may be a million: with gaps,
+   * and with those that were aborted (FINISHED).
+   */
+  takeWaiting(): (Command | undefined)[][] {
+    const waiting = this.#lots.map((lot) => lot.commands);
+    for (const lot of this.#lots) lot.commands = [];
     // p-queue's own promises of these lots stay pending for ever, which nobody waits for.
     this.#line.clear();
     this.#lots = [];
@@ -117,7 +130,14 @@ export class InFlightWindow {
     this.#current = null;
     this.#open = null;
     this.#waiting = 0;
+    this.#cancelled = 0;
     return waiting;
+  }
+
+  /** Takes out everything, for good: there is no 'drain' any more. */
+  stop(): (Command | undefined)[][] {
+    this.#refused = false;
+    return this.takeWaiting();
   }
 
   #hasCredit(command: Command): boolean {

@@ -1,18 +1,25 @@
 // The states of one connection and the ways between them: connect, negotiate, transmit, end.
 // Invariant: ending is done once, by #end(), and leaves no timer, listener, socket or pending promise.
 
-import { NbdConnectionError, NbdError, NbdProtocolError, NbdStateError, NbdStrictError } from '../errors.js';
+import { NbdError, NbdProtocolError, NbdStateError, NbdStrictError } from '../errors.js';
 import type { HandshakeSession } from '../protocol/handshake/session.js';
 import type { StrictContext } from '../protocol/strict.js';
 import { Completions } from './completions.js';
-import { endOfCommand, isFatal, toConnectionError } from './connection-errors.js';
+import {
+  CLOSED,
+  endedEarly,
+  endOfCommands,
+  isFatal,
+  toConnectionError,
+} from './connection-errors.js';
 import { withDeadline } from './deadline.js';
 import { type DebugEmit, DebugLog } from './debug.js';
 import type { LinkOwner } from './link.js';
 import { Opening, type Target } from './opening.js';
 import { optGo, type OptionRun } from './option-mode.js';
 import { checkBits, type Settings } from './options.js';
-import type { ConnectionState, Phase } from './state.js';
+import { asEvent, checkState, type ConnectionState, type Phase, WHEN_CREATED, WHEN_NEGOTIATING } from './state.js';
+import { inNextTurn } from '../util/timers.js';
 import { traceClose, traceOpen } from './tracing.js';
 import { Transmission, type TransmissionOwner } from './transmission.js';
 
@@ -23,9 +30,6 @@ export interface LifecycleEvents {
   drain(): void;
   readonly debug: DebugEmit;
 }
-
-/** The reason where nobody did anything wrong; shared, so it has no stack of its own. */
-const CLOSED = new NbdConnectionError('the connection was closed', { code: 'ENOTCONN', transient: false });
 
 export class Lifecycle implements LinkOwner, TransmissionOwner {
   readonly settings: Settings;
@@ -43,7 +47,9 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   #connecting: AbortController | null = null;
   #shutdown: Promise<void> | null = null;
   #unreferenced = false;
-  #afterEnd: (() => void) | null = null;
+  /** Ended, and every command has been settled. */
+  #isOver = false;
+  readonly #whenOver: (() => void)[] = [];
   #closeTimer: NodeJS.Timeout | null = null;
 
   constructor(handle: object, settings: Settings, events: LifecycleEvents) {
@@ -122,13 +128,23 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
 
   // Connecting.
 
-  /** From created to negotiating or connected. The caller has checked the state. */
+  /** From created to negotiating or connected. */
   async connect(target: Target, signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted();
+    // The caller has checked the state, and then looked at a target that may have changed it (a getter, a Proxy).
+    if (this.#phase !== 'created') {
+      target.discard?.();
+      checkState('connect', this.#phase, WHEN_CREATED, this.#error);
+    }
     const opening = new Opening(target, this.settings);
     this.#opening = opening;
-    this.debug.say('connect', target.description);
     this.#move('connecting');
+    if (this.#isIn('connecting')) this.debug.say('connect', target.description);
+    // Listeners may have ended it by now, and what has ended does not begin.
+    if (!this.#isIn('connecting')) {
+      target.discard?.();
+      throw this.#error ?? CLOSED;
+    }
     const { connectTimeout } = this.settings;
     const makeError = (): Error => opening.timeoutError(connectTimeout);
     await withDeadline(signal, connectTimeout, makeError, async (controller) => {
@@ -138,11 +154,13 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
         await opening.negotiate(transport, this, controller.signal, (stage) => {
           if (stage === 'transmission') this.#enterTransmission();
           else this.#move('negotiating');
+          this.#throwIfEnded();
         });
       } catch (error) {
         const isUntouched = target.mayRetry || error instanceof NbdStrictError;
         if (!controller.signal.aborted && opening.link === null && isUntouched) {
           this.#opening = null;
+          this.#connecting = null;
           this.#move('created');
         } else {
           this.#end('dead', toConnectionError(error, `connect to ${target.description}`));
@@ -150,34 +168,39 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
         // The signal's reason goes out untouched; so does what ended the connection meanwhile.
         throw error;
       } finally {
-        this.#connecting = null;
+        // Not that of a listener's next attempt.
+        if (this.#connecting === controller) this.#connecting = null;
       }
     });
   }
 
+  /** A method, because listeners change the phase behind the compiler's back. */
+  #isIn(phase: Phase): boolean {
+    return this.#phase === phase;
+  }
+
+  /** For a call that is about to succeed: a listener may have ended the connection when it heard of its new state. */
+  #throwIfEnded(): void {
+    if (this.#isIn('closed') || this.#isIn('dead')) throw this.#error ?? CLOSED;
+  }
+
   #enterTransmission(): void {
-    const { session, link, negotiator } = this.#opening ?? {};
-    if (link == null || negotiator == null || session?.info == null) return;
+    const opening = this.#opening;
+    const { session, link, negotiator } = opening ?? {};
+    if (opening === null || link == null || negotiator == null || session?.info == null) return;
     const { negotiated, info } = session;
-    const contexts = negotiated.contexts ?? new Map<number, string>();
     this.#strict = {
       strictMode: this.settings.strictMode,
       info,
       structuredReplies: negotiated.structuredReplies,
       extendedHeaders: negotiated.extendedHeaders,
-      hasContexts: contexts.size > 0,
+      hasContexts: (negotiated.contexts?.size ?? 0) > 0,
     };
     const transmission = new Transmission(
       this.#handle,
       this,
       link.transport,
-      {
-        structuredReplies: negotiated.structuredReplies,
-        extendedHeaders: negotiated.extendedHeaders,
-        exportSize: info.size,
-        contexts,
-        ...(this.settings.maskExportName ? { secret: this.settings.exportName } : {}),
-      },
+      opening.replyContext(info.size),
       this.settings,
       this.completions,
       this.debug,
@@ -186,7 +209,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     link.phase = transmission;
     if (this.#unreferenced) link.transport.unref();
     this.#move('connected');
-    traceOpen(this.#handle);
+    if (this.#isIn('connected')) traceOpen(this.#handle);
     for (const bytes of negotiator.takeRest()) transmission.push(bytes);
   }
 
@@ -202,9 +225,12 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     const opening = this.#opening;
     if (opening === null) throw new Error(`${method}: no negotiation`);
     this.debug.say(method, 'enter');
+    checkState(method, this.#phase, WHEN_NEGOTIATING, this.#error);
     try {
       return await opening.runOption(method, run, signal, () => {
-        if (run === (optGo as unknown)) this.#enterTransmission();
+        if (run !== (optGo as unknown)) return;
+        this.#enterTransmission();
+        this.#throwIfEnded();
       });
     } catch (error) {
       if (signal?.aborted === true) throw error;
@@ -240,14 +266,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
         this.#end('closed', null);
         return;
       }
-      const lost = transmission.unfinished;
-      this.#end(
-        'dead',
-        new NbdConnectionError(
-          `the server closed the connection ${transmission.position}, with ${lost} command${lost === 1 ? '' : 's'} unanswered`,
-          { code: 'ENOTCONN' },
-        ),
-      );
+      this.#end('dead', endedEarly(transmission.position, transmission.unfinished));
       return;
     }
     const opening = this.#opening;
@@ -274,7 +293,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   shutdownAnnounced(): void {
     this.#transmission?.refuseNew();
     // On the next turn, so that the command that brought the news settles first.
-    setImmediate(() => {
+    inNextTurn(() => {
       if (this.#phase === 'connected') void this.shutdown();
     });
   }
@@ -297,7 +316,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
 
   /** Graceful: what is in flight settles, the server is told, the stream ends; resolves in any case. */
   shutdown(abandonPending = false): Promise<void> {
-    if (abandonPending) this.#transmission?.abandon((command) => endOfCommand(command, CLOSED));
+    if (abandonPending) this.#transmission?.abandon(endOfCommands(CLOSED));
     this.#shutdown ??= this.#runShutdown();
     return this.#shutdown;
   }
@@ -305,6 +324,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   async #runShutdown(): Promise<void> {
     const begun = Date.now();
     if (this.#phase !== 'closed' && this.#phase !== 'dead') await this.#leave();
+    if (!this.#isOver) await new Promise<void>((resolve) => this.#whenOver.push(resolve));
     const { closeTimeout } = this.settings;
     const left = closeTimeout > 0 ? Math.max(0, begun + closeTimeout - Date.now()) : Infinity;
     await this.target?.subprocess?.endedWithin(left);
@@ -319,7 +339,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
       return;
     }
     await new Promise<void>((resolve) => {
-      this.#afterEnd = resolve;
+      this.#whenOver.push(resolve);
       const timer =
         closeTimeout > 0
           ? setTimeout(() => {
@@ -360,11 +380,16 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     this.#connecting?.abort(reason);
     this.#move(phase);
     this.#opening?.negotiator?.stop(reason);
-    this.#transmission?.end((command) => endOfCommand(command, reason));
+    // First, so that a buffer is not in use any more when its command is settled.
     this.#opening?.link?.transport.destroy();
-    traceClose(this.#handle, error ?? undefined);
-    this.#events.close(error ?? undefined);
-    this.#afterEnd?.();
+    const over = (): void => {
+      this.#isOver = true;
+      traceClose(this.#handle, error ?? undefined);
+      this.#events.close(error ?? undefined);
+      for (const resolve of this.#whenOver.splice(0)) resolve();
+    };
+    if (this.#transmission === null) over();
+    else this.#transmission.end(endOfCommands(reason), over);
   }
 
   #move(phase: Phase): void {
@@ -377,6 +402,3 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     this.#events.stateChange(asEvent(phase), previous);
   }
 }
-
-/** Commands come and go too often to be events: connected is `ready`, whatever is in flight. */
-const asEvent = (phase: Phase): ConnectionState => (phase === 'connected' ? 'ready' : phase);

@@ -23,6 +23,7 @@ export class Negotiator implements Phase {
   #chunks: Buffer[] = [];
   #available = 0;
   #running: Running | null = null;
+  #stopped: { readonly error: unknown } | null = null;
   bytesSent = 0;
 
   constructor(transport: Transport, startTls: () => Promise<Transport>) {
@@ -39,6 +40,11 @@ export class Negotiator implements Phase {
    * phase comes next, and may be in the same event.
    */
   run<Result>(handshake: Handshake<Result>, resolve: (result: Result) => void, reject: (error: unknown) => void): void {
+    if (this.#stopped !== null) {
+      // Bytes would go nowhere, and no answer ever come.
+      reject(this.#stopped.error);
+      return;
+    }
     this.#running = { handshake, resolve: resolve as (value: unknown) => void, reject, due: 0 };
     this.#step();
   }
@@ -46,6 +52,7 @@ export class Negotiator implements Phase {
   /** The connection is over: a handshake under way rejects with `error`. */
   stop(error: unknown): void {
     const running = this.#running;
+    this.#stopped ??= { error };
     this.#running = null;
     this.#chunks = [];
     this.#available = 0;

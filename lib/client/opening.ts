@@ -2,6 +2,7 @@
 // on it. It ends nothing itself; whoever runs it does, when it rejects.
 
 import { NbdConnectionError, NbdError, NbdOptionError, NbdStateError } from '../errors.js';
+import type { ReplyContext } from '../protocol/chunk.js';
 import { TLS_DISABLE } from '../protocol/client-constants.js';
 import { NBD_OPT_EXPORT_NAME, NBD_OPT_GO, NBD_OPT_INFO, NBD_OPT_STARTTLS } from '../protocol/constants.js';
 import { greetingOf, notNbd } from '../protocol/handshake/greeting.js';
@@ -13,6 +14,7 @@ import { StreamTransport } from '../transport/stream.js';
 import type { Subprocess } from '../transport/subprocess.js';
 import type { NbdUriParts } from '../protocol/uri.js';
 import type { Transport } from '../transport/transport.js';
+import type { U64 } from '../util/u64.js';
 import { isFatal, optionTimeout, toConnectionError, withContext } from './connection-errors.js';
 import { withDeadline } from './deadline.js';
 import { Link, type LinkOwner } from './link.js';
@@ -125,6 +127,11 @@ export class Opening {
     signal: AbortSignal,
     reached: (stage: HandshakeStage) => void,
   ): Promise<void> {
+    if (signal.aborted) {
+      // The connection was ended between the opening of the transport and now.
+      transport.destroy();
+      return Promise.reject(signal.reason as Error);
+    }
     const negotiator = new Negotiator(transport, () => this.#startTls());
     this.#negotiator = negotiator;
     const link = new Link(transport, negotiator, owner);
@@ -154,6 +161,15 @@ export class Opening {
       );
       link.transport.start(link);
     });
+  }
+
+  /** How replies are read, once the export is open. */
+  replyContext(exportSize: U64): ReplyContext {
+    const { structuredReplies, extendedHeaders, contexts } = this.session.negotiated;
+    return {
+      ...{ structuredReplies, extendedHeaders, exportSize, contexts: contexts ?? new Map<number, string>() },
+      ...(this.#settings.maskExportName ? { secret: this.#settings.exportName } : {}),
+    };
   }
 
   /** The stream's end during the handshake, as ours. */
@@ -209,6 +225,7 @@ export class Opening {
     const timeout = this.#settings.connectTimeout;
     const makeError = (): Error => optionTimeout(method, timeout);
     return withDeadline(signal, timeout, makeError, (controller) => {
+      controller.signal.throwIfAborted();
       return new Promise<Result>((resolve, reject) => {
         // A late answer finds nobody; after a timeout the connection ends, because it may never come.
         controller.signal.addEventListener('abort', () => {

@@ -187,7 +187,9 @@ export function makeSettings(options: NbdConnectionOptions | undefined): Setting
   for (const key of Object.keys(options)) {
     if (!Object.hasOwn(CHECKS, key)) throw refuse('NbdConnection', `unknown option ${shown(key)}`);
     const name = key as keyof NbdConnectionOptions;
-    if (options[name] !== undefined) assign(settings, name, options[name]);
+    // Read once: a getter may answer differently the next time.
+    const value: unknown = options[name];
+    if (value !== undefined) assign(settings, name, value);
   }
   return settings;
 }

@@ -6,6 +6,7 @@
 import { NbdConnectionError } from '../errors.js';
 import { callDetails, type Command, describeCall } from '../protocol/command.js';
 import { NBD_CMD_DISC } from '../protocol/constants.js';
+import { unrefTimer } from '../util/timers.js';
 import type { InFlightCommands } from './in-flight-commands.js';
 
 /** How many sweeps a timeout has: a command times out at most an eighth late. */
@@ -45,7 +46,7 @@ export class RequestTimer {
       },
       Math.max(1, Math.ceil(this.#timeout / SWEEPS)),
     );
-    this.#timer.unref();
+    unrefTimer(this.#timer);
   }
 
   stop(): void {

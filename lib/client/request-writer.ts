@@ -5,6 +5,7 @@ import { type Command, STAGE_GRANTED, STAGE_ISSUED } from '../protocol/command.j
 import { EXTENDED_REQUEST_LENGTH, NBD_CMD_WRITE } from '../protocol/constants.js';
 import { encodeRequest } from '../protocol/request-encoder.js';
 import type { Transport } from '../transport/transport.js';
+import { byteLengthOf } from '../util/views.js';
 
 /** Payloads up to this are copied beside their header: one copy costs less than an iovec of their own. */
 const INLINE_PAYLOAD = 8 * 1024;
@@ -13,6 +14,12 @@ const SLAB_LENGTH = 320 * 1024;
 const MAX_WRITE = 1024 * 1024;
 
 const NOTHING = new Uint8Array(0);
+/** Fewer aborted commands than this are not worth a walk along the queue. */
+const COMPACT_AT = 256;
+
+/** A write whose buffer was detached or resized since the call. */
+const isSpoiled = ({ payload, spec, count }: Command): boolean =>
+  payload !== null && spec.type === NBD_CMD_WRITE && byteLengthOf(payload) !== count;
 
 /** What a RequestWriter tells of commands. */
 export interface RequestSource {
@@ -35,6 +42,8 @@ export class RequestWriter {
   #slab = Buffer.allocUnsafeSlow(16 * 1024);
   #queue: Command[] = [];
   #head = 0;
+  /** Aborted commands in the queue, which does not move while a write is under way. */
+  #cancelled = 0;
   #scheduled = false;
   #receiving = false;
   #writing = false;
@@ -66,6 +75,14 @@ export class RequestWriter {
     }
   }
 
+  /** A command that was granted and has not gone was aborted: it is passed over, or removed. */
+  cancelled(): void {
+    if (++this.#cancelled < COMPACT_AT || this.#cancelled * 2 < this.#queue.length - this.#head) return;
+    this.#cancelled = 0;
+    this.#queue = this.#queue.slice(this.#head).filter((command) => command.stage === STAGE_GRANTED);
+    this.#head = 0;
+  }
+
   /** Replies are about to be decoded: what is granted meanwhile waits for the commands that follow from them. */
   beginReceiving(): void {
     this.#receiving = true;
@@ -92,6 +109,7 @@ export class RequestWriter {
   /** Nothing more goes out; returns what was granted and has not. */
   stop(): Command[] {
     this.#stopped = true;
+    this.#onIdle = null;
     this.#byReference = [];
     this.#cut = null;
     this.#rest = NOTHING;
@@ -104,7 +122,13 @@ export class RequestWriter {
     this.#spoiled = [];
     this.#queue = [];
     this.#head = 0;
+    this.#cancelled = 0;
     return granted.filter((command) => command.stage === STAGE_GRANTED);
+  }
+
+  /** A method, because the flag changes behind the compiler's back. */
+  #hasStopped(): boolean {
+    return this.#stopped;
   }
 
   get #hasMore(): boolean {
@@ -121,7 +145,7 @@ export class RequestWriter {
   readonly #flush = (): void => {
     this.#scheduled = false;
     if (this.#writing || this.#stopped) return;
-    if (this.#cut !== null && this.#rest.length !== this.#restLength) {
+    if (this.#cut !== null && byteLengthOf(this.#rest) !== this.#restLength) {
       this.#source.torn(this.#cut);
       return;
     }
@@ -147,8 +171,15 @@ export class RequestWriter {
     if (left.length > 0) {
       this.#byReference = [];
       for (const command of left) {
+        if (isSpoiled(command)) {
+          // Taken away between the write and now: what was sent instead is not known.
+          this.#source.torn(command);
+          return;
+        }
         command.flushed = true;
         this.#source.left(command);
+        // A callback of the user's has closed the connection: the rest has been settled with it.
+        if (this.#hasStopped()) return;
       }
     }
     if (this.#cut !== null) this.#source.leaving(this.#cut);
@@ -172,16 +203,17 @@ export class RequestWriter {
       const command = queue[this.#head] as Command;
       if (command.stage !== STAGE_GRANTED) continue;
       const { payload } = command;
-      if (payload !== null && payload.length !== command.count && command.spec.type === NBD_CMD_WRITE) {
+      const length = payload === null ? 0 : byteLengthOf(payload);
+      if (length !== command.count && payload !== null && command.spec.type === NBD_CMD_WRITE) {
         this.#spoiled.push(command);
         continue;
       }
-      const inline = payload !== null && payload.length <= INLINE_PAYLOAD ? payload.length : 0;
+      const inline = length <= INLINE_PAYLOAD ? length : 0;
       if (at + EXTENDED_REQUEST_LENGTH + inline > this.#slab.length && !this.#grow(at)) break;
       command.stage = STAGE_ISSUED;
       at = encodeRequest(this.#slab, at, command, this.#extendedHeaders);
       this.chunks++;
-      if (payload !== null && payload.length > 0) {
+      if (payload !== null && length > 0) {
         if (inline > 0) {
           this.#slab.set(payload, at);
           at += inline;
@@ -197,6 +229,7 @@ export class RequestWriter {
     if (this.#head === queue.length) {
       this.#queue = [];
       this.#head = 0;
+      this.#cancelled = 0;
     }
     if (at > from) buffers.push(this.#slab.subarray(from, at));
     this.bytes += at;

@@ -1,4 +1,5 @@
-// Where the results of reads come from. Invariant: no two results overlap, and none is used again by us.
+// Where the results of reads come from. Invariants: no two results overlap, none is used again by us, and none can be
+// taken away together with others: the memory that small ones share cannot be transferred.
 
 import { allocate } from '../util/memory.js';
 
@@ -6,6 +7,31 @@ import { allocate } from '../util/memory.js';
 const POOLED_LENGTH = 16 * 1024;
 /** What a result that is kept may hold at the most. */
 const SLAB_LENGTH = 64 * 1024;
+
+type Mark = (memory: object) => void;
+let mark: Mark | null = null;
+
+/**
+ * Memory that `postMessage()` and `structuredClone()` copy (Node 20) or refuse to transfer (later ones), as they do
+ * with Node's own pool of small Buffers.
+ */
+function allocateShared(): Buffer<ArrayBuffer> {
+  const slab = allocate(SLAB_LENGTH);
+  // Loaded by the first small read: it takes 2 ms, which a program that only asks for facts does not have to wait.
+  mark ??= process.getBuiltinModule('node:worker_threads').markAsUntransferable;
+  mark(slab.buffer);
+  for (const method of DETACHING) {
+    // Node 22 heeds the mark in messages only.
+    if (method in slab.buffer) Object.defineProperty(slab.buffer, method, { value: refuseTransfer });
+  }
+  return slab;
+}
+
+const DETACHING = ['transfer', 'transferToFixedLength', 'transferToImmutable'] as const;
+
+function refuseTransfer(): never {
+  throw new TypeError(`a result of up to ${POOLED_LENGTH} bytes shares its memory with others: copy it first`);
+}
 
 export class ResultMemory {
   #slab = Buffer.alloc(0);
@@ -15,7 +41,7 @@ export class ResultMemory {
   readonly allocate = (length: number): Buffer<ArrayBuffer> => {
     if (length > POOLED_LENGTH) return allocate(length);
     if (this.#slabUsed + length > this.#slab.length) {
-      this.#slab = allocate(SLAB_LENGTH);
+      this.#slab = allocateShared();
       this.#slabUsed = 0;
     }
     const start = this.#slabUsed;

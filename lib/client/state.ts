@@ -12,6 +12,9 @@ export type ConnectionState = 'created' | 'connecting' | 'negotiating' | 'ready'
 /** A state as the rules see it. */
 export type Phase = 'created' | 'connecting' | 'negotiating' | 'connected' | 'closed' | 'dead';
 
+/** Commands come and go too often to be events: connected is `ready`, whatever is in flight. */
+export const asEvent = (phase: Phase): ConnectionState => (phase === 'connected' ? 'ready' : phase);
+
 /** A set of phases, with the words for what the connection must be. */
 export interface Permission {
   readonly phases: ReadonlySet<Phase>;

@@ -1,7 +1,7 @@
 // From a method's arguments to an accepted command: signal, state, types, flags and strict mode, in that order.
 // A throw here means that nothing was queued, no cookie was used and no byte was sent. Promise calls reject instead.
 
-import { NbdStrictError } from '../errors.js';
+import { NbdStateError, NbdStrictError } from '../errors.js';
 import { encodeBlockStatusFilter } from '../protocol/block-status.js';
 import { CMD_FLAG_PAYLOAD_LEN } from '../protocol/client-constants.js';
 import { type ChunkCallback, Command, type CompletionCallback, type ExtentCallback } from '../protocol/command.js';
@@ -9,6 +9,7 @@ import { type CommandSpec, PREAD, PREAD_STRUCTURED, PWRITE } from '../protocol/c
 import { checkStrict, toBytes, toCallback, toFlags, toU64 } from '../protocol/strict.js';
 import { Extents } from '../util/extents.js';
 import type { U64 } from '../util/u64.js';
+import { byteLengthOf, isUint8Array, memoryOf } from '../util/views.js';
 import type { Lifecycle } from './lifecycle.js';
 import { checkNames, checkSignal } from './options.js';
 import { ResultMemory } from './result-memory.js';
@@ -16,6 +17,9 @@ import { checkState, WHEN_CONNECTED } from './state.js';
 import type { Transmission } from './transmission.js';
 
 const ZERO_BYTES = new Uint8Array(0);
+
+// eslint-disable-next-line @typescript-eslint/unbound-method -- not the one that a subclass may have
+const { fill } = Uint8Array.prototype;
 
 const allocateZeroed = (length: number): Buffer => Buffer.alloc(length);
 
@@ -120,6 +124,8 @@ export class Submission {
   ): bigint {
     this.#initialize(buffer);
     const command = this.#prepareRead(PREAD_STRUCTURED, 'preadStructured', buffer, offset, flags);
+    // Its chunks are views of the same memory.
+    if (command.buffer !== null) command.buffer = memoryOf(command.buffer);
     command.onChunk = toCallback(chunk, PREAD_STRUCTURED.method, 'chunk');
     return this.#raw(command, completion);
   }
@@ -198,10 +204,10 @@ export class Submission {
   #connected(method: string): Transmission {
     const lifecycle = this.#lifecycle;
     const { transmission } = lifecycle;
-    if (lifecycle.phase !== 'connected' || transmission === null) {
-      checkState(method, lifecycle.phase, WHEN_CONNECTED, lifecycle.error);
-    }
-    return transmission as Transmission;
+    if (lifecycle.phase === 'connected' && transmission !== null) return transmission;
+    checkState(method, lifecycle.phase, WHEN_CONNECTED, lifecycle.error);
+    // It may not be connected without a transmission; a call that went on would never settle.
+    throw new NbdStateError(`${method}: the connection is not ready`, { code: 'EINVAL', syscall: method });
   }
 
   #prepare(spec: CommandSpec, count: unknown, offset: unknown, flags: unknown): Command {
@@ -220,9 +226,10 @@ export class Submission {
   #prepareRead(spec: CommandSpec, method: string, buffer: unknown, offset: unknown, flags: unknown): Command {
     this.#connected(method);
     const bytes = toBytes(buffer, method);
-    const command = this.#checked(spec, bytes.length, toU64(offset, method, 'offset'), flags);
+    const length = byteLengthOf(bytes);
+    const command = this.#checked(spec, length, toU64(offset, method, 'offset'), flags);
     command.buffer = bytes;
-    command.weight = bytes.length;
+    command.weight = length;
     return command;
   }
 
@@ -230,9 +237,10 @@ export class Submission {
     const { method } = PWRITE;
     this.#connected(method);
     const bytes = toBytes(buffer, method);
-    const command = this.#checked(PWRITE, bytes.length, toU64(offset, method, 'offset'), flags);
-    command.payload = bytes.length === 0 ? ZERO_BYTES : bytes;
-    command.weight = bytes.length;
+    const length = byteLengthOf(bytes);
+    const command = this.#checked(PWRITE, length, toU64(offset, method, 'offset'), flags);
+    command.payload = length === 0 ? ZERO_BYTES : bytes;
+    command.weight = length;
     return command;
   }
 
@@ -272,20 +280,21 @@ export class Submission {
 
   /** As libnbd does before any check, so that even a refused read leaves no old bytes. */
   #initialize(buffer: unknown): void {
-    if (this.#lifecycle.settings.preadInitialize && buffer instanceof Uint8Array) buffer.fill(0);
+    if (this.#lifecycle.settings.preadInitialize && isUint8Array(buffer)) fill.call(buffer, 0);
   }
 
   #promise<Result>(command: Command, signal: AbortSignal | undefined): Promise<Result> {
     const promise = new Promise<unknown>(executor) as Promise<Result>;
     command.resolve = takenResolve;
     command.reject = takenReject;
-    this.#lifecycle.transmission?.accept(command, signal);
+    // Asked again: what a caller hands over may have ended the connection while it was looked at (a getter, a Proxy).
+    this.#connected(command.spec.method).accept(command, signal);
     return promise;
   }
 
   #raw(command: Command, completion: CompletionCallback | null | undefined): bigint {
     command.completion = toCallback(completion, command.spec.method, 'completion');
-    this.#lifecycle.transmission?.accept(command);
+    this.#connected(command.spec.method).accept(command);
     return BigInt(command.cookie);
   }
 }

@@ -25,8 +25,11 @@ export interface CommandTrace {
 // The start's object is the end's, so that a subscriber can keep its own state on it by identity.
 const traces = new WeakMap<Command, CommandTrace>();
 
+/** Whether anybody listens to commands. */
+export const isTraced = (): boolean =>
+  commandStart.hasSubscribers || commandEnd.hasSubscribers || commandError.hasSubscribers;
+
 export function startTrace(command: Command, connection: object): void {
-  if (!commandStart.hasSubscribers && !commandEnd.hasSubscribers && !commandError.hasSubscribers) return;
   const trace: CommandTrace = {
     connection,
     method: command.spec.method,

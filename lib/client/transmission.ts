@@ -1,8 +1,8 @@
 // The transmission phase: from an accepted command to its settlement. It joins the strict checks, the window, the
 // writer and the decoder. Invariant: every accepted command settles exactly once, whatever the peer does.
 
-import { NbdError } from '../errors.js';
-import { Command, describeCall, STAGE_FINISHED, STAGE_GRANTED, STAGE_ISSUED } from '../protocol/command.js';
+import type { NbdError } from '../errors.js';
+import { Command, STAGE_FINISHED, STAGE_GRANTED, STAGE_ISSUED, STAGE_WAITING } from '../protocol/command.js';
 import { DISCONNECT } from '../protocol/commands.js';
 import { NBD_CMD_DISC } from '../protocol/constants.js';
 import type { ReplyContext } from '../protocol/chunk.js';
@@ -10,7 +10,7 @@ import { ReplyDecoder, type ReplySink } from '../protocol/reply-decoder.js';
 import type { Transport } from '../transport/transport.js';
 import { AbortRegistry } from './abort-registry.js';
 import { BusyPoll } from './busy-poll.js';
-import { afterDisconnect, payloadSpoiled, payloadTorn, wrapThrown } from './call-errors.js';
+import { afterDisconnect, payloadSpoiled, payloadTorn } from './call-errors.js';
 import type { Completions } from './completions.js';
 import type { DebugLog } from './debug.js';
 import { InFlightCommands } from './in-flight-commands.js';
@@ -18,7 +18,9 @@ import { InFlightWindow, type WindowLimits } from './in-flight-window.js';
 import type { Phase } from './link.js';
 import { RequestTimer } from './request-timer.js';
 import { type RequestSource, RequestWriter } from './request-writer.js';
-import { endTrace, startTrace } from './tracing.js';
+import { Settlement, SUCCESS } from './settlement.js';
+import { Slices } from './slices.js';
+import { WriteStall } from './write-stall.js';
 
 /** What a transmission tells its connection. */
 export interface TransmissionOwner {
@@ -34,21 +36,23 @@ export interface TransmissionOwner {
   nextCookie(): number;
 }
 
-/** How a command went that went well. */
-const SUCCESS = Symbol('success');
+/** What bounds a transmission: see the options of a connection. */
+export interface TransmissionLimits extends WindowLimits {
+  readonly requestTimeout: number;
+  readonly busyPoll: number;
+  readonly closeTimeout: number;
+}
 
 /** Payload per command in flight from which a read of its own for each reply's header pays: at 64 KiB it does not. */
 const LARGE_AVERAGE = 96 * 1024;
 
 export class Transmission implements Phase, ReplySink, RequestSource {
-  readonly #handle: object;
   readonly #owner: TransmissionOwner;
-  readonly #debug: DebugLog;
   readonly #decoder: ReplyDecoder;
   readonly #writer: RequestWriter;
   readonly #window: InFlightWindow;
   readonly #aborts: AbortRegistry;
-  readonly #completions: Completions;
+  readonly #settlement: Settlement;
   readonly #inFlight = new InFlightCommands();
   /** Replied to while their payload is still leaving: neither in flight nor settled. */
   readonly #answered = new Set<Command>();
@@ -58,29 +62,33 @@ export class Transmission implements Phase, ReplySink, RequestSource {
   #disconnecting = false;
   #disconnectIssued = false;
   #disconnectLeft: () => void = () => undefined;
-  /** A read that was aborted while the transport may be reading into its buffer. */
-  #abortedRead: Command | null = null;
   #ended = false;
+  #lastCookie = 0;
+  /** Commands that waited up to this cookie have been taken out of the line. */
+  #abandonedUpTo = 0;
   readonly #timer: RequestTimer;
   readonly #busyPoll: BusyPoll;
+  readonly #stall: WriteStall;
+  /** Commands that the end, or their being abandoned, still has to settle. */
+  readonly #ending = new Slices<Command>();
 
   constructor(
     handle: object,
     owner: TransmissionOwner,
     transport: Transport,
     context: ReplyContext,
-    limits: WindowLimits & { readonly requestTimeout: number; readonly busyPoll: number },
+    limits: TransmissionLimits,
     completions: Completions,
     debug: DebugLog,
   ) {
-    this.#debug = debug;
-    this.#handle = handle;
     this.#owner = owner;
-    this.#completions = completions;
     this.#timer = new RequestTimer(limits.requestTimeout, this.#inFlight, (error) => {
       this.#owner.failed(error);
     });
     this.#busyPoll = new BusyPoll(limits.busyPoll);
+    this.#stall = new WriteStall(limits.closeTimeout, transport, (error) => {
+      this.#owner.failed(error);
+    });
     this.#decoder = new ReplyDecoder(this, context);
     this.#writer = new RequestWriter(transport, context.extendedHeaders, this);
     this.#window = new InFlightWindow(
@@ -95,6 +103,7 @@ export class Transmission implements Phase, ReplySink, RequestSource {
     this.#aborts = new AbortRegistry((command, reason) => {
       this.#abort(command, reason);
     });
+    this.#settlement = new Settlement(handle, this.#aborts, completions, debug);
   }
 
   get unfinished(): number {
@@ -121,23 +130,22 @@ export class Transmission implements Phase, ReplySink, RequestSource {
     return this.#decoder.position;
   }
 
-  /** Takes a command that has passed all checks. Throws when the line is full or a disconnect has been asked for. */
+  /**
+   * Takes a command that has passed all checks. Throws when the line is full, a disconnect has been asked for, or the
+   * signal was aborted meanwhile.
+   */
   accept(command: Command, signal?: AbortSignal): void {
     if (this.#disconnecting) throw afterDisconnect(command);
+    if (signal?.aborted === true) throw signal.reason;
     this.#window.checkRoom(command);
     this.#enter(command);
-    startTrace(command, this.#handle);
-    if (this.#debug.enabled)
-      this.#debug.say(
-        command.spec.method,
-        `enter: ${describeCall(command.spec, command.count, command.offset)}, cookie ${command.cookie}`,
-      );
     if (signal !== undefined) this.#aborts.watch(command, signal);
     this.#window.admit(command);
+    this.#settlement.announce(command);
   }
 
   #enter(command: Command): void {
-    command.cookie = this.#owner.nextCookie();
+    command.cookie = this.#lastCookie = this.#owner.nextCookie();
     if (++this.#unfinished === 1) this.#owner.busyChanged(true);
     this.#timer.start();
   }
@@ -153,6 +161,7 @@ export class Transmission implements Phase, ReplySink, RequestSource {
   }
 
   advance(length: number): void {
+    if (this.#ended) return;
     this.#writer.beginReceiving();
     try {
       this.#decoder.advance(length);
@@ -160,13 +169,10 @@ export class Transmission implements Phase, ReplySink, RequestSource {
       this.#writer.endReceiving();
     }
     this.#received();
-    const read = this.#abortedRead;
-    if (read === null) return;
-    this.#abortedRead = null;
-    if (!read.settled && read.aborted !== null) this.#settleIssued(read, read.aborted.reason);
   }
 
   push(chunk: Uint8Array): void {
+    if (this.#ended) return;
     this.#writer.beginReceiving();
     try {
       this.#decoder.push(chunk);
@@ -177,6 +183,7 @@ export class Transmission implements Phase, ReplySink, RequestSource {
   }
 
   #received(): void {
+    if (this.#ended) return;
     // Bytes of a payload are progress, however long the whole of it takes.
     this.#timer.touch(this.#decoder.current);
     this.#busyPoll.received(this.#window.inFlight);
@@ -193,10 +200,11 @@ export class Transmission implements Phase, ReplySink, RequestSource {
     if (!this.#inFlight.delete(command)) return;
     this.#timer.passed(command);
     command.stage = STAGE_FINISHED;
-    this.#window.release(command);
     // Until its bytes have left, the caller may not have its buffer back.
-    if (command.flushed) this.#finish(command);
-    else this.#answered.add(command);
+    const hasLeft = command.flushed;
+    if (!hasLeft) this.#answered.add(command);
+    this.#window.release(command);
+    if (hasLeft) this.#finish(command);
     if (command.error?.code === 'ESHUTDOWN') this.#owner.shutdownAnnounced();
   }
 
@@ -210,19 +218,21 @@ export class Transmission implements Phase, ReplySink, RequestSource {
   }
 
   leaving(command: Command): void {
+    this.#stall.moved();
     this.#timer.touch(command);
     this.#timer.passed(command);
   }
 
   left(command: Command): void {
     this.leaving(command);
+    if (command.aborted !== null) this.#stall.end();
     if (this.#answered.delete(command)) this.#finish(command);
-    else if (command.aborted !== null) this.#settle(command, command.aborted.reason);
+    else if (command.aborted !== null) this.#settlement.settle(command, command.aborted.reason);
   }
 
   spoiled(command: Command): void {
-    this.#endUnsent(command, payloadSpoiled(command));
-    this.#window.release(command);
+    // Unless a callback of one before it has aborted it.
+    if (command.stage === STAGE_GRANTED) this.#endUnsent(command, payloadSpoiled(command));
   }
 
   torn(command: Command): void {
@@ -232,8 +242,8 @@ export class Transmission implements Phase, ReplySink, RequestSource {
   #finish(command: Command): void {
     const failure = command.thrown !== null ? command.thrown.value : (command.error ?? SUCCESS);
     if (!command.settled) {
-      if (command.aborted !== null) this.#settle(command, command.aborted.reason);
-      else this.#settle(command, failure);
+      if (command.aborted !== null) this.#settlement.settle(command, command.aborted.reason);
+      else this.#settlement.settle(command, failure);
     }
     this.#leave();
   }
@@ -248,67 +258,25 @@ export class Transmission implements Phase, ReplySink, RequestSource {
     callback?.();
   }
 
-  /** `failure` is SUCCESS or whatever it failed with: users abort with, and throw, anything. */
-  #settle(command: Command, failure: unknown): void {
-    command.settled = true;
-    if (command.signal !== null) this.#aborts.forget(command);
-    const { resolve, reject, result } = command;
-    // Whoever still holds the command, be it a dead object of V8's old generation, does not hold what it moved.
-    command.result = undefined;
-    command.buffer = null;
-    command.payload = null;
-    endTrace(command, failure !== SUCCESS, failure);
-    if (this.#debug.enabled)
-      this.#debug.say(
-        command.spec.method,
-        `leave: cookie ${command.cookie}${failure === SUCCESS ? '' : `: ${String(failure)}`}`,
-      );
-    if (reject !== null && resolve !== null) {
-      command.resolve = null;
-      command.reject = null;
-      if (failure === SUCCESS) resolve(result);
-      else reject(failure);
-    } else {
-      this.#complete(command, failure);
-    }
-  }
-
-  #complete(command: Command, failure: unknown): void {
-    let kept: unknown = failure === SUCCESS ? null : (failure ?? wrapThrown(command, failure));
-    const { completion } = command;
-    command.completion = null;
-    if (completion !== null) {
-      try {
-        const error = kept === null || kept instanceof NbdError ? kept : wrapThrown(command, kept);
-        if (completion(error, BigInt(command.cookie)) === true) return;
-      } catch (thrown) {
-        // As in libnbd's Python binding: what the callback throws is how the command went.
-        kept = thrown ?? wrapThrown(command, thrown);
-      }
-    }
-    if (command.spec !== DISCONNECT) this.#completions.add(command.cookie, kept);
-  }
-
   // Aborts.
 
   #abort(command: Command, reason: unknown): void {
     if (command.settled) return;
     if (this.#ended) {
       // A callback of an earlier command aborts this one while the end goes through them all.
-      this.#settle(command, reason);
-    } else if (command.stage === STAGE_FINISHED) {
-      // Replied to; its payload is still leaving.
+      this.#settlement.settle(command, reason);
+    } else if (!command.flushed) {
+      // Replied to or not, its payload is still leaving.
       command.aborted = { reason };
+      this.#stall.begin();
     } else if (command.stage === STAGE_ISSUED) {
-      const reading = this.#decoder.isReadingInto(command);
-      if (reading) this.#abortedRead = command;
-      if (reading || !command.flushed) command.aborted = { reason };
-      else this.#settleIssued(command, reason);
+      this.#settleIssued(command, reason);
+    } else if (command.stage === STAGE_WAITING && command.cookie <= this.#abandonedUpTo) {
+      // Out of the line already, and counted off in its turn.
+      this.#settlement.settle(command, reason);
     } else {
-      const granted = command.stage === STAGE_GRANTED;
+      if (command.stage === STAGE_GRANTED) this.#writer.cancelled();
       this.#endUnsent(command, reason);
-      if (granted) this.#window.release(command);
-      else this.#window.cancel();
     }
   }
 
@@ -317,7 +285,7 @@ export class Transmission implements Phase, ReplySink, RequestSource {
     command.allocate = null;
     command.onChunk = null;
     command.onExtent = null;
-    this.#settle(command, reason);
+    this.#settlement.settle(command, reason);
   }
 
   // The end.
@@ -342,21 +310,38 @@ export class Transmission implements Phase, ReplySink, RequestSource {
     this.#disconnecting = true;
   }
 
-  /** Every command of which no byte has been sent ends now. */
+  /** Every command of which no byte has been sent ends now, the first thousand of them before it returns. */
   abandon(makeError: (command: Command) => unknown): void {
+    if (this.#ended) return;
     const waiting = this.#window.takeWaiting();
     const granted = this.#writer.takeGranted();
-    for (const command of waiting) this.#endUnsent(command, makeError(command));
-    for (const command of granted) {
-      this.#endUnsent(command, makeError(command));
-      this.#window.release(command);
-    }
+    for (const command of granted) command.stage = STAGE_WAITING;
+    this.#abandonedUpTo = this.#lastCookie;
+    this.#ending.add([...waiting, [...granted]], (command) => {
+      if (command.stage === STAGE_FINISHED) return;
+      command.stage = STAGE_FINISHED;
+      if (!command.settled) this.#settlement.settle(command, makeError(command));
+      this.#leave();
+    });
+    if (this.#hasEnded()) return;
+    for (const command of granted) this.#window.release(command);
   }
 
+  /** A command that waits, or was granted and has not gone. */
   #endUnsent(command: Command, failure: unknown): void {
+    const isGranted = command.stage === STAGE_GRANTED;
     command.stage = STAGE_FINISHED;
-    this.#settle(command, failure);
+    this.#settlement.settle(command, failure);
+    // A listener may have closed the connection, which has counted everything off.
+    if (this.#hasEnded()) return;
+    if (isGranted) this.#window.release(command);
+    else this.#window.cancel();
     this.#leave();
+  }
+
+  /** A method, because the flag changes behind the compiler's back. */
+  #hasEnded(): boolean {
+    return this.#ended;
   }
 
   /** Sends NBD_CMD_DISC after everything that was accepted; `gone` when it has left. */
@@ -369,15 +354,19 @@ export class Transmission implements Phase, ReplySink, RequestSource {
     this.#window.admit(command);
   }
 
-  /** The connection is over: every command that is still here gets `cause`, waiting ones first. */
-  end(makeError: (command: Command) => unknown): void {
+  /**
+   * The connection is over: every command that is still here gets its error, waiting ones first; the first thousand of
+   * them before it returns, further ones in turns of the event loop. Then `over` is called.
+   */
+  end(makeError: (command: Command) => unknown, over: () => void): void {
     if (this.#ended) return;
     this.#ended = true;
     this.#disconnecting = true;
     this.#decoder.stop();
     this.#timer.stop();
     this.#busyPoll.stop();
-    const waiting = this.#window.takeWaiting();
+    this.#stall.stop();
+    const waiting = this.#window.stop();
     const granted = this.#writer.stop();
     const issued = this.#inFlight.list();
     // Answered before all of it had left: whatever the answer was, it is not known to be written.
@@ -385,16 +374,27 @@ export class Transmission implements Phase, ReplySink, RequestSource {
     for (const command of answered) command.stage = STAGE_ISSUED;
     this.#inFlight.clear();
     this.#answered.clear();
-    for (const command of [...waiting, ...granted, ...answered, ...issued]) {
-      const failure = command.aborted !== null ? command.aborted.reason : (command.error ?? makeError(command));
-      command.stage = STAGE_FINISHED;
-      this.#unfinished--;
-      if (!command.settled) this.#settle(command, command.spec.type === NBD_CMD_DISC ? SUCCESS : failure);
-    }
-    this.#unfinished = 0;
-    this.#owner.busyChanged(false);
-    const callback = this.#onFinished;
-    this.#onFinished = null;
-    callback?.();
+    this.#ending.add(
+      [...waiting, granted, answered, issued],
+      (command) => {
+        if (command.stage === STAGE_FINISHED) return;
+        this.#unfinished--;
+        if (!command.settled) this.#settlement.settle(command, this.#howItEnds(command, makeError));
+        command.stage = STAGE_FINISHED;
+      },
+      () => {
+        this.#unfinished = 0;
+        this.#owner.busyChanged(false);
+        const callback = this.#onFinished;
+        this.#onFinished = null;
+        callback?.();
+        over();
+      },
+    );
+  }
+
+  #howItEnds(command: Command, makeError: (command: Command) => unknown): unknown {
+    if (command.spec.type === NBD_CMD_DISC) return SUCCESS;
+    return command.aborted !== null ? command.aborted.reason : (command.error ?? makeError(command));
   }
 }

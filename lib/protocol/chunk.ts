@@ -161,6 +161,7 @@ export class ChunkReader {
     if (command.allocate !== null) {
       command.buffer = command.allocate(Number(command.count));
       command.result = command.buffer;
+      command.ownsBuffer = true;
       command.allocate = null;
     }
   }
@@ -279,6 +280,8 @@ export class ChunkReader {
   #tell(command: Command, start: number, length: number, status: ChunkStatus, error: NbdError | null): void {
     if (command.onChunk === null || command.settled || command.buffer === null) return;
     const view = command.buffer;
+    // From here on the callback's owner can transfer the memory away.
+    command.ownsBuffer = false;
     const subbuf = Buffer.from(view.buffer, view.byteOffset + start, length);
     this.#guard(command, () => command.onChunk?.(subbuf, BigInt(add(command.offset, start)), status, error));
   }

@@ -50,6 +50,8 @@ export class Command {
   flushed = true;
   /** From the server: where a read lands. Null once the read was aborted: late bytes are dropped. */
   buffer: Uint8Array | null = null;
+  /** True while nobody else can have that buffer: a transport may read into it, whatever becomes of the command. */
+  ownsBuffer = false;
   /** Makes that buffer when the first byte is there, so that waiting commands hold none. */
   allocate: ((length: number) => Uint8Array) | null = null;
   coverage: Coverage | null = null;
@@ -69,7 +71,9 @@ export class Command {
   /** What the promise resolves with. */
   result: unknown = undefined;
   signal: AbortSignal | null = null;
-  /** An abort that must wait: for the read event into the buffer, or for the payload to leave. */
+  /** The call that makes it has not returned: its completion callback must not run yet. */
+  entering = false;
+  /** An abort that must wait for the payload to leave. */
   aborted: { readonly reason: unknown } | null = null;
   /** The sweep of requestTimeout in which it was issued or last moved. */
   sweep = 0;

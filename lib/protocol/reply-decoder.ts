@@ -24,9 +24,14 @@ export interface ReplySink {
 /** 256 KiB: one read takes the replies of a whole window of 4 KiB reads. */
 export const SCRATCH_LENGTH = 256 * 1024;
 /**
- * With at least this much of a payload due, the transport reads straight into the command's buffer; below, the
+ * With at least this much of a payload due, the transport reads straight into the result's buffer; below, the
  * copy out of the scratch buffer is cheaper than a read of its own. Where replies are large throughout, headers are
  * read alone and payloads whole, so that none of their bytes is copied.
+ *
+ * Only ever into memory that nobody else has seen: a socket keeps the bare address. A caller can transfer a buffer of
+ * its own to a worker, which frees it, and the server's bytes would land in whatever comes to lie there; and after an
+ * abort a buffer is its owner's again, while the next bytes still go to the address that was chosen before. The copy
+ * into a caller's buffer costs less than the reads that it saves (spec/perf/README.md).
  */
 export const DIRECT_LENGTH = 128 * 1024;
 
@@ -89,11 +94,6 @@ export class ReplyDecoder {
     return this.#command;
   }
 
-  /** True while the transport may be reading into this command's own buffer. */
-  isReadingInto(command: Command): boolean {
-    return this.#direct === command;
-  }
-
   /** No more of what was received is looked at. */
   stop(): void {
     this.#stopped = true;
@@ -108,9 +108,7 @@ export class ReplyDecoder {
     this.#scratch ??= Buffer.allocUnsafeSlow(SCRATCH_LENGTH);
     if (this.#state === DATA) {
       const buffer = command?.buffer ?? null;
-      // A buffer that was taken away (transferred) has no length any more; a view of it cannot even be made.
-      const isThere = buffer !== null && buffer.length >= this.#at + this.#remaining;
-      if (isThere && (large || this.#remaining >= DIRECT_LENGTH)) {
+      if (buffer !== null && command?.ownsBuffer === true && (large || this.#remaining >= DIRECT_LENGTH)) {
         this.#direct = command;
         return buffer.subarray(this.#at, this.#at + this.#remaining);
       }
@@ -131,7 +129,6 @@ export class ReplyDecoder {
     this.#direct = null;
     this.#at += length;
     this.#remaining -= length;
-    if (direct.buffer !== null && direct.buffer.length < this.#at) this.#chunks.bufferLost(direct);
     if (this.#remaining === 0) this.#dataComplete();
   }
 

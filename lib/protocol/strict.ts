@@ -3,6 +3,7 @@
 
 import { NbdStrictError } from '../errors.js';
 import { add, fromBigInt, isWithin, lowHalf, MAX_U32, MAX_U64, type U64 } from '../util/u64.js';
+import { byteLengthOf, isPlain, isUint8Array, kindOfView, memoryOf } from '../util/views.js';
 import * as s from './client-constants.js';
 import { callDetails, describeCall } from './command.js';
 import { type CommandSpec, FLAG_NEEDS } from './commands.js';
@@ -54,20 +55,15 @@ export function toFlags(value: unknown, method: string): number {
   throw refuse(method, 'flags', `must be an unsigned 32-bit number, not ${shown(value)}`);
 }
 
-/** A buffer that bytes can be read from or written into. */
-export function toBytes(value: unknown, method: string): Uint8Array {
-  if (!(value instanceof Uint8Array) && !ArrayBuffer.isView(value)) {
-    throw refuse(method, 'buffer', `must be a Uint8Array, not ${value === null ? 'null' : typeof value}`);
-  }
-  if (!isUint8Array(value)) {
-    throw refuse(method, 'buffer', `must be a Uint8Array, not ${value.constructor.name}`);
-  }
-  return value;
-}
+/** Up to this a plain view is used as it is: a view of one's own costs as much as the copy of its bytes. */
+const SMALL = 8 * 1024;
 
-// A Uint8Array of another realm (a vm context, a test runner) is not an instance of ours.
-const isUint8Array = (value: unknown): value is Uint8Array =>
-  value instanceof Uint8Array || Object.prototype.toString.call(value) === '[object Uint8Array]';
+/** A buffer that bytes can be read from or written into, by its memory: see util/views.ts. */
+export function toBytes(value: unknown, method: string): Uint8Array {
+  if (isUint8Array(value)) return byteLengthOf(value) <= SMALL && isPlain(value) ? value : memoryOf(value);
+  const kind = value === null ? 'null' : ArrayBuffer.isView(value) ? kindOfView(value) : typeof value;
+  throw refuse(method, 'buffer', `must be a Uint8Array, not ${kind}`);
+}
 
 /** An optional callback. */
 export function toCallback<F extends (...args: never[]) => unknown>(

@@ -4,6 +4,7 @@
 import { Writable } from 'node:stream';
 import type { ByteCount, NbdConnection } from '../client/connection.js';
 import { NbdStrictError } from '../errors.js';
+import { isPlain, isUint8Array, memoryOf } from '../util/views.js';
 import { checkRange } from './extents.js';
 import { limitedRequest } from './prefetch.js';
 import { splitZeroes } from './zeroes.js';
@@ -42,7 +43,7 @@ export function createWriteStream(connection: NbdConnection, options: WriteStrea
   }
   const [start, end] = checkRange(connection, options, 'createWriteStream');
   const gatherer = new Gatherer(connection, options, start, end);
-  return new Writable({
+  return new ExportWritable({
     highWaterMark: gatherer.requestSize,
     decodeStrings: true,
     ...(options.signal === undefined ? {} : { signal: options.signal }),
@@ -54,6 +55,21 @@ export function createWriteStream(connection: NbdConnection, options: WriteStrea
     },
   });
 }
+
+/** A subclass of Uint8Array is taken by its memory before node:stream asks it for its properties. */
+class ExportWritable extends Writable {
+  override write(chunk: unknown, ...rest: unknown[]): boolean {
+    const write = super.write.bind(this) as (...args: unknown[]) => boolean;
+    return write(plain(chunk), ...rest);
+  }
+
+  override end(chunk?: unknown, ...rest: unknown[]): this {
+    const end = super.end.bind(this) as (...args: unknown[]) => this;
+    return end(plain(chunk), ...rest);
+  }
+}
+
+const plain = (chunk: unknown): unknown => (isUint8Array(chunk) && !isPlain(chunk) ? memoryOf(chunk) : chunk);
 
 class Gatherer {
   readonly requestSize: number;

@@ -4,7 +4,9 @@ import type { Duplex } from 'node:stream';
 import type { Receiver, Transport } from './transport.js';
 
 /** What a socket has and a plain Duplex may not. */
-interface Referable {
+interface SocketParts {
+  /** Node's own, as its idle timeout of sockets reads it: undocumented, so it may be missing. */
+  readonly _handle?: { readonly writeQueueSize?: number } | null;
   ref?: () => unknown;
   unref?: () => unknown;
 }
@@ -19,7 +21,7 @@ export class StreamTransport implements Transport {
   readonly description: string;
   /** Asked before the receiver is told of an end that our side did not ask for; the telling waits for the answer. */
   farewell: Farewell | null = null;
-  protected readonly stream: Duplex & Referable;
+  protected readonly stream: Duplex & SocketParts;
   protected receiver: Receiver | null = null;
   #error: Error | null = null;
   #isDestroyed = false;
@@ -48,6 +50,8 @@ export class StreamTransport implements Transport {
   /** Begins to take bytes out of the stream. */
   protected listen(): void {
     this.stream.on('data', this.#onData);
+    // A stream that its owner has paused, so that nothing is lost before it is handed over, stays paused otherwise.
+    this.stream.resume();
   }
 
   /** Stops taking bytes, for whoever takes the stream over (TLS). */
@@ -75,6 +79,10 @@ export class StreamTransport implements Transport {
     for (let i = 0; i < last; i++) stream.write(buffers[i]);
     stream.write(buffers[last], written);
     stream.uncork();
+  }
+
+  get unsent(): number {
+    return this.stream.writableLength + (this.stream._handle?.writeQueueSize ?? 0);
   }
 
   pause(): void {

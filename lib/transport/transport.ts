@@ -29,6 +29,8 @@ export interface Transport {
    * called, asynchronously, when the stream has taken them; it is not called if the stream ends before.
    */
   write(buffers: readonly Uint8Array[], flushed: () => void): void;
+  /** Bytes that were written and that the system has not taken yet, where that is known: while it changes, some leave. */
+  readonly unsent?: number;
   /** Stops and restarts reading: back-pressure towards the peer. */
   pause(): void;
   resume(): void;

@@ -197,6 +197,7 @@ describe('payload that goes straight into the buffer', () => {
     const command = new Command(spec.PREAD, large, 0, 0);
     command.cookie = 1;
     command.buffer = Buffer.alloc(large, 0xdb);
+    command.ownsBuffer = true;
     const finished: Command[] = [];
     const decoder = new ReplyDecoder(
       {
@@ -216,7 +217,6 @@ describe('payload that goes straight into the buffer', () => {
     for (let at = 0; at < bytes.length;) {
       const target = decoder.target();
       const direct = target.buffer === command.buffer?.buffer;
-      expect(decoder.isReadingInto(command)).toBe(direct);
       targets.push(direct);
       const length = Math.min(target.length, at === 0 ? 16 : 100 * 1024, bytes.length - at);
       target.set(bytes.subarray(at, at + length));
