@@ -2,9 +2,9 @@
 // The command `nbd`. Everything else is loaded when a command needs it: starting fast is a feature.
 
 import module from 'node:module';
+import { useCompileCache } from './compile-cache.js';
 
-// Node 22.8 and later keep compiled code between runs.
-(module as { enableCompileCache?: () => void }).enableCompileCache?.();
+useCompileCache((module as { enableCompileCache?: (folder: string) => unknown }).enableCompileCache);
 
 const { run } = await import('./run.js');
 await run(process.argv.slice(2), process.argv[1] ?? 'nbd');

@@ -1,0 +1,130 @@
+// Compiled code is kept only where nobody but the user can put any: Node runs what it finds there.
+
+import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { chmod, chown, lstat, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir, userInfo } from 'node:os';
+import { join } from 'node:path';
+
+import { compileCacheFolder, useCompileCache } from '../../lib/cli/compile-cache.js';
+import { cliPath } from './support.js';
+
+const UID = userInfo().uid;
+const NOBODY = 65534;
+
+let home: string;
+beforeEach(async () => {
+  home = await mkdtemp(join(tmpdir(), 'nbd-home-'));
+});
+afterEach(() => rm(home, { recursive: true, force: true }));
+
+const folder = (environment: Record<string, string> = {}, uid: number | undefined = UID): string | null =>
+  compileCacheFolder({ environment, home, uid });
+
+describe('the folder of compiled code', () => {
+  it('is in the home, made for this user alone, and is found again', async () => {
+    const path = folder();
+    expect(path).toBe(join(home, '.cache/nbd-sdk'));
+    expect((await lstat(path as string)).mode & 0o777).toBe(0o700);
+    expect(folder()).toBe(path);
+  });
+
+  it('is where XDG_CACHE_HOME says', () => {
+    expect(folder({ XDG_CACHE_HOME: join(home, 'elsewhere') })).toBe(join(home, 'elsewhere/nbd-sdk'));
+    expect(folder({ XDG_CACHE_HOME: 'relative' })).toBe(join(home, '.cache/nbd-sdk'));
+    expect(folder({ XDG_CACHE_HOME: '' })).toBe(join(home, '.cache/nbd-sdk'));
+  });
+
+  it('may be below a symbolic link that leads to a safe place', async () => {
+    await mkdir(join(home, 'real'), { mode: 0o700 });
+    await symlink(join(home, 'real'), join(home, '.cache'));
+    expect(folder()).toBe(join(home, 'real/nbd-sdk'));
+  });
+
+  it.each<[string, () => Promise<unknown>, Record<string, string>?]>([
+    [
+      'others may write to it',
+      () =>
+        mkdir(join(home, '.cache/nbd-sdk'), { recursive: true }).then(() => chmod(join(home, '.cache/nbd-sdk'), 0o777)),
+    ],
+    [
+      'others may read it',
+      () =>
+        mkdir(join(home, '.cache/nbd-sdk'), { recursive: true }).then(() => chmod(join(home, '.cache/nbd-sdk'), 0o755)),
+    ],
+    ['others may write above it', () => mkdir(join(home, '.cache')).then(() => chmod(join(home, '.cache'), 0o777))],
+    ['the group may write above it', () => mkdir(join(home, '.cache')).then(() => chmod(join(home, '.cache'), 0o770))],
+    ['others may write far above it', () => chmod(home, 0o777)],
+    [
+      'it is a symbolic link',
+      async () => {
+        await mkdir(join(home, '.cache'), { mode: 0o700 });
+        await mkdir(join(home, 'mine'), { mode: 0o700 });
+        await symlink(join(home, 'mine'), join(home, '.cache/nbd-sdk'));
+      },
+    ],
+    ['it is a file', () => mkdir(join(home, '.cache')).then(() => writeFile(join(home, '.cache/nbd-sdk'), ''))],
+    ['the home is not there', () => rm(home, { recursive: true })],
+    ['the cache is turned off', () => Promise.resolve(), { NODE_DISABLE_COMPILE_CACHE: '1' }],
+    ['the user has chosen one, which Node has opened', () => Promise.resolve(), { NODE_COMPILE_CACHE: '/somewhere' }],
+  ])('is not used where %s', async (_, prepare, environment = {}) => {
+    await prepare();
+    expect(folder(environment)).toBeNull();
+    if (_.includes('home')) expect(existsSync(home)).toBe(false);
+  });
+
+  it('is not used without users, or with those of somebody else', async () => {
+    expect(compileCacheFolder({ environment: {}, home, uid: undefined })).toBeNull();
+    if (UID !== 0) return;
+    // sudo that keeps HOME: root makes nothing there, which its owner could not use.
+    await chown(home, NOBODY, NOBODY);
+    expect(folder()).toBeNull();
+    expect(existsSync(join(home, '.cache'))).toBe(false);
+    await chown(home, UID, UID);
+    for (const owned of ['.cache', '.cache/nbd-sdk']) {
+      await mkdir(join(home, owned), { mode: 0o700 });
+      await chown(join(home, owned), NOBODY, NOBODY);
+      expect(folder()).toBeNull();
+      await chown(join(home, owned), UID, UID);
+    }
+    expect(folder()).not.toBeNull();
+  });
+
+  it('is all that Node is given', () => {
+    const before = { ...process.env };
+    const given: unknown[] = [];
+    const run = (): void => {
+      useCompileCache((...folders: unknown[]) => given.push(...folders));
+    };
+    try {
+      delete process.env['NODE_COMPILE_CACHE'];
+      delete process.env['NODE_DISABLE_COMPILE_CACHE'];
+      process.env['XDG_CACHE_HOME'] = join(home, 'xdg');
+      run();
+      expect(given).toEqual([join(home, 'xdg/nbd-sdk')]);
+      process.env['XDG_CACHE_HOME'] = join(home, 'no/such/folder');
+      run();
+      expect(given).toHaveLength(1);
+      useCompileCache(undefined);
+    } finally {
+      process.env = before;
+    }
+  });
+
+  // Node 20 has no such cache; NODE22 is the path of one that does.
+  const newer = process.env['NODE22'] ?? process.execPath;
+  const hasCache =
+    spawnSync(newer, ['-p', 'typeof require("node:module").enableCompileCache']).stdout.toString().trim() ===
+    'function';
+  (hasCache ? it : it.skip)('is the only one that the command writes to', async () => {
+    const main = await cliPath();
+    const temporary = join(home, 'tmp');
+    await mkdir(temporary);
+    const { NODE_COMPILE_CACHE: _, XDG_CACHE_HOME: __, ...rest } = process.env;
+    const { status } = spawnSync(newer, [main, '--version'], { env: { ...rest, HOME: home, TMPDIR: temporary } });
+    expect(status).toBe(0);
+    expect(await readdir(temporary)).toEqual([]);
+    expect(await readdir(join(home, '.cache/nbd-sdk'))).toHaveLength(1);
+  });
+});
