@@ -42,6 +42,7 @@ export class ServerConnection {
   #error: Error | null = null;
   #ending = false;
   #isCut = false;
+  #isDestroyed = false;
   #closed = false;
 
   constructor(stream: Duplex, options: ConnectionOptions) {
@@ -102,6 +103,7 @@ export class ServerConnection {
   destroy(error: Error | null): void {
     if (this.#closed) return;
     this.#error ??= error;
+    this.#isDestroyed = true;
     this.#output.close();
     this.#transmission?.destroy();
     this.#runner?.stop();
@@ -156,8 +158,19 @@ export class ServerConnection {
 
   #peerEnded(): void {
     if (this.#isCut) this.destroy(null);
-    else if (this.#transmission !== null) this.#transmission.end();
+    else if (this.#transmission !== null) this.#noMoreRequests(this.#transmission);
     else this.#end();
+  }
+
+  /**
+   * The client may have closed one direction, or be gone: that looks the same. It gets its replies as long as anybody
+   * waits at the end of a connection; then the rest of the work is given up, unless it has sent NBD_CMD_DISC, after
+   * which "the server MUST handle all outstanding requests".
+   */
+  #noMoreRequests(transmission: Transmission): void {
+    transmission.end();
+    if (this.#ending || this.#closed || transmission.isDisconnected) return;
+    this.#setTimer(Math.max(1, this.#options.closeTimeout), 'the client closed the connection before its replies');
   }
 
   #handshakeDone(session: ServedSession<ServedExport> | null, rest: Buffer): void {
@@ -200,6 +213,7 @@ export class ServerConnection {
     this.#detach();
     plain.pause();
     const onClose = (): void => {
+      if (!this.#isDestroyed) this.#error = new NbdConnectionError('the TLS handshake failed', { code: 'ENOTCONN' });
       this.#streamClosed();
     };
     plain.once('close', onClose);

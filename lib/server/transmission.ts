@@ -81,6 +81,7 @@ export class Transmission {
   #pumping = false;
   #paused = false;
   #ending = false;
+  #isDisconnected = false;
   #shuttingDown = false;
   #gone = false;
 
@@ -127,6 +128,11 @@ export class Transmission {
     this.#decoder.stop();
     this.#ending = true;
     this.#pump();
+  }
+
+  /** The client has sent NBD_CMD_DISC. */
+  get isDisconnected(): boolean {
+    return this.#isDisconnected;
   }
 
   /** The stream has taken what waited. */
@@ -203,6 +209,7 @@ export class Transmission {
     if (request.type === c.NBD_CMD_DISC) {
       // "A client MUST NOT send anything to the server after": whatever follows is not looked at.
       this.#decoder.stop();
+      this.#isDisconnected = true;
     }
     this.#waitingBytes += request.payload?.length ?? 0;
     this.#waiting.push(request);
