@@ -12,6 +12,7 @@ import type { LinkOwner } from './link.js';
 import { Opening, type Target } from './opening.js';
 import { optGo, type OptionRun } from './option-mode.js';
 import { checkBits, type Settings, shownExportName } from './options.js';
+import { endOfProgram } from './program-end.js';
 import type { ConnectionState, Phase } from './state.js';
 import { traceClose, traceOpen } from './tracing.js';
 import { Transmission, type TransmissionOwner } from './transmission.js';
@@ -39,6 +40,10 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   #strict: (StrictContext & { strictMode: number }) | null = null;
   /** Why it ended, where it did not by itself. */
   #error: NbdError | null = null;
+  /** A command that changes the export was accepted. */
+  hasWritten = false;
+  /** Commands have failed with why the connection died. */
+  #deathWasSeen = false;
   #lastCookie = 0;
   #connecting: AbortController | null = null;
   #shutdown: Promise<void> | null = null;
@@ -177,6 +182,8 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
       this.debug,
     );
     this.#transmission = transmission;
+    const subprocess = this.target?.subprocess;
+    if (subprocess != null) subprocess.tookData = () => this.hasWritten;
     link.phase = transmission;
     if (this.#unreferenced) link.transport.unref();
     this.#move('connected');
@@ -206,7 +213,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
         this.failed(error);
         throw this.#error ?? error;
       }
-      if ((error as NbdError).code === 'ESHUTDOWN') void this.shutdown();
+      if ((error as NbdError).code === 'ESHUTDOWN') this.#shutdownSoon();
       throw error;
     }
   }
@@ -275,7 +282,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     this.#transmission?.refuseNew();
     // On the next turn, so that the command that brought the news settles first.
     setImmediate(() => {
-      if (this.#phase === 'connected') void this.shutdown();
+      if (this.#phase === 'connected') this.#shutdownSoon();
     });
   }
 
@@ -295,19 +302,27 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     this.#end('closed', null);
   }
 
-  /** Graceful: what is in flight settles, the server is told, the stream ends; resolves in any case. */
+  /**
+   * Graceful: what is in flight settles, the server is told, the stream ends. Resolves whatever became of the
+   * connection; rejects only when a program that was started, and written to, has failed in the end.
+   */
   shutdown(abandonPending = false): Promise<void> {
     if (abandonPending) this.#transmission?.abandon((command) => endOfCommand(command, CLOSED));
     this.#shutdown ??= this.#runShutdown();
     return this.#shutdown;
   }
 
+  #shutdownSoon(): void {
+    this.shutdown().catch(() => undefined);
+  }
+
   async #runShutdown(): Promise<void> {
     const begun = Date.now();
     if (this.#phase !== 'closed' && this.#phase !== 'dead') await this.#leave();
+    const subprocess = this.target?.subprocess;
+    if (subprocess == null) return;
     const { closeTimeout } = this.settings;
-    const left = closeTimeout > 0 ? Math.max(0, begun + closeTimeout - Date.now()) : Infinity;
-    await this.target?.subprocess?.endedWithin(left);
+    await endOfProgram(subprocess, closeTimeout > 0 ? begun + closeTimeout : Infinity, !this.#deathWasSeen);
   }
 
   async #leave(): Promise<void> {
@@ -360,6 +375,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     this.#connecting?.abort(reason);
     this.#move(phase);
     this.#opening?.negotiator?.stop(reason);
+    this.#deathWasSeen = error !== null && this.inFlight > 0;
     this.#transmission?.end((command) => endOfCommand(command, reason));
     this.#opening?.link?.transport.destroy();
     traceClose(this.#handle, error ?? undefined);

@@ -274,13 +274,18 @@ export class Submission {
     const promise = new Promise<unknown>(executor) as Promise<Result>;
     command.resolve = takenResolve;
     command.reject = takenReject;
-    this.#lifecycle.transmission?.accept(command, signal);
+    this.#accept(command, signal);
     return promise;
   }
 
   #raw(command: Command, completion: CompletionCallback | null | undefined): bigint {
     command.completion = toCallback(completion, command.spec.method, 'completion');
-    this.#lifecycle.transmission?.accept(command);
+    this.#accept(command);
     return BigInt(command.cookie);
+  }
+
+  #accept(command: Command, signal?: AbortSignal): void {
+    if (command.spec.writes) this.#lifecycle.hasWritten = true;
+    this.#lifecycle.transmission?.accept(command, signal);
   }
 }
