@@ -43,10 +43,15 @@ export interface CommandContext {
   readonly signal: AbortSignal;
   /** Writes to standard output and waits until it has taken it. */
   out(text: string | Uint8Array): Promise<void>;
+  /** Puts what was written to standard output on permanent storage, where it is a file or device. */
+  flushOutput(): Promise<void>;
   /** Writes a line to standard error, with the program's name in front. */
   warn(line: string): void;
-  /** Runs when the command ends in any way; last in, first out. */
-  onEnd(cleanup: () => Promise<void> | void): void;
+  /**
+   * Runs when the command ends in any way; last in, first out. `failed`: it came to no good end. Where it did, what a
+   * cleanup rejects with is how the command went.
+   */
+  onEnd(cleanup: (failed: boolean) => Promise<void> | void): void;
 }
 
 export interface Command {

@@ -1,14 +1,16 @@
 // The ends of `nbd copy`: NBD servers, files, devices, standard input and output, and nothing at all.
 
-import { constants as fs, fstatSync, type Stats } from 'node:fs';
+import { fstatSync, type Stats } from 'node:fs';
 import { type FileHandle, open, stat } from 'node:fs/promises';
-import { isatty } from 'node:tty';
 import type { CopyDestination, CopySource, NbdConnection } from '../index.js';
 import { exportDestination, exportSource, nullDestination } from '../stream/endpoint.js';
 import type { Operand } from './arguments.js';
 import { CliError, type CommandContext } from './command.js';
 import { deviceSize } from './device-size.js';
 import { fileZeroRuns } from './file-holes.js';
+import { FileTarget } from './file-target.js';
+import { type Flow, openFlow } from './flowing.js';
+import { type Holder, holdersOf, isSameFile } from './holders.js';
 import { CONTEXT_BASE_ALLOCATION } from './sdk.js';
 import { canonicalUri, openFurther, openServer } from './server.js';
 import { systemReason } from './system-reason.js';
@@ -16,8 +18,16 @@ import { systemReason } from './system-reason.js';
 /** An end that is open. */
 export type End =
   | { readonly kind: 'nbd'; readonly connection: NbdConnection; readonly operand: Operand; readonly name: string }
-  | { readonly kind: 'file'; readonly file: FileHandle; readonly stats: Stats; readonly name: string }
-  | { readonly kind: 'pipe'; readonly name: string; readonly file: FileHandle | null }
+  | {
+      readonly kind: 'file';
+      readonly file: FileHandle;
+      readonly stats: Stats;
+      readonly name: string;
+      /** Where it is copied to. */
+      readonly target: FileTarget | null;
+    }
+  /** Without a flow, it is standard input or output. */
+  | { readonly kind: 'pipe'; readonly name: string; readonly flow: Flow | null }
   | { readonly kind: 'null'; readonly name: string };
 
 /** How --verbose calls them. */
@@ -31,9 +41,9 @@ const CONNECTION_OPTIONS = { preadInitialize: false, metaContexts: [CONTEXT_BASE
 export async function openSource(operand: Operand, context: CommandContext): Promise<End> {
   if ('command' in operand || NBD_SCHEME.test(operand.word)) return openNbd(operand, context);
   const { word } = operand;
-  if (word === '-') return { kind: 'pipe', name: '-', file: null };
+  if (word === '-') return { kind: 'pipe', name: '-', flow: null };
   if (word === 'null:') throw new CliError('null: can only be a destination');
-  return openFile(word, fs.O_RDONLY, context);
+  return openLocal(word, context, false);
 }
 
 export async function openDestination(operand: Operand, context: CommandContext): Promise<End> {
@@ -42,11 +52,10 @@ export async function openDestination(operand: Operand, context: CommandContext)
   if (word === 'null:') return { kind: 'null', name: word };
   if (word === '-') {
     if (process.stdout.isTTY) throw ttyRefused(word);
-    return { kind: 'pipe', name: '-', file: null };
+    return { kind: 'pipe', name: '-', flow: null };
   }
-  // A device that is missing must not become a file, so that nothing is created where something was to be opened.
-  const end = await openFile(word, fs.O_WRONLY | (/^\/dev\/(?!shm\/)/.test(word) ? 0 : fs.O_CREAT), context);
-  if (end.kind === 'pipe' && end.file !== null && isatty(end.file.fd)) throw ttyRefused(word);
+  const end = await openLocal(word, context, true);
+  if (end.kind === 'pipe' && end.flow?.isTerminal === true) throw ttyRefused(word);
   return end;
 }
 
@@ -60,17 +69,38 @@ async function openNbd(operand: Operand, context: CommandContext): Promise<End> 
   return { kind: 'nbd', connection: await openServer(operand, context, CONNECTION_OPTIONS), operand, name };
 }
 
-async function openFile(path: string, flags: number, context: CommandContext): Promise<End> {
+async function openLocal(path: string, context: CommandContext, write: boolean): Promise<End> {
   try {
-    const file = await open(path, flags, 0o644);
-    context.onEnd(() => file.close());
+    const there = await stat(path).catch((error: unknown) => {
+      if (write && (error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+      throw error;
+    });
+    if (there?.isDirectory() === true) throw Object.assign(new Error('Is a directory'), { code: 'EISDIR' });
+    if (there !== null && !there.isFile() && !there.isBlockDevice()) return await flowing(path, there, context, write);
+    if (write) {
+      const target = await FileTarget.open(path);
+      context.onEnd(() => target.end());
+      return { kind: 'file', file: target.file, stats: target.stats, name: path, target };
+    }
+    const file = await open(path, 'r');
     const stats = await file.stat();
-    if (stats.isDirectory()) throw Object.assign(new Error('Is a directory'), { code: 'EISDIR' });
-    const isPlace = stats.isFile() || stats.isBlockDevice();
-    return isPlace ? { kind: 'file', file, stats, name: path } : { kind: 'pipe', name: path, file };
+    if (stats.isFile() && stats.size === 0 && (await file.read(Buffer.alloc(1), 0, 1, 0)).bytesRead > 0) {
+      // What the kernel makes up when it is read, in /proc, has no size.
+      await file.close();
+      return await flowing(path, stats, context, false);
+    }
+    context.onEnd(() => file.close());
+    return { kind: 'file', file, stats, name: path, target: null };
   } catch (cause) {
+    if (cause === context.signal.reason) throw cause;
     throw new CliError(`${path}: ${systemReason(cause)}`, { cause });
   }
+}
+
+async function flowing(path: string, stats: Stats, context: CommandContext, write: boolean): Promise<End> {
+  const flow = await openFlow(path, stats, write, context.signal);
+  context.onEnd(() => flow.close());
+  return { kind: 'pipe', name: path, flow };
 }
 
 /** Size in bytes; null for what only flows. */
@@ -85,20 +115,52 @@ export async function sizeOf(end: End): Promise<bigint | null> {
   }
 }
 
-/** Refuses to copy a local file onto itself. */
-export async function checkDistinct(source: End, destination: End, context: CommandContext): Promise<void> {
+/**
+ * Refuses to copy a local file onto itself, also where a server on this machine serves it: as far as the system tells
+ * (Linux, processes of this user).
+ */
+export function checkDistinct(source: End, destination: End, context: CommandContext): void {
   let isSame = false;
   if (source.kind === 'nbd' && destination.kind === 'nbd') {
     // Reading and writing back what is there: how one tests a server, and harmless.
     const [from, to] = [source, destination].map(({ connection, operand }) => canonicalUri(connection, operand));
     if (from !== null && from === to) context.warn('note: the source and the destination are the same export');
-  } else if (destination.kind === 'file' && (source.kind === 'file' || (source.kind === 'pipe' && !source.file))) {
-    // Standard input may be that file, too.
-    const { dev, ino } = source.kind === 'file' ? source.stats : fstatSync(0);
-    const there = await stat(destination.name);
-    isSame = there.dev === dev && there.ino === ino;
+  } else if (source.kind === 'nbd' && destination.kind === 'file') {
+    refuseHeld(destination.name, holders(source, destination.stats), 'source');
+  } else if (source.kind === 'file' && destination.kind === 'nbd') {
+    // An image may be the backing file of the one that it is copied into: open for reading is no harm.
+    const writers = holders(destination, source.stats).filter(({ writes }) => writes);
+    refuseHeld(source.name, writers, 'destination');
+  } else {
+    const [from, to] = [fileOf(source, 0), fileOf(destination, 1)];
+    isSame = from !== null && to !== null && isSameFile(from, to);
   }
   if (isSame) throw new CliError('the source and the destination are the same');
+}
+
+/** What a local end is; standard input and output may be files, too. */
+function fileOf(end: End, standard: number): Stats | null {
+  if (end.kind === 'file') return end.stats;
+  return end.kind === 'pipe' && end.flow === null ? fstatSync(standard) : null;
+}
+
+/** A server on this machine, which may have files open that are here. */
+const LOCAL_SERVER = /^nbds?(\+unix:|:\/\/([^@/]*@)?(localhost|127\.[\d.]+|\[::1\])([:/?]|$))/i;
+
+function holders(end: End & { kind: 'nbd' }, stats: Stats): Holder[] {
+  if (stats.isFile() && stats.size === 0) return [];
+  if ('command' in end.operand) return holdersOf(stats, end.connection.getSubprocessPid());
+  return LOCAL_SERVER.test(end.operand.word) ? holdersOf(stats, null) : [];
+}
+
+function refuseHeld(file: string, [holder]: readonly Holder[], which: string): void {
+  if (holder === undefined) return;
+  throw new CliError(
+    `the source and the destination are the same: process ${holder.pid} (${holder.name}) has ${file} open`,
+    {
+      hint: `if it is not the server of the ${which}, let it close ${file} first`,
+    },
+  );
 }
 
 /** The connection of an end and others to the same export, `count` together where the server takes them. */
@@ -137,44 +199,33 @@ export async function destinationOf(
 ): Promise<CopyDestination> {
   if (end.kind === 'null') return nullDestination();
   if (end.kind === 'nbd') return exportDestination(connections);
-  if (end.kind !== 'file') throw new CliError(`${end.name}: cannot be written out of order`);
-  const { file, stats, name } = end;
-  // All of a regular file is replaced: cut to nothing and made long again, it is one hole, and zeroes need no writing.
-  const isFresh = stats.isFile();
-  if (isFresh) {
-    try {
-      await file.truncate(0);
-      await file.truncate(size);
-    } catch (cause) {
-      throw new CliError(`${name}: ${systemReason(cause)}`, { cause });
-    }
+  if (end.kind !== 'file' || end.target === null) {
+    throw new CliError(`${end.name}: cannot be written out of order`);
   }
+  const { target } = end;
   return {
-    size: isFresh ? size : Number((await sizeOf(end)) ?? 0n),
+    size: target.isFile ? size : Number((await sizeOf(end)) ?? 0n),
     preferredBlock: 4096,
-    write: (buffer, offset) => writeFully(file, buffer, offset, name),
-    ...(isFresh ? { zero: (_offset, _count, allocate) => Promise.resolve(!allocate) } : {}),
-    flush: () => file.datasync(),
+    write: async (buffer, offset) => {
+      await target.prepare(size);
+      await target.write(buffer, offset);
+    },
+    ...(target.isFile
+      ? {
+          zero: async (_offset, _count, allocate) => {
+            await target.prepare(size);
+            return !allocate;
+          },
+        }
+      : {}),
+    flush: () => target.flush(),
   };
 }
 
-/** `offset` is null for what has no places. */
-export async function writeFully(file: FileHandle, buffer: Buffer, offset: number | null, name: string): Promise<void> {
-  let done = 0;
-  while (done < buffer.length) {
-    const at = offset === null ? null : offset + done;
-    const { bytesWritten } = await file.write(buffer, done, buffer.length - done, at);
-    if (bytesWritten === 0) throw new CliError(`${name}: takes no more bytes`);
-    done += bytesWritten;
-  }
-}
-
-/** Closes what was written, where it is a file: some file systems only tell then that there was no room. */
-export async function closeFile(end: End): Promise<void> {
-  if (!('file' in end) || end.file === null) return;
-  try {
-    await end.file.close();
-  } catch (cause) {
-    throw new CliError(`${end.name}: ${systemReason(cause)}`, { cause });
-  }
+/** Closes what was written: some file systems report only then that there was no room. */
+export async function finishEnd(end: End, size: number): Promise<void> {
+  if (end.kind !== 'file' || end.target === null) return;
+  // Nothing may have been written, where there is nothing, or nothing but zeroes that were left out.
+  await end.target.prepare(size);
+  await end.target.finish();
 }

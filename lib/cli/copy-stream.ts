@@ -2,20 +2,25 @@
 // writes behind.
 
 import { createReadStream as createFileStream } from 'node:fs';
-import type { FileHandle } from 'node:fs/promises';
 import { Readable, Transform, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { type BlockHasher, createReadStream, createWriteStream, NbdStrictError } from '../index.js';
+import { type BlockHasher, createReadStream, createWriteStream, type NbdConnection, NbdStrictError } from '../index.js';
+import { splitZeroes } from '../stream/zeroes.js';
 import type { ParsedArguments } from './arguments.js';
 import { CliError, type CommandContext } from './command.js';
-import { closeFile, destinationOf, type End, writeFully } from './copy-ends.js';
+import { type End, finishEnd } from './copy-ends.js';
+import type { FileTarget } from './file-target.js';
+import type { Flow } from './flowing.js';
 import { makeProgress } from './progress.js';
+import { OutputClosed, standardInput } from './standard-io.js';
+import { systemReason } from './system-reason.js';
 import { parseSmallSize, roundSize } from './text.js';
 
 export async function stream(
   source: End,
   destination: End,
   size: bigint | null,
+  sparse: number,
   args: ParsedArguments,
   context: CommandContext,
   hasher: BlockHasher | null,
@@ -32,12 +37,13 @@ export async function stream(
     },
   });
   try {
-    await pipeline(readable(source, total, args, context), counter, await writable(destination, total, args), {
+    await pipeline(readable(source, total, args, context), counter, writable(destination, sparse, args, context), {
       signal: context.signal,
     });
     if (size !== null && done < total) throw new CliError(`${source.name}: unexpected end of file`);
   } catch (error) {
     progress.stop();
+    if (error instanceof OutputClosed) throw error;
     const what = size === null ? roundSize(done) : `${roundSize(done)} of ${roundSize(total)}`;
     // What is on its way through the pipes is counted, and may be lost.
     context.warn(`the copy is incomplete: at most ${what} are at the destination`);
@@ -48,7 +54,9 @@ export async function stream(
     throw error;
   }
   if (args.has('flush') && destination.kind === 'nbd') await destination.connection.flush();
-  await closeFile(destination);
+  if (args.has('flush') && destination.kind === 'file') await destination.target?.flush();
+  if (args.has('flush') && destination.kind === 'pipe' && destination.flow === null) await context.flushOutput();
+  await finishEnd(destination, done);
   progress.finish();
 }
 
@@ -67,46 +75,94 @@ function readable(source: End, total: number, args: ParsedArguments, context: Co
       // What is appended meanwhile is not part of it.
       return createFileStream('', { fd: source.file, autoClose: false, highWaterMark: 256 * 1024, end: total - 1 });
     case 'pipe':
-      if (source.file === null) return process.stdin;
-      return createFileStream('', { fd: source.file, autoClose: false });
+      return source.flow === null ? standardInput() : source.flow.readable();
     case 'null':
       return Readable.from([]);
   }
 }
 
-async function writable(destination: End, total: number, args: ParsedArguments): Promise<Writable> {
+function writable(destination: End, sparse: number, args: ParsedArguments, context: CommandContext): Writable {
   switch (destination.kind) {
     case 'nbd':
-      return createWriteStream(destination.connection);
+      return toExport(destination.connection, sparse, args.has('destination-is-zero'));
     case 'pipe':
-      return destination.file === null ? toStandardOutput() : toFile(destination.file, destination.name, null, false);
+      return destination.flow === null
+        ? each((chunk) => context.out(chunk))
+        : toFlow(destination.flow, destination.name);
     case 'file':
-      await destinationOf(destination, total, []);
-      return toFile(destination.file, destination.name, 0, args.has('flush'));
+      if (destination.target === null) throw new CliError(`${destination.name}: is not open for writing`);
+      return toFile(destination.target, sparse);
     case 'null':
-      return new Writable({ write: (_chunk, _encoding, callback) => callback() });
+      return each(() => Promise.resolve());
   }
 }
 
-/** Node's own writer of a file that it is not to close never says that it has finished. */
-function toFile(file: FileHandle, name: string, start: number | null, flush: boolean): Writable {
-  let at = start;
-  return new Writable({
-    write: (chunk: Buffer, _encoding, callback) => {
-      writeFully(file, chunk, at, name).then(() => callback(), callback);
-      if (at !== null) at += chunk.length;
-    },
-    final: (callback) => {
-      if (flush) file.datasync().then(() => callback(), callback);
-      else callback();
+/** Zeroes become zero commands; where the destination has them already, nothing is sent. */
+function toExport(connection: NbdConnection, sparse: number, isZero: boolean): Writable {
+  return createWriteStream(isZero && sparse > 0 ? withZeroes(connection) : connection, { sparse });
+}
+
+/** The connection to an export that is zero where nothing was written: zeroing it is done at once. */
+function withZeroes(connection: NbdConnection): NbdConnection {
+  const zeroing = { canZero: () => true, zero: () => Promise.resolve() };
+  return new Proxy(connection, {
+    get: (target, key) => {
+      if (key in zeroing) return zeroing[key as keyof typeof zeroing];
+      const value: unknown = Reflect.get(target, key, target);
+      return typeof value === 'function' ? (value.bind(target) as unknown) : value;
     },
   });
 }
 
-/** Standard output is not to be ended: Node then says that it never was, and the next write to it breaks. */
-const toStandardOutput = (): Writable =>
+/** A regular file has been cut to nothing: blocks of zeroes are holes between what is written, or behind it. */
+function toFile(target: FileTarget, sparse: number): Writable {
+  let at = 0;
+  const finds = target.isFile ? sparse : 0;
+  return new Writable({
+    write: (chunk: Buffer, _encoding, callback) => {
+      const writeAll = async (): Promise<void> => {
+        await target.prepare(0);
+        const start = at;
+        at += chunk.length;
+        for (const [from, to] of dataOf(chunk, start, finds)) {
+          await target.write(chunk.subarray(from, to), start + from);
+        }
+      };
+      writeAll().then(() => callback(), callback);
+    },
+    final: (callback) => {
+      // What was behind the last data is a hole only when the file has its length.
+      const end = async (): Promise<void> => {
+        await target.prepare(0);
+        if (target.isFile) await target.resize(at);
+      };
+      end().then(() => callback(), callback);
+    },
+  });
+}
+
+/** Where in the chunk there is something to be written. */
+function dataOf(chunk: Buffer, offset: number, sparse: number): [from: number, to: number][] {
+  if (sparse === 0) return [[0, chunk.length]];
+  const found: [number, number][] = [];
+  splitZeroes(chunk, offset, sparse, (from, to, isZero) => {
+    if (!isZero) found.push([from, to]);
+  });
+  return found;
+}
+
+const toFlow = (flow: Flow, name: string): Writable =>
+  each(async (chunk) => {
+    try {
+      await flow.write(chunk);
+    } catch (cause) {
+      throw new CliError(`${name}: ${systemReason(cause)}`, { cause });
+    }
+  });
+
+const each = (write: (chunk: Buffer) => Promise<void>): Writable =>
   new Writable({
     write: (chunk: Buffer, _encoding, callback) => {
-      process.stdout.write(chunk, callback);
+      write(chunk).then(() => callback(), callback);
     },
   });

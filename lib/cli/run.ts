@@ -1,48 +1,108 @@
 // From the command line's words to an exit code: finds the command, hands it its context, tells failures in one line,
-// and ends with 130 after Ctrl-C. Invariant: whatever a command registered with onEnd has run before the exit.
+// and ends with 130 after Ctrl-C. Invariant: whatever a command registered with onEnd has run before the exit, and all
+// that was printed has arrived, or the exit code says that it has not.
 
 import { basename } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Command, type CommandContext, CliError, Interruption, UsageError } from './command.js';
 import { parse } from './arguments.js';
+import { exitCodeOf, leave, leaveNow, SIGNALS } from './leaving.js';
 import { COMMANDS, TOOLS } from './registry.js';
+import { OutputClosed, StandardOutput } from './standard-io.js';
 
-const SIGNALS: Readonly<Record<string, number>> = { SIGINT: 130, SIGTERM: 143 };
-/** What a shell says of a program that SIGPIPE has ended, which Node ignores. */
-const PIPE_BROKEN = 141;
-/** How long a command may take to stop after a signal before the process ends anyway. */
-const STOP_DEADLINE = 3000;
+/** How long a command may take to stop after a signal before it is left behind. */
+const STOP_DEADLINE = 500;
+/** And how long it may take to say how far it came, once its connections are closed. */
+const LAST_WORDS = 100;
 
 /** Runs the command and ends the process. */
 export async function run(words: readonly string[], script: string): Promise<void> {
-  const code = await main(words, basename(script).replace(/\.[cm]?js$/, ''));
-  // Standard output may be a pipe whose reader is slow; what was written to it must arrive.
-  await new Promise<void>((resolve) => {
-    if (process.stdout.destroyed) resolve();
-    else process.stdout.write('', () => resolve());
-  });
-  process.exit(code);
+  const output = new StandardOutput();
+  const invoked = basename(script).replace(/\.[cm]?js$/, '');
+  const program = Object.hasOwn(TOOLS, invoked) ? invoked : ['nbd', words[0] ?? ''].join(' ').trimEnd();
+  const { signal } = listenForSignals();
+  let code: number;
+  try {
+    code = await main(words, invoked, output, signal);
+  } catch (error) {
+    code = await report(error, program, false);
+  }
+  const wasStopped = signal.aborted;
+  try {
+    // The reader may be slow; after a signal it is not waited for.
+    await Promise.race([output.finish(), interruption(signal)]);
+  } catch (error) {
+    // A failure of the command itself has been reported, perhaps for this very reason; a signal that came before is in
+    // the code already.
+    const isKnown = wasStopped && error instanceof Interruption;
+    if (!isKnown && (code === 0 || code === 2)) code = await report(error, program, false);
+  }
+  await leave(code);
 }
 
-async function main(words: readonly string[], invoked: string): Promise<number> {
+function listenForSignals(): AbortController {
+  const abort = new AbortController();
+  for (const name of Object.keys(SIGNALS)) {
+    process.on(name, () => {
+      // The second one: at once.
+      if (abort.signal.aborted) leaveNow(exitCodeOf(name));
+      else abort.abort(new Interruption(exitCodeOf(name)));
+    });
+  }
+  return abort;
+}
+
+/** Rejects with the interruption when it comes, or has come. */
+function interruption(signal: AbortSignal): Promise<never> {
+  return new Promise((_resolve, reject) => {
+    const onAbort = (): void => {
+      reject(signal.reason as Error);
+    };
+    if (signal.aborted) onAbort();
+    else signal.addEventListener('abort', onAbort);
+  });
+}
+
+/** Shows a failure, and returns the exit code that it makes. */
+async function report(error: unknown, program: string, verbose: boolean): Promise<number> {
+  if (!(error instanceof OutputClosed)) {
+    const { tell } = await import('./failure.js');
+    process.stderr.write(tell(error, program, verbose));
+    if (error instanceof UsageError) process.stderr.write(`Try '${program} --help'.\n`);
+  }
+  return error instanceof CliError ? error.exitCode : 1;
+}
+
+async function main(
+  words: readonly string[],
+  invoked: string,
+  output: StandardOutput,
+  signal: AbortSignal,
+): Promise<number> {
   const tool = TOOLS[invoked];
   const [first, ...others] = words;
   const name = tool ?? first;
   const rest = tool === undefined ? others : words;
   const load = name !== undefined && Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
-  if (load === undefined) return withoutCommand(name, rest);
+  if (load === undefined) return withoutCommand(name, rest, output, signal);
   const program = tool === undefined ? `nbd ${name ?? ''}` : invoked;
-  return runCommand(await load(), program, rest);
+  return runCommand(await load(), program, rest, output, signal);
 }
 
-async function withoutCommand(name: string | undefined, rest: readonly string[]): Promise<number> {
+async function withoutCommand(
+  name: string | undefined,
+  rest: readonly string[],
+  output: StandardOutput,
+  signal: AbortSignal,
+): Promise<number> {
   const { overview, showVersion } = await import('./help.js');
   if (name === '--version' || name === '-V') {
-    await write(showVersion('nbd'));
+    await output.write(showVersion('nbd'));
     return 0;
   }
-  if (name === 'help' && rest[0] !== undefined) return main([rest[0], '--help'], 'nbd');
+  if (name === 'help' && rest[0] !== undefined) return main([rest[0], '--help'], 'nbd', output, signal);
   if (name === '--help' || name === '-h' || name === 'help') {
-    await write(await overview());
+    await output.write(await overview());
     return 0;
   }
   if (name === undefined) process.stderr.write(await overview());
@@ -50,59 +110,74 @@ async function withoutCommand(name: string | undefined, rest: readonly string[])
   return 1;
 }
 
-async function runCommand(command: Command, program: string, words: readonly string[]): Promise<number> {
-  const abort = new AbortController();
-  const cleanups: (() => Promise<void> | void)[] = [];
-  const onSignal = (name: string): void => {
-    if (abort.signal.aborted) process.exit(SIGNALS[name]);
-    abort.abort(new Interruption(SIGNALS[name] ?? 1));
-    setTimeout(() => process.exit(SIGNALS[name]), STOP_DEADLINE).unref();
-  };
-  for (const name of Object.keys(SIGNALS)) process.on(name, onSignal);
-  // `nbd dump … | head`: the reader has seen enough. Nothing is said, and no success is claimed.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(PIPE_BROKEN);
-  });
-  const interrupted = (): number | null => (command.endsBySignal === true ? null : interruptedBy(abort.signal));
+async function runCommand(
+  command: Command,
+  program: string,
+  words: readonly string[],
+  output: StandardOutput,
+  signal: AbortSignal,
+): Promise<number> {
+  const cleanups: ((failed: boolean) => Promise<void> | void)[] = [];
   let verbose = words.includes('--verbose') || words.includes('-v');
+  let code: number;
+  let failed = false;
+  let running: Promise<number | void> | undefined;
   try {
     const args = parse(command.spec, words);
     verbose = args.has('verbose');
     const shown = await showOnly(command, args, program);
     if (shown !== null) {
-      await write(shown);
+      await output.write(shown);
       return 0;
     }
     const context: CommandContext = {
       program,
       verbose,
       args,
-      signal: abort.signal,
-      out: write,
+      signal,
+      out: (text) => output.write(text),
+      flushOutput: () => output.flush(),
       warn: (line) => process.stderr.write(`${program}: ${line}\n`),
       onEnd: (cleanup) => cleanups.push(cleanup),
     };
-    const code = (await command.run(args, context)) ?? 0;
-    return interrupted() ?? code;
+    running = command.run(args, context);
+    code = (await (command.endsBySignal === true ? running : untilStopped(running, signal))) ?? 0;
   } catch (error) {
-    const { tell } = await import('./failure.js');
-    process.stderr.write(tell(error, program, verbose));
-    if (error instanceof UsageError) process.stderr.write(`Try '${program} --help'.\n`);
-    return interrupted() ?? (error instanceof CliError ? error.exitCode : 1);
-  } finally {
-    for (const cleanup of cleanups.reverse()) {
-      try {
-        await cleanup();
-      } catch {
-        // The command's own outcome is what counts.
-      }
+    failed = true;
+    code = error instanceof Interruption ? error.exitCode : await report(error, program, verbose);
+  }
+  for (const cleanup of cleanups.reverse()) {
+    try {
+      await cleanup(failed || signal.aborted);
+    } catch (error) {
+      // After a failure, it is the command's own that counts.
+      if (failed || signal.aborted) continue;
+      failed = true;
+      code = await report(error, program, verbose);
     }
   }
+  if (!(signal.reason instanceof Interruption) || command.endsBySignal === true) return code;
+  // Without its connections, a command that was left behind comes to its end, and says how far it came.
+  await Promise.race([running?.catch(() => undefined), sleep(LAST_WORDS)]);
+  return report(signal.reason, program, verbose);
 }
 
-/** The exit code that a signal asked for; null when none came. */
-function interruptedBy(signal: AbortSignal): number | null {
-  return signal.reason instanceof Interruption ? signal.reason.exitCode : null;
+/** A command that does not stop when it is told to is left behind: what it waits for may never come. */
+async function untilStopped<Result>(running: Promise<Result>, signal: AbortSignal): Promise<Result> {
+  let timer: NodeJS.Timeout | undefined;
+  let onAbort = (): void => undefined;
+  const stopped = new Promise<never>((_resolve, reject) => {
+    onAbort = () => {
+      timer = setTimeout(() => reject(signal.reason as Error), STOP_DEADLINE);
+    };
+    signal.addEventListener('abort', onAbort);
+  });
+  try {
+    return await Promise.race([running, stopped]);
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+    clearTimeout(timer);
+  }
 }
 
 /** --help, --version and the two that completion scripts ask: text instead of a run. */
@@ -113,13 +188,4 @@ async function showOnly(command: Command, args: ReturnType<typeof parse>, progra
   if (asked.name === 'help') return help.commandHelp(command.spec, program);
   if (asked.name === 'version') return help.showVersion(program);
   return asked.name === 'long-options' ? help.longOptions(command.spec) : help.shortOptions(command.spec);
-}
-
-function write(text: string | Uint8Array): Promise<void> {
-  return new Promise((resolve, reject) => {
-    process.stdout.write(text, (error) => {
-      if (error == null) resolve();
-      else reject(error);
-    });
-  });
 }

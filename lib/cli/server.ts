@@ -1,10 +1,11 @@
 // Opening the SERVER operand of a command: a URI, or `[ CMD ARGS ]`, a server that is started for this one command.
 
 import { setTimeout as delay } from 'node:timers/promises';
-import { NbdConnection, NbdConnectionError, type NbdConnectionOptions } from './sdk.js';
+import { NbdConnection, NbdConnectionError, type NbdConnectionOptions, SHUTDOWN_ABANDON_PENDING } from './sdk.js';
 import type { Operand, ParsedArguments } from './arguments.js';
 import { type CommandContext, type OptionSpec, UsageError } from './command.js';
 import { messageOf } from './failure.js';
+import { onImpatience } from './leaving.js';
 import { parseSeconds } from './text.js';
 
 /** How the usage of commands names the operand. */
@@ -66,9 +67,18 @@ export function connectionSettings({ args }: CommandContext): NbdConnectionOptio
   };
 }
 
+/** How long after a failure, or Ctrl-C, the goodbye may take, and a server that was started for us its end. */
+const GOODBYE_LIMIT = 500;
+/** When it is over for all connections of the command. */
+let goodbyeEnd: number | null = null;
+
+/** From when on a person wants to know what is waited for. */
+const SILENCE = 2000;
+
 /**
- * Connects. The connection is shut down when the command ends: in good order when it came to its end, at once when it
- * was interrupted.
+ * Connects. The connection is shut down when the command ends. A server that was started for it is waited for as long
+ * as it takes: what it was given is safe when it has put it away. Its failure is the command's. After Ctrl-C it is
+ * asked to end, and left to it.
  */
 export async function openServer(
   operand: Operand,
@@ -79,9 +89,9 @@ export async function openServer(
   const until = performance.now() + (wait === undefined ? 0 : parseSeconds('wait', wait));
   const settings = { ...connectionSettings(context), ...options };
   let connection = new NbdConnection(settings);
-  context.onEnd(async () => {
-    if (context.signal.aborted) connection.close();
-    else await connection.shutdown();
+  context.onEnd((failed) => end(connection, failed, context));
+  onImpatience(() => {
+    if (pidOf(connection) !== null) connection.killSubprocess('SIGKILL');
   });
   if (isUri(operand)) {
     for (let pause = FIRST_PAUSE; ; pause = Math.min(pause * 2, LONGEST_PAUSE)) {
@@ -132,10 +142,7 @@ export async function openFurther(
   const opened = await Promise.all(
     Array.from({ length: count }, async () => {
       const connection = new NbdConnection(settings);
-      context.onEnd(async () => {
-        if (context.signal.aborted) connection.close();
-        else await connection.shutdown();
-      });
+      context.onEnd((failed) => end(connection, failed, context));
       try {
         await connection.connectUri(operand.word, context.signal);
         return connection;
@@ -148,6 +155,46 @@ export async function openFurther(
     }),
   );
   return opened.filter((connection) => connection !== null);
+}
+
+/** An abrupt end makes some servers abort, and they may serve others; so there is a goodbye in any case. */
+async function end(connection: NbdConnection, failed: boolean, context: CommandContext): Promise<void> {
+  const { signal } = context;
+  const pid = pidOf(connection);
+  const timers = [
+    setTimeout(() => {
+      if (pidOf(connection) !== null) context.warn(`waiting for the server (process ${pid}) to put its data away`);
+    }, SILENCE),
+  ];
+  const limit = new Promise<void>((resolve) => {
+    const onAbort = (): void => {
+      timers.push(setTimeout(resolve, 2 * GOODBYE_LIMIT));
+    };
+    if (signal.aborted) onAbort();
+    else signal.addEventListener('abort', onAbort);
+  });
+  if (failed) {
+    goodbyeEnd ??= Date.now() + GOODBYE_LIMIT;
+    timers.push(setTimeout(() => connection.close(), Math.max(0, goodbyeEnd - Date.now())));
+  }
+  try {
+    await Promise.race([connection.shutdown(failed ? SHUTDOWN_ABANDON_PENDING : 0), limit]);
+  } finally {
+    for (const timer of timers) clearTimeout(timer);
+  }
+  if (!signal.aborted) return;
+  connection.close();
+  if (pidOf(connection) === null) return;
+  context.warn(`interrupted: the server (process ${pid}) was asked to end, and is still at it`);
+}
+
+/** The server that was started for the connection, as long as it runs. */
+function pidOf(connection: NbdConnection): number | null {
+  try {
+    return connection.getSubprocessPid();
+  } catch {
+    return null;
+  }
 }
 
 async function describeConnection(connection: NbdConnection, context: CommandContext): Promise<void> {

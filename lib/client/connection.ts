@@ -15,6 +15,7 @@ import { NbdNegotiation, type OptionCallback } from './negotiation.js';
 import type { Lifecycle } from './lifecycle.js';
 import type { Target } from './opening.js';
 import { checkBits, checkSignal, type NbdConnectionOptions, shownExportName } from './options.js';
+import { abortable } from './program-end.js';
 import { activationTarget, commandTarget, killSubprocess, subprocessOf, vsockTarget } from './process-targets.js';
 import { checkState, WHEN_CONNECTED, WHEN_CREATED, WHEN_NOT_CREATED, WHEN_STARTED } from './state.js';
 import { Submission } from './submission.js';
@@ -133,8 +134,9 @@ export class NbdConnection extends NbdNegotiation {
 
   /**
    * Runs a program that serves on its stdin and stdout, such as `nbdkit -s`, and connects to it (libnbd:
-   * `nbd_connect_command`). When the connection ends the program sees the end of its input; `shutdown` waits for it,
-   * and one that runs on for `closeTimeout` is ended.
+   * `nbd_connect_command`). When the connection ends the program sees the end of its input, and `shutdown` waits for
+   * its exit. One that runs on gets SIGTERM, and SIGKILL in the end, within `closeTimeout`, but only where nothing was
+   * written to it: what took writes is not ended by force. It ends with this process, however that ends.
    *
    * @param argv The program, looked for on PATH, and its arguments. No shell is involved.
    * @throws (rejects) NbdStrictError `EINVAL` for an empty argv, `EFAULT` for none; NbdConnectionError `ENOENT` or
@@ -150,7 +152,8 @@ export class NbdConnection extends NbdNegotiation {
 
   /**
    * Runs a server and hands it a listening socket as systemd would (libnbd: `nbd_connect_systemd_socket_activation`):
-   * nbdkit and qemu-nbd know that. The server gets SIGTERM when the connection ends.
+   * nbdkit and qemu-nbd know that. The server gets SIGTERM when the connection ends, and `shutdown` waits for its exit
+   * without a limit. It ends with this process, however that ends.
    *
    * @throws (rejects) as {@link connectCommand}.
    */
@@ -548,15 +551,22 @@ export class NbdConnection extends NbdNegotiation {
   /**
    * Graceful end (libnbd: `nbd_shutdown`): refuses new commands, lets those in flight settle, tells the server
    * (NBD_CMD_DISC) and waits until it has closed, `closeTimeout` at the most. While negotiating it sends
-   * NBD_OPT_ABORT. Resolves in every state, also when the connection has ended already; once is enough.
+   * NBD_OPT_ABORT. Resolves in every state of the connection, also when it has ended already; once is enough.
+   *
+   * Then it waits for the program that the connection has started, if any. One that may hold data that was written is
+   * waited for without a limit: `closeTimeout` does not count for it.
    *
    * @param flags `SHUTDOWN_ABANDON_PENDING`: commands of which no byte has been sent are not; they reject with
    *   `ENOTCONN`. That includes those of the same tick.
-   * @throws (rejects) NbdStrictError `EINVAL` for an unknown flag.
+   * @param signal Gives up: closes the connection, and ends the program, by SIGKILL if SIGTERM does not within a second.
+   * @throws (rejects) NbdStrictError `EINVAL` for an unknown flag; NbdConnectionError `EIO` when a program that was
+   *   written to exits with a status other than 0, or by a signal that was not sent from here, unless commands have
+   *   failed for that reason already; the signal's reason.
    */
-  async shutdown(flags = 0): Promise<void> {
+  async shutdown(flags = 0, signal?: AbortSignal): Promise<void> {
     checkBits('shutdown', flags, SHUTDOWN_ABANDON_PENDING);
-    await this.#lifecycle.shutdown(flags === SHUTDOWN_ABANDON_PENDING);
+    const ended = this.#lifecycle.shutdown(flags === SHUTDOWN_ABANDON_PENDING);
+    await (signal === undefined ? ended : abortable(ended, signal, this.#lifecycle));
   }
 
   /**

@@ -5,19 +5,14 @@ import { NbdError, NbdProtocolError, NbdStateError, NbdStrictError } from '../er
 import type { HandshakeSession } from '../protocol/handshake/session.js';
 import type { StrictContext } from '../protocol/strict.js';
 import { Completions } from './completions.js';
-import {
-  CLOSED,
-  endedEarly,
-  endOfCommands,
-  isFatal,
-  toConnectionError,
-} from './connection-errors.js';
+import { CLOSED, endedEarly, endOfCommands, isFatal, toConnectionError } from './connection-errors.js';
 import { withDeadline } from './deadline.js';
 import { type DebugEmit, DebugLog } from './debug.js';
 import type { LinkOwner } from './link.js';
 import { Opening, type Target } from './opening.js';
 import { optGo, type OptionRun } from './option-mode.js';
 import { checkBits, type Settings } from './options.js';
+import { endOfProgram } from './program-end.js';
 import { asEvent, checkState, type ConnectionState, type Phase, WHEN_CREATED, WHEN_NEGOTIATING } from './state.js';
 import { inNextTurn } from '../util/timers.js';
 import { traceClose, traceOpen } from './tracing.js';
@@ -43,6 +38,10 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   #strict: (StrictContext & { strictMode: number }) | null = null;
   /** Why it ended, where it did not by itself. */
   #error: NbdError | null = null;
+  /** A command that changes the export was accepted. */
+  hasWritten = false;
+  /** Commands have failed with why the connection died. */
+  #deathWasSeen = false;
   #lastCookie = 0;
   #connecting: AbortController | null = null;
   #shutdown: Promise<void> | null = null;
@@ -206,6 +205,8 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
       this.debug,
     );
     this.#transmission = transmission;
+    const subprocess = this.target?.subprocess;
+    if (subprocess != null) subprocess.tookData = () => this.hasWritten;
     link.phase = transmission;
     if (this.#unreferenced) link.transport.unref();
     this.#move('connected');
@@ -238,7 +239,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
         this.failed(error);
         throw this.#error ?? error;
       }
-      if ((error as NbdError).code === 'ESHUTDOWN') void this.shutdown();
+      if ((error as NbdError).code === 'ESHUTDOWN') this.#shutdownSoon();
       throw error;
     }
   }
@@ -294,7 +295,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     this.#transmission?.refuseNew();
     // On the next turn, so that the command that brought the news settles first.
     inNextTurn(() => {
-      if (this.#phase === 'connected') void this.shutdown();
+      if (this.#phase === 'connected') this.#shutdownSoon();
     });
   }
 
@@ -314,20 +315,28 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     this.#end('closed', null);
   }
 
-  /** Graceful: what is in flight settles, the server is told, the stream ends; resolves in any case. */
+  /**
+   * Graceful: what is in flight settles, the server is told, the stream ends. Resolves whatever became of the
+   * connection; rejects only when a program that was started, and written to, has failed in the end.
+   */
   shutdown(abandonPending = false): Promise<void> {
     if (abandonPending) this.#transmission?.abandon(endOfCommands(CLOSED));
     this.#shutdown ??= this.#runShutdown();
     return this.#shutdown;
   }
 
+  #shutdownSoon(): void {
+    this.shutdown().catch(() => undefined);
+  }
+
   async #runShutdown(): Promise<void> {
     const begun = Date.now();
     if (this.#phase !== 'closed' && this.#phase !== 'dead') await this.#leave();
     if (!this.#isOver) await new Promise<void>((resolve) => this.#whenOver.push(resolve));
+    const subprocess = this.target?.subprocess;
+    if (subprocess == null) return;
     const { closeTimeout } = this.settings;
-    const left = closeTimeout > 0 ? Math.max(0, begun + closeTimeout - Date.now()) : Infinity;
-    await this.target?.subprocess?.endedWithin(left);
+    await endOfProgram(subprocess, closeTimeout > 0 ? begun + closeTimeout : Infinity, !this.#deathWasSeen);
   }
 
   async #leave(): Promise<void> {
@@ -380,6 +389,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     this.#connecting?.abort(reason);
     this.#move(phase);
     this.#opening?.negotiator?.stop(reason);
+    this.#deathWasSeen = error !== null && this.inFlight > 0;
     // First, so that a buffer is not in use any more when its command is settled.
     this.#opening?.link?.transport.destroy();
     const over = (): void => {

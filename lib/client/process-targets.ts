@@ -101,7 +101,11 @@ export function vsockTarget(method: string, cid: unknown, port: unknown, setting
   const commands = vsockCommands(where.cid, where.port);
   const target = new ProcessTarget(`vsock ${String(cid)}:${String(port)}`, async (signal) => {
     const command = await firstAvailable(commands, 'AF_VSOCK');
-    const { transport } = await run(command, { ...subprocessOptions(settings), grace: HELPER_GRACE }, signal);
+    const { transport } = await run(
+      command,
+      { ...subprocessOptions(settings), grace: HELPER_GRACE, isHelper: true },
+      signal,
+    );
     return transport;
   });
   target.location = { transport: 'vsock', ...where };
@@ -135,7 +139,7 @@ export function sshTarget(method: string, uri: SshUriParts, settings: Settings):
     throw refuse(method, (error as Error).message);
   }
   const open = async (signal: AbortSignal, target: ProcessTarget): Promise<Transport> => {
-    const options = { ...subprocessOptions(settings), grace: HELPER_GRACE };
+    const options = { ...subprocessOptions(settings), grace: HELPER_GRACE, isHelper: true };
     const { transport, subprocess } = await run(command, options, signal);
     target.subprocess = subprocess;
     return transport;

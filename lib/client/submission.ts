@@ -287,14 +287,20 @@ export class Submission {
     const promise = new Promise<unknown>(executor) as Promise<Result>;
     command.resolve = takenResolve;
     command.reject = takenReject;
-    // Asked again: what a caller hands over may have ended the connection while it was looked at (a getter, a Proxy).
-    this.#connected(command.spec.method).accept(command, signal);
+    this.#accept(command, signal);
     return promise;
   }
 
   #raw(command: Command, completion: CompletionCallback | null | undefined): bigint {
     command.completion = toCallback(completion, command.spec.method, 'completion');
-    this.#connected(command.spec.method).accept(command);
+    this.#accept(command);
     return BigInt(command.cookie);
+  }
+
+  #accept(command: Command, signal?: AbortSignal): void {
+    // Asked again: what a caller hands over may have ended the connection while it was looked at (a getter, a Proxy).
+    const transmission = this.#connected(command.spec.method);
+    if (command.spec.writes) this.#lifecycle.hasWritten = true;
+    transmission.accept(command, signal);
   }
 }

@@ -18,25 +18,57 @@ export async function connectedPair(description: string, signal?: AbortSignal): 
   try {
     const path = join(folder, 's');
     await listen(server, path);
-    const accepted = new Promise<Socket>((resolve) => server.once('connection', resolve));
+    const accepted = accept(server);
+    // Its rejection is seen below, or nobody needs it.
+    accepted.promise.catch(() => undefined);
     const transport = await dialUnix(path, signal, description);
-    return [transport, await accepted];
+    transport.socket.once('close', accepted.fail);
+    transport.socket.once('end', accepted.fail);
+    signal?.addEventListener('abort', accepted.fail);
+    try {
+      return [transport, await accepted.promise];
+    } catch (error) {
+      transport.destroy();
+      signal?.throwIfAborted();
+      throw error;
+    } finally {
+      transport.socket.off('close', accepted.fail);
+      transport.socket.off('end', accepted.fail);
+      signal?.removeEventListener('abort', accepted.fail);
+    }
   } finally {
     server.close();
     removeFolder(folder);
   }
 }
 
+/**
+ * The first connection. Without a descriptor for it libuv accepts it and closes it, and nobody learns of that but the
+ * peer: `fail` is for its end.
+ */
+function accept(server: Server): { promise: Promise<Socket>; fail: () => void } {
+  let fail = (): void => undefined;
+  const promise = new Promise<Socket>((resolve, reject) => {
+    server.once('connection', resolve);
+    server.once('error', reject);
+    fail = () => {
+      reject(Object.assign(new Error('too many open files, accept'), { code: 'EMFILE', syscall: 'accept' }));
+    };
+  });
+  return { promise, fail };
+}
+
 /** A listening socket that this process never accepts on. */
 export class InheritableListener {
   /** Where to connect to, as long as the listener is there. */
   readonly path: string;
-  readonly #folder: string;
+  /** The folder of its socket, which holds nothing else. */
+  readonly folder: string;
   readonly #server: Server;
   readonly #boundPath: string;
 
   private constructor(folder: string, server: Server, boundPath: string) {
-    this.#folder = folder;
+    this.folder = folder;
     this.#server = server;
     this.#boundPath = boundPath;
     this.path = join(folder, 'socket');
@@ -74,7 +106,7 @@ export class InheritableListener {
   /** Removes the socket and its folder. Idempotent. */
   remove(): void {
     this.#server.close();
-    removeFolder(this.#folder);
+    removeFolder(this.folder);
   }
 }
 

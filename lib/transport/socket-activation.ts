@@ -1,6 +1,7 @@
 // systemd's socket activation, from the side of systemd: a program inherits a socket that is listening already, as
 // its descriptor 3, and learns so from its environment (sd_listen_fds(3)).
 
+import { Guard } from './guard.js';
 import { InheritableListener } from './private-socket.js';
 import { dialUnix } from './dial.js';
 import { findProgram, nameOf } from './programs.js';
@@ -35,6 +36,7 @@ export async function activate(
   const name = nameOf(program);
   const path = await findProgram(program);
   const listener = await InheritableListener.open();
+  const guard = new Guard(listener.folder);
   let subprocess: Subprocess | null = null;
   try {
     signal?.throwIfAborted();
@@ -44,18 +46,24 @@ export async function activate(
     const started = Subprocess.start(SHELL, ['-c', SCRIPT, 'sh', path, ...args], name, stdio, { errorOutput, env });
     listener.handOver();
     subprocess = await started;
+    subprocess.isShared = true;
+    subprocess.guard = guard;
+    guard.watch(subprocess.pid);
     subprocess.cleanUp = () => {
       listener.remove();
     };
     const transport = await dialUnix(listener.path, signal);
-    attach(transport, subprocess, options.grace, 'SIGTERM');
+    attach(transport, subprocess, options.grace, true);
     return { transport, subprocess, path: listener.path };
   } catch (error) {
     listener.remove();
-    if (subprocess === null) throw error;
+    if (subprocess === null) {
+      guard.release();
+      throw error;
+    }
     // It was gone before it could be connected to: what it said is more than ECONNREFUSED.
     const reason = signal?.aborted === true ? error : await subprocess.farewell(error as Error);
-    subprocess.release(options.grace, 'SIGTERM');
+    subprocess.release(options.grace, true);
     throw reason;
   }
 }

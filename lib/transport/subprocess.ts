@@ -1,8 +1,11 @@
 // A program that this process runs for the sake of one connection: started, watched, ended.
-// Invariant: none outlives its connection for longer than its grace, or this process at all.
+// Invariants: one that may hold data that was written to it is never ended by force; no other one outlives its
+// connection for longer than its grace; none outlives this process, unless it takes its time to end when asked to.
 
 import { type ChildProcess, spawn } from 'node:child_process';
+import { constants } from 'node:os';
 import type { Readable } from 'node:stream';
+import { Guard } from './guard.js';
 import { connectedPair } from './private-socket.js';
 import { nameOf, startError } from './programs.js';
 import type { SocketTransport } from './socket.js';
@@ -13,8 +16,13 @@ export type ErrorOutput = 'capture' | 'inherit';
 /** How a program is run and ended. */
 export interface SubprocessOptions {
   readonly errorOutput: ErrorOutput;
-  /** Milliseconds from the end of its connection until SIGTERM, and again from that until SIGKILL. */
+  /**
+   * Milliseconds from the end of its connection until SIGTERM, and again from that until SIGKILL. Neither comes where
+   * the program may hold data.
+   */
   readonly grace: number;
+  /** It only passes bytes on and ends when they do: nothing needs to end it if this process is killed. */
+  readonly isHelper?: boolean;
 }
 
 /** A transport, and the program at its other end. */
@@ -32,14 +40,17 @@ const MAX_TAIL = 2048;
 const EXIT_DELAY = 1000;
 /** How long its stderr may then take: a grandchild may hold it open. */
 const OUTPUT_DELAY = 100;
+/** A shell's status for a command that a signal has ended, and what many servers exit with when one asks them to. */
+const SIGNAL_STATUS = 128;
 
 const running = new Set<Subprocess>();
 
 /** This process exits, perhaps without having closed its connections. */
 function endAll(): void {
   for (const subprocess of running) {
-    subprocess.kill('SIGTERM');
+    subprocess.askToEnd();
     subprocess.cleanUp();
+    subprocess.guard?.release();
   }
 }
 
@@ -49,12 +60,23 @@ export class Subprocess {
   readonly ended: Promise<void>;
   /** Removes what was made for it; called when its connection is gone. */
   cleanUp: () => void = () => undefined;
+  /**
+   * Whether data was written to it; null when it has not come to serve anything. What it serves to others through a
+   * socket that they can reach is not known: such a server counts as one that was written to.
+   */
+  tookData: (() => boolean) | null = null;
+  /** Others may be connected to it. */
+  isShared = false;
+  /** Ends it when this process is killed. */
+  guard: Guard | null = null;
   readonly #child: ChildProcess;
   readonly #name: string;
   readonly #closed: Promise<void>;
   #tail: Buffer = Buffer.alloc(0);
   #timer: NodeJS.Timeout | null = null;
   #isReleased = false;
+  /** What this process has sent to it: an end by one of these is no failure of its own. */
+  readonly #sent = new Set<number>();
 
   private constructor(child: ChildProcess, pid: number, name: string) {
     this.#child = child;
@@ -67,6 +89,7 @@ export class Subprocess {
         running.delete(this);
         if (running.size === 0) process.off('exit', endAll);
         if (this.#timer !== null) clearTimeout(this.#timer);
+        this.guard?.release();
         resolve();
       });
     });
@@ -92,7 +115,14 @@ export class Subprocess {
     return new Promise((resolve, reject) => {
       const [input = 'ignore', output = 'ignore', ...more] = stdio;
       const errors = errorOutput === 'capture' ? 'pipe' : 'inherit';
-      const child = spawn(program, args, { env, stdio: [input, output, errors, ...more], windowsHide: true });
+      let child: ChildProcess;
+      try {
+        child = spawn(program, args, { env, stdio: [input, output, errors, ...more], windowsHide: true });
+      } catch (error) {
+        // Node throws what it does not expect to happen, such as E2BIG and ENOMEM.
+        reject(startError(error as NodeJS.ErrnoException, name));
+        return;
+      }
       const onError = (error: NodeJS.ErrnoException): void => {
         reject(startError(error, name));
       };
@@ -118,33 +148,73 @@ export class Subprocess {
     return this.#child.exitCode === null && this.#child.signalCode === null;
   }
 
-  /** Sends a signal; false when the process is gone, whose pid may be another's by now. */
-  kill(signal: NodeJS.Signals | number): boolean {
-    return this.isRunning && this.#child.kill(signal);
+  /** Whether ending it by force may lose what was written to it. */
+  get mayHoldData(): boolean {
+    return this.tookData !== null && (this.isShared || this.tookData());
   }
 
-  /** Its connection is gone: it is to end by itself or by the signal, or else is ended. Idempotent. */
-  release(grace: number, signal?: NodeJS.Signals): void {
+  /** Sends a signal; false when the process is gone, whose pid may be another's by now. */
+  kill(signal: NodeJS.Signals | number): boolean {
+    if (!this.isRunning) return false;
+    this.#sent.add(typeof signal === 'number' ? signal : constants.signals[signal]);
+    return this.#child.kill(signal);
+  }
+
+  /** SIGTERM, which a stopped process sees only when it goes on. */
+  askToEnd(): void {
+    if (this.kill('SIGTERM')) this.kill('SIGCONT');
+  }
+
+  /** SIGTERM, and SIGKILL after so many milliseconds, whatever it holds. */
+  endNow(patience: number): void {
+    this.#isReleased = true;
+    this.askToEnd();
+    this.cleanUp();
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#later(patience, () => this.kill('SIGKILL'));
+  }
+
+  /**
+   * Its connection is gone: it is to end by itself, or by SIGTERM at once where it does not see that. One that runs on
+   * is ended, unless it may hold data: then it has all the time that it needs. Idempotent.
+   */
+  release(grace: number, terminate: boolean): void {
     if (this.#isReleased) return;
     this.#isReleased = true;
-    if (signal !== undefined) this.kill(signal);
+    if (terminate) this.askToEnd();
     this.cleanUp();
     this.#later(grace, () => {
-      this.kill('SIGTERM');
-      this.#later(grace, () => this.kill('SIGKILL'));
+      if (this.mayHoldData) return;
+      this.askToEnd();
+      this.#later(grace, () => {
+        if (!this.mayHoldData) this.kill('SIGKILL');
+      });
     });
+  }
+
+  /** How it failed: its status, or the signal, unless this process has sent it. Null for a good end, or none yet. */
+  async failure(): Promise<string | null> {
+    if (this.isRunning) return null;
+    const { exitCode, signalCode } = this.#child;
+    const number = exitCode === null ? constants.signals[signalCode as NodeJS.Signals] : exitCode - SIGNAL_STATUS;
+    if (exitCode === 0 || this.#sent.has(number)) return null;
+    return this.#describeEnd();
+  }
+
+  async #describeEnd(): Promise<string> {
+    await within(OUTPUT_DELAY, this.#closed);
+    const { exitCode, signalCode } = this.#child;
+    const how = exitCode === null ? `was ended by ${String(signalCode)}` : `exited with status ${exitCode}`;
+    const said = this.#said;
+    return `the command ${this.#name} ${how}${said === '' ? '' : `: ${said}`}`;
   }
 
   /** How it ended, unless it ended well or runs on: the error to report in place of `error`. */
   async farewell(error: Error | null): Promise<Error | null> {
     await within(EXIT_DELAY, this.ended);
     if (this.isRunning) return error;
-    await within(OUTPUT_DELAY, this.#closed);
-    const { exitCode, signalCode } = this.#child;
-    if (exitCode === 0 && error === null) return null;
-    const how = exitCode === null ? `was ended by ${String(signalCode)}` : `exited with status ${exitCode}`;
-    const said = this.#said;
-    const message = `the command ${this.#name} ${how}${said === '' ? '' : `: ${said}`}`;
+    if (this.#child.exitCode === 0 && error === null) return null;
+    const message = await this.#describeEnd();
     return Object.assign(new Error(message, error === null ? {} : { cause: error }), { code: 'ENOTCONN' });
   }
 
@@ -186,23 +256,23 @@ export async function runCommand(
     peer.destroy();
     subprocess = await started;
   } catch (error) {
+    peer.destroy();
     transport.destroy();
     throw error;
   }
-  attach(transport, subprocess, options.grace);
+  if (options.isHelper !== true) {
+    subprocess.guard = new Guard('');
+    subprocess.guard.watch(subprocess.pid);
+  }
+  attach(transport, subprocess, options.grace, false);
   return { transport, subprocess };
 }
 
-/** Ties a program to its connection: it ends, by the signal if one is given, when the connection does. */
-export function attach(
-  transport: SocketTransport,
-  subprocess: Subprocess,
-  grace: number,
-  signal?: NodeJS.Signals,
-): void {
+/** Ties a program to its connection: it ends, by SIGTERM if it does not see that by itself, when the connection does. */
+export function attach(transport: SocketTransport, subprocess: Subprocess, grace: number, terminate: boolean): void {
   transport.farewell = (error) => subprocess.farewell(error);
   transport.socket.once('close', () => {
-    subprocess.release(grace, signal);
+    subprocess.release(grace, terminate);
   });
 }
 

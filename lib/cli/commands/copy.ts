@@ -7,9 +7,9 @@ import type { ParsedArguments } from '../arguments.js';
 import { CliError, type Command, type CommandContext, type CommandSpec, UsageError } from '../command.js';
 import {
   checkDistinct,
-  closeFile,
   destinationOf,
   type End,
+  finishEnd,
   moreConnections,
   openDestination,
   openSource,
@@ -126,7 +126,7 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
   if (destination.kind === 'nbd' && destination.connection.isReadOnly()) {
     throw new CliError(`${destination.name}: the destination is read-only, cannot write to it`);
   }
-  await checkDistinct(source, destination, context);
+  checkDistinct(source, destination, context);
   const size = await sizeOf(source);
   const room = destination.kind === 'file' && destination.stats.isFile() ? size : await sizeOf(destination);
   if (size !== null && room !== null && size > room) {
@@ -145,7 +145,8 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
   }
   if (synchronous && (source.kind === 'pipe' || destination.kind === 'pipe')) {
     const { stream } = await import('../copy-stream.js');
-    await stream(source, destination, size, args, context, hasher);
+    const sparse = settings.copy.allocated === true ? 0 : (settings.copy.sparse ?? 0);
+    await stream(source, destination, size, sparse, args, context, hasher);
     if (hasher !== null) await showBlockHash(hasher, args, context);
     return;
   }
@@ -172,7 +173,7 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
         progress.update(done);
       },
     });
-    await closeFile(destination);
+    await finishEnd(destination, total);
   } catch (error) {
     progress.stop();
     context.warn(`the copy is incomplete: ${roundSize(done)} of ${roundSize(total)} are at the destination`);
