@@ -74,7 +74,7 @@ export function parse(spec: CommandSpec, words: readonly string[]): ParsedArgume
         name,
         {
           type: option.takes === 'value' ? ('string' as const) : ('boolean' as const),
-          ...(option.short !== undefined && option.names[0] === name ? { short: option.short } : {}),
+          ...shortOf(option, name),
         },
       ]),
     ),
@@ -106,6 +106,12 @@ export function parse(spec: CommandSpec, words: readonly string[]): ParsedArgume
     }
   }
   return new ParsedArguments(given, operands);
+}
+
+/** parseArgs knows one letter for each name. */
+function shortOf(option: OptionSpec, name: string): { short?: string } {
+  const short = option.names[0] === name ? option.short : option.names[1] === name ? option.secondShort : undefined;
+  return short === undefined ? {} : { short };
 }
 
 /** Stands for a `[ CMD ]` among the words; no operand of a user can begin with a NUL. */
@@ -141,7 +147,9 @@ function abbreviationsResolved(words: readonly string[], byName: ReadonlyMap<str
     const name = word.slice(2, equals === -1 ? undefined : equals);
     const before = words[at - 1];
     if (byName.has(name) || (before !== undefined && byName.get(before.slice(2))?.takes === 'value')) return word;
-    const candidates = [...byName.keys()].filter((each) => each.startsWith(name));
+    const all = [...byName.keys()].filter((each) => each.startsWith(name));
+    const firm = all.filter((each) => byName.get(each)?.yields !== true);
+    const candidates = firm.length === 0 ? all : firm;
     if (new Set(candidates.map((each) => byName.get(each))).size > 1) {
       const shown = candidates.map((each) => `'--${each}'`).join(' ');
       throw new UsageError(`option '--${name}' is ambiguous; possibilities: ${shown}`);

@@ -7,6 +7,8 @@ import type { ParsedArguments } from './arguments.js';
 export interface OptionSpec {
   readonly names: readonly string[];
   readonly short?: string;
+  /** A second letter; the option then has a second name, too. */
+  readonly secondShort?: string;
   /** `optional` takes its value only after `=`, as getopt_long has it. */
   readonly takes?: 'nothing' | 'value' | 'optional';
   /** How help calls the value. */
@@ -15,6 +17,8 @@ export interface OptionSpec {
   readonly help?: string;
   /** An alias that is not listed by --long-options: for spellings beyond libnbd's. */
   readonly hidden?: boolean;
+  /** Does not make an abbreviation ambiguous that names another option: for what libnbd's tools do not have. */
+  readonly yields?: boolean;
 }
 
 export interface CommandSpec {
@@ -34,6 +38,7 @@ export interface CommandContext {
   /** The name to begin messages with: `nbd info`, or `nbdinfo` when run under that name. */
   readonly program: string;
   readonly verbose: boolean;
+  readonly args: ParsedArguments;
   /** Aborted by Ctrl-C and SIGTERM. */
   readonly signal: AbortSignal;
   /** Writes to standard output and waits until it has taken it. */

@@ -10,7 +10,7 @@ import { CliError, type CommandContext } from './command.js';
 import { deviceSize } from './device-size.js';
 import { fileZeroRuns } from './file-holes.js';
 import { CONTEXT_BASE_ALLOCATION } from './sdk.js';
-import { canonicalUri, openServer } from './server.js';
+import { canonicalUri, openFurther, openServer } from './server.js';
 import { systemReason } from './system-reason.js';
 
 /** An end that is open. */
@@ -85,12 +85,13 @@ export async function sizeOf(end: End): Promise<bigint | null> {
   }
 }
 
-/** Refuses to copy something onto itself. */
-export async function checkDistinct(source: End, destination: End): Promise<void> {
+/** Refuses to copy a local file onto itself. */
+export async function checkDistinct(source: End, destination: End, context: CommandContext): Promise<void> {
   let isSame = false;
   if (source.kind === 'nbd' && destination.kind === 'nbd') {
+    // Reading and writing back what is there: how one tests a server, and harmless.
     const [from, to] = [source, destination].map(({ connection, operand }) => canonicalUri(connection, operand));
-    isSame = from !== null && from === to;
+    if (from !== null && from === to) context.warn('note: the source and the destination are the same export');
   } else if (destination.kind === 'file' && (source.kind === 'file' || (source.kind === 'pipe' && !source.file))) {
     // Standard input may be that file, too.
     const { dev, ino } = source.kind === 'file' ? source.stats : fstatSync(0);
@@ -100,14 +101,11 @@ export async function checkDistinct(source: End, destination: End): Promise<void
   if (isSame) throw new CliError('the source and the destination are the same');
 }
 
-/** More connections to the same export, as many as make `count`. */
+/** The connection of an end and others to the same export, `count` together where the server takes them. */
 export async function moreConnections(end: End, count: number, context: CommandContext): Promise<NbdConnection[]> {
   if (end.kind !== 'nbd') return [];
-  const others = Array.from({ length: count - 1 }, () => openServer(end.operand, quiet(context), CONNECTION_OPTIONS));
-  return [end.connection, ...(await Promise.all(others))];
+  return [end.connection, ...(await openFurther(end.operand, context, count - 1, CONNECTION_OPTIONS))];
 }
-
-const quiet = (context: CommandContext): CommandContext => ({ ...context, verbose: false });
 
 /** An end that is read at any place. */
 export function sourceOf(end: End, size: number, connections: readonly NbdConnection[]): CopySource {

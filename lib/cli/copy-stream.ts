@@ -5,7 +5,7 @@ import { createReadStream as createFileStream } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { Readable, Transform, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { createReadStream, createWriteStream, NbdStrictError } from '../index.js';
+import { type BlockHasher, createReadStream, createWriteStream, NbdStrictError } from '../index.js';
 import type { ParsedArguments } from './arguments.js';
 import { CliError, type CommandContext } from './command.js';
 import { closeFile, destinationOf, type End, writeFully } from './copy-ends.js';
@@ -18,12 +18,14 @@ export async function stream(
   size: bigint | null,
   args: ParsedArguments,
   context: CommandContext,
+  hasher: BlockHasher | null,
 ): Promise<void> {
   const total = Number(size ?? 0n);
   const progress = await makeProgress(args, total, context);
   let done = 0;
   const counter = new Transform({
     transform(chunk: Buffer, _encoding, callback) {
+      hasher?.update(done, chunk);
       done += chunk.length;
       progress.update(done);
       callback(null, chunk);

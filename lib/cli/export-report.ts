@@ -35,11 +35,7 @@ export async function collectReport(connection: NbdConnection, options: ReportOp
     connection.setRequestMetaContext(false);
     await informed(connection);
   }
-  // Without structured replies a server has no block status, whatever it lists.
-  const canList =
-    connection.aioIsNegotiating() &&
-    (connection.getStructuredRepliesNegotiated() || connection.getExtendedHeadersNegotiated());
-  const contexts = canList ? await orNull(connection.optListMetaContext()) : null;
+  const contexts = connection.aioIsNegotiating() ? await orNull(connection.optListMetaContext()) : null;
   const facts = {
     name: orElse(() => connection.getCanonicalExportName(), connection.getExportName()),
     description: options.description ?? orElse(() => connection.getExportDescription(), ''),
@@ -69,7 +65,7 @@ export async function collectReport(connection: NbdConnection, options: ReportOp
 }
 
 /** opt_info, or opt_go where a server knows only that. */
-async function informed(connection: NbdConnection): Promise<void> {
+export async function informed(connection: NbdConnection): Promise<void> {
   try {
     await connection.optInfo();
   } catch (error) {

@@ -13,7 +13,7 @@ export function commandHelp(spec: CommandSpec, program: string): string {
     section('NAME', [`    ${program} - ${spec.summary}`]),
     section(
       'SYNOPSIS',
-      spec.usage.map((line) => `    ${program} ${line}`),
+      spec.usage.flatMap((line) => usageLines(line, program)),
     ),
   ];
   if (spec.description !== undefined) sections.push(section('DESCRIPTION', joined(spec.description)));
@@ -64,9 +64,21 @@ export function longOptions(spec: CommandSpec): string {
 
 export function shortOptions(spec: CommandSpec): string {
   return optionsOf(spec)
-    .flatMap((option) => (option.short === undefined || option.hidden === true ? [] : [`-${option.short}\n`]))
+    .flatMap((option) => (option.hidden === true ? [] : lettersOf(option)))
+    .map((letter) => `-${letter}\n`)
     .join('');
 }
+
+/** What stands for something else (`A := FILE | URI`) is no use of the program. */
+function usageLines(line: string, program: string): string[] {
+  if (line === '') return [''];
+  if (/ [:+]= /.test(line)) return [`    ${line}`];
+  const [first = '', ...rest] = wrapped(`${program} ${line}`, 8, BETWEEN_BRACKETS);
+  return [first.slice(4), ...rest];
+}
+
+/** Space that is not within brackets nor beside a bar: `[-o N|--offset=N]` stays on one line. */
+const BETWEEN_BRACKETS = /(?<!\|) +(?!\|)(?![^[\]]*\])/;
 
 function optionHelp(option: OptionSpec): string[] {
   const value = option.value ?? 'VALUE';
@@ -74,9 +86,12 @@ function optionHelp(option: OptionSpec): string[] {
     if (option.takes === 'value') return `--${name}=${value}`;
     return option.takes === 'optional' ? `--${name}[=${value}]` : `--${name}`;
   });
-  const short = option.short === undefined ? [] : [`-${option.short}${option.takes === 'value' ? ` ${value}` : ''}`];
+  const short = lettersOf(option).map((letter) => `-${letter}${option.takes === 'value' ? ` ${value}` : ''}`);
   return [...wrapped([...short, ...long].join(', '), 4), ...wrapped(option.help ?? '', 8)];
 }
+
+const lettersOf = ({ short, secondShort }: OptionSpec): string[] =>
+  [short, secondShort].filter((letter) => letter !== undefined);
 
 function section(title: string, lines: readonly string[]): string {
   return `${title}\n${lines.join('\n')}\n`;
@@ -86,10 +101,10 @@ function joined(paragraphs: readonly string[]): string[] {
   return paragraphs.flatMap((paragraph, at) => [...(at === 0 ? [] : ['']), ...wrapped(paragraph, 4)]);
 }
 
-function wrapped(text: string, indent: number): string[] {
+function wrapped(text: string, indent: number, space = /\s+/): string[] {
   const lines: string[] = [];
   let line = '';
-  for (const word of text.split(/\s+/)) {
+  for (const word of text.split(space)) {
     if (line !== '' && line.length + 1 + word.length > WIDTH - indent) {
       lines.push(line);
       line = word;

@@ -1,6 +1,7 @@
 // A map as cells of equal size, for pictures and bars: how much of each cell is of which type.
 
 import type { Run } from './map-report.js';
+import type { Range } from './range.js';
 
 export interface Cell {
   readonly offset: bigint;
@@ -9,25 +10,41 @@ export interface Cell {
   readonly shares: ReadonlyMap<bigint, bigint>;
 }
 
-/** Cuts a range into cells of `cellSize` bytes; the last may be shorter. Runs are in order and cover the range. */
-export function toCells(runs: readonly Run[], offset: bigint, length: bigint, cellSize: bigint): Cell[] {
-  const cells: Cell[] = [];
-  let at = 0;
-  for (let start = offset; start < offset + length; start += cellSize) {
-    const end = start + cellSize < offset + length ? start + cellSize : offset + length;
-    const shares = new Map<bigint, bigint>();
-    for (; at < runs.length; at++) {
-      const run = runs[at];
-      if (run === undefined || run.offset >= end) break;
-      const runEnd = run.offset + run.length;
-      const from = run.offset > start ? run.offset : start;
-      const to = runEnd < end ? runEnd : end;
-      if (to > from) shares.set(run.type, (shares.get(run.type) ?? 0n) + to - from);
-      if (runEnd > end) break;
+/** A range in cells of `cellSize` bytes, of which the last may be shorter. Only the cells are kept, not the runs. */
+export class CellGrid {
+  readonly #offset: bigint;
+  readonly #cellSize: bigint;
+  readonly #cells: (Cell & { readonly shares: Map<bigint, bigint> })[] = [];
+
+  constructor({ offset, length }: Range, cellSize: bigint) {
+    this.#offset = offset;
+    this.#cellSize = cellSize;
+    const end = offset + length;
+    for (let start = offset; start < end; start += cellSize) {
+      this.#cells.push({
+        offset: start,
+        length: start + cellSize < end ? cellSize : end - start,
+        shares: new Map<bigint, bigint>(),
+      });
     }
-    cells.push({ offset: start, length: end - start, shares });
   }
-  return cells;
+
+  get cells(): readonly Cell[] {
+    return this.#cells;
+  }
+
+  /** Counts a run, which lies within the range. */
+  add({ offset, length, type }: Run): void {
+    const end = offset + length;
+    for (let at = Number((offset - this.#offset) / this.#cellSize); at < this.#cells.length; at++) {
+      const cell = this.#cells[at];
+      if (cell === undefined || cell.offset >= end) break;
+      const from = offset > cell.offset ? offset : cell.offset;
+      const cellEnd = cell.offset + cell.length;
+      const to = end < cellEnd ? end : cellEnd;
+      cell.shares.set(type, (cell.shares.get(type) ?? 0n) + to - from);
+    }
+  }
 }
 
 /** The smallest power of 2, from 512, of which at most `most` cells cover `length`. */

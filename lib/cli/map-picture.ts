@@ -1,26 +1,28 @@
 // `nbd map --picture`: collects the maps and writes the file.
 
-import { writeFile } from 'node:fs/promises';
-import { CONTEXT_BASE_ALLOCATION } from '../index.js';
 import type { Operand, ParsedArguments } from './arguments.js';
-import { CliError, type CommandContext, UsageError } from './command.js';
-import { renderHtml, renderSvg } from './map-render.js';
-import { collectRuns, openForContexts, rangeOf, type Run } from './map-report.js';
-import { systemReason } from './system-reason.js';
+import { type CommandContext, UsageError } from './command.js';
+import { type Cell, CellGrid, niceCellSize } from './map-model.js';
+import { MOST_CELLS, renderHtml, renderSvg } from './map-render.js';
+import { mapRuns, openForContexts, Totals } from './map-report.js';
+import { type Range, rangeOf } from './range.js';
+import { CONTEXT_BASE_ALLOCATION } from './sdk.js';
+import { writeWhole } from './whole-file.js';
 
 /** One context of the export. */
 export interface DrawnMap {
   readonly context: string;
-  readonly runs: readonly Run[];
+  readonly cells: readonly Cell[];
+  readonly totals: Totals['list'];
 }
 
 /** What a picture shows. */
-export interface Picture {
+export interface Picture extends Range {
   readonly exportName: string;
   /** Of the whole export. */
   readonly size: bigint;
-  readonly offset: bigint;
-  readonly length: bigint;
+  /** Bytes of a cell. */
+  readonly cellSize: bigint;
   readonly maps: readonly DrawnMap[];
 }
 
@@ -37,12 +39,18 @@ export async function drawPicture(
   const connection = await openForContexts(names, server, context);
   const size = connection.getSize();
   const range = rangeOf(args, size);
+  const cellSize = niceCellSize(range.length, MOST_CELLS);
   const maps: DrawnMap[] = [];
-  for (const name of names)
-    maps.push({ context: name, runs: await collectRuns(connection, name, range, context.signal) });
-  try {
-    await writeFile(file, render({ exportName: connection.getExportName(), size, ...range, maps }));
-  } catch (cause) {
-    throw new CliError(`${file}: ${systemReason(cause)}`, { cause });
+  for (const name of names) {
+    const grid = new CellGrid(range, cellSize);
+    const totals = new Totals();
+    for await (const runs of mapRuns(connection, name, range, context.signal)) {
+      for (const run of runs) {
+        grid.add(run);
+        totals.add(run);
+      }
+    }
+    maps.push({ context: name, cells: grid.cells, totals: totals.list });
   }
+  await writeWhole(file, render({ exportName: connection.getExportName(), size, ...range, cellSize, maps }));
 }

@@ -2,13 +2,14 @@
 // pointer. Both stand alone: nothing is loaded from anywhere.
 
 import { describeType } from './contexts.js';
-import { type Cell, cellColour, colourOf, hex, niceCellSize, toCells } from './map-model.js';
+import { type Cell, cellColour, colourOf, hex } from './map-model.js';
 import type { DrawnMap, Picture } from './map-picture.js';
-import { totalsByType } from './map-report.js';
-import { humanSize, roundSize } from './text.js';
+import { humanSize, oneDecimal, roundSize } from './text.js';
 
 const COLUMNS = 64;
 const MOST_ROWS = 32;
+/** Of one map. */
+export const MOST_CELLS = COLUMNS * MOST_ROWS;
 const CELL = 14;
 const GAP = 2;
 const PITCH = CELL + GAP;
@@ -37,11 +38,11 @@ const title = ({ exportName }: Picture): string =>
   exportName === '' ? 'the default export' : `export “${exportName}”`;
 
 export function renderSvg(picture: Picture): string {
-  const cellSize = niceCellSize(picture.length, COLUMNS * MOST_ROWS);
+  const { cellSize } = picture;
   let y = TITLE_HEIGHT;
   const parts: string[] = [];
   for (const map of picture.maps) {
-    const drawn = drawMap(map, picture, cellSize, y);
+    const drawn = drawMap(map, picture, y);
     parts.push(drawn.svg);
     y += drawn.height;
   }
@@ -58,13 +59,13 @@ ${parts.join('\n')}
 `;
 }
 
-function drawMap(map: DrawnMap, picture: Picture, cellSize: bigint, top: number): { svg: string; height: number } {
-  const cells = toCells(map.runs, picture.offset, picture.length, cellSize);
+function drawMap(map: DrawnMap, picture: Picture, top: number): { svg: string; height: number } {
+  const { cells, totals } = map;
   const rows = Math.ceil(cells.length / COLUMNS);
   const gridTop = top + HEADING_HEIGHT;
   const left = MARGIN + LABELS;
   const labels = Array.from({ length: rows }, (_, row) => {
-    const offset = picture.offset + BigInt(row * COLUMNS) * cellSize;
+    const offset = picture.offset + BigInt(row * COLUMNS) * picture.cellSize;
     const y = gridTop + row * PITCH + CELL - 3;
     return `<text x="${left - 8}" y="${y}" text-anchor="end" font-size="11" fill="#475569">${humanSize(offset)}</text>`;
   });
@@ -75,10 +76,9 @@ function drawMap(map: DrawnMap, picture: Picture, cellSize: bigint, top: number)
     return `<rect class="cell" x="${x}" y="${y}" width="${CELL}" height="${CELL}" rx="2" fill="${fill}" stroke="#94a3b8" stroke-opacity="0.35"><title>${escapeXml(describeCell(map.context, cell))}</title></rect>`;
   });
   const legendTop = gridTop + rows * PITCH + 20;
-  const totals = totalsByType(map.runs);
   const legend = totals.map(([type, bytes], at) => {
     const y = legendTop + at * LEGEND_LINE;
-    const share = ((100 * Number(bytes)) / Number(picture.length)).toFixed(1);
+    const share = oneDecimal((100 * Number(bytes)) / Number(picture.length));
     return (
       `<rect x="${left}" y="${y - 12}" width="${CELL}" height="${CELL}" rx="2" fill="${hex(colourOf(map.context, type))}" stroke="#94a3b8"/>` +
       `<text x="${left + CELL + 8}" y="${y}">${escapeXml(nameOf(map.context, type))}</text>` +

@@ -1,11 +1,14 @@
-// The map of an export as text and as JSON, in the layout of nbdinfo --map.
+// The map of an export as text and as JSON, in the layout of nbdinfo --map. Any number of extents in bounded memory.
 
-import { extents, type NbdConnection } from '../index.js';
+import { extentBatches } from '../stream/extents.js';
 import type { Operand, ParsedArguments } from './arguments.js';
 import { CliError, type CommandContext } from './command.js';
 import { describeType } from './contexts.js';
+import { blocksAround, LAST_BLOCK_MAY_BE_SHORT, minimumBlock, type Range, rangeOf } from './range.js';
+import { CONTEXT_BASE_ALLOCATION, NbdCommandError, type NbdConnection } from './sdk.js';
 import { openServer } from './server.js';
-import { choosePaint, general, jsonString, type Paint, parseSize } from './text.js';
+import { Spool } from './spool.js';
+import { choosePaint, general, jsonString, oneDecimal, type Paint } from './text.js';
 
 /** A stretch of one type. */
 export interface Run {
@@ -14,24 +17,13 @@ export interface Run {
   readonly type: bigint;
 }
 
-/** The range that --offset and --length name, within the export. */
-export function rangeOf(args: ParsedArguments, size: bigint): { offset: bigint; length: bigint } {
-  const offset = args.value('offset');
-  const length = args.value('length');
-  const start = offset === undefined ? 0n : parseSize('offset', offset);
-  if (start > size) throw new CliError(`--offset: ${start} is beyond the end of the export, ${size} bytes`);
-  const rest = size - start;
-  const wanted = length === undefined ? rest : parseSize('length', length);
-  return { offset: start, length: wanted < rest ? wanted : rest };
-}
-
 /** A connection on which the context was negotiated. */
 export async function openForContexts(
   contexts: readonly string[],
   server: Operand,
   context: CommandContext,
 ): Promise<NbdConnection> {
-  const connection = await openServer(server, context, { metaContexts: contexts });
+  const connection = await openServer(server, context, { metaContexts: contexts, ...LAST_BLOCK_MAY_BE_SHORT });
   for (const name of contexts) {
     if (!supports(connection, name)) {
       throw new CliError(`--map: server does not support metadata context ${jsonString(name)}`, {
@@ -50,18 +42,91 @@ function supports(connection: NbdConnection, name: string): boolean {
   }
 }
 
-/** All extents, equal neighbours joined. */
-export async function collectRuns(
+/** All runs of a range in order, equal neighbours joined. A server has millions of them: none is kept. */
+export async function* mapRuns(
   connection: NbdConnection,
   name: string,
-  range: { offset: bigint; length: bigint },
+  range: Range,
   signal: AbortSignal,
-): Promise<Run[]> {
-  const runs: Run[] = [];
-  for await (const { offset, length, flags } of extents(connection, { context: name, ...range, signal })) {
-    runs.push({ offset, length, type: flags });
+): AsyncGenerator<Iterable<Run>> {
+  const joining = new Joining(range);
+  // The server answers for whole blocks.
+  const { offset, length } = blocksAround(connection, range);
+  const tail = (offset + length) % minimumBlock(connection);
+  const whole = { offset, length: length - tail };
+  for await (const batch of extentBatches(connection, { context: name, ...whole, signal })) yield joining.add(batch);
+  if (tail > 0n) {
+    const rest = { offset: offset + whole.length, length: tail };
+    yield joining.add(await shortBlock(connection, name, rest, signal));
   }
-  return runs;
+  yield joining.end();
+}
+
+/**
+ * The extents of an export's last block where that is shorter than the server's minimum. Some servers refuse to answer
+ * for it; "data" is what base:allocation says of anything that is not known to be otherwise.
+ */
+async function shortBlock(
+  connection: NbdConnection,
+  name: string,
+  rest: Range,
+  signal: AbortSignal,
+): Promise<Iterable<{ offset: bigint; length: bigint; flags: bigint }>> {
+  const found = [];
+  try {
+    for await (const batch of extentBatches(connection, { context: name, ...rest, signal })) found.push(...batch);
+  } catch (error) {
+    if (!(error instanceof NbdCommandError) || name !== CONTEXT_BASE_ALLOCATION) throw error;
+    return [{ ...rest, flags: 0n }];
+  }
+  return found;
+}
+
+/** Cuts extents to a range and joins neighbours of the same type. */
+class Joining {
+  readonly #start: bigint;
+  readonly #end: bigint;
+  #last: Run | null = null;
+
+  constructor({ offset, length }: Range) {
+    this.#start = offset;
+    this.#end = offset + length;
+  }
+
+  *add(extents: Iterable<{ offset: bigint; length: bigint; flags: bigint }>): Generator<Run> {
+    for (const extent of extents) {
+      const offset = extent.offset < this.#start ? this.#start : extent.offset;
+      const wholeEnd = extent.offset + extent.length;
+      const end = wholeEnd < this.#end ? wholeEnd : this.#end;
+      if (end <= offset) continue;
+      const last = this.#last;
+      if (last !== null && last.type === extent.flags) {
+        this.#last = { offset: last.offset, length: end - last.offset, type: last.type };
+      } else {
+        if (last !== null) yield last;
+        this.#last = { offset, length: end - offset, type: extent.flags };
+      }
+    }
+  }
+
+  *end(): Generator<Run> {
+    if (this.#last !== null) yield this.#last;
+    this.#last = null;
+  }
+}
+
+/** Bytes of each type. */
+export class Totals {
+  readonly #bytes = new Map<bigint, bigint>();
+
+  add({ type, length }: Run): void {
+    this.#bytes.set(type, (this.#bytes.get(type) ?? 0n) + length);
+  }
+
+  /** Ascending by type. */
+  get list(): (readonly [type: bigint, bytes: bigint])[] {
+    return [...this.#bytes].sort(([a], [b]) => (a < b ? -1 : 1));
+  }
 }
 
 export async function showMap(
@@ -72,24 +137,42 @@ export async function showMap(
 ): Promise<void> {
   const connection = await openForContexts([name], server, context);
   const range = rangeOf(args, connection.getSize());
-  const runs = await collectRuns(connection, name, range, context.signal);
+  const paint = choosePaint(args.last('color', 'no-color'));
   if (args.has('totals')) {
-    const totals = totalsByType(runs);
-    const paint = choosePaint(args.last('color', 'no-color'));
-    await context.out(
-      args.has('json') ? totalsJson(name, totals, range.length) : totalsText(name, totals, range.length, paint),
-    );
-  } else if (args.has('json')) {
-    await context.out(mapJson(name, runs));
-  } else {
-    const paint = choosePaint(args.last('color', 'no-color'));
-    await context.out(mapText(name, runs, paint));
-    if (args.has('bar') || (isMapCommand(context) && process.stdout.isTTY && !args.has('no-bar'))) {
-      const { mapBar } = await import('./map-bar.js');
-      await context.out(mapBar(name, runs, range, paint, process.stdout.columns || 80));
+    const totals = new Totals();
+    for await (const runs of mapRuns(connection, name, range, context.signal)) {
+      for (const run of runs) totals.add(run);
+    }
+    const show = args.has('json') ? totalsJson : totalsText;
+    await context.out(show(name, totals.list, range.length, paint));
+    return;
+  }
+  const spool = new Spool(context);
+  const isJson = args.has('json');
+  const wantsBar = args.has('bar') || (isMapCommand(context) && process.stdout.isTTY && !args.has('no-bar'));
+  const bar =
+    isJson || !wantsBar
+      ? null
+      : new (await import('./map-bar.js')).MapBar(name, range, paint, process.stdout.columns || 80);
+  let text = isJson ? '[\n' : '';
+  let isFirst = true;
+  for await (const runs of mapRuns(connection, name, range, context.signal)) {
+    for (const run of runs) {
+      bar?.add(run);
+      text += isJson ? `${isFirst ? '' : ',\n'}${runJson(name, run)}` : runText(name, run, paint);
+      isFirst = false;
+      if (text.length < PIECE) continue;
+      await spool.write(text);
+      text = '';
     }
   }
+  await spool.write(isJson ? `${text}\n]\n` : text);
+  if (bar !== null) await spool.write(bar.text);
+  await spool.print();
 }
+
+/** Characters that are put together before they go to the spool. */
+const PIECE = 64 * 1024;
 
 /** nbdinfo's own output has no bar. */
 const isMapCommand = ({ program }: CommandContext): boolean => program.endsWith('map');
@@ -101,49 +184,31 @@ function line(name: string, type: bigint, paint: Paint, columns: string, separat
   return `${paint.begin(foreground)}${paint.begin(background)}${columns}${described}${coloured ? paint.end : ''}\n`;
 }
 
-export function mapText(name: string, runs: readonly Run[], paint: Paint): string {
-  return runs
-    .map(({ offset, length, type }) => {
-      const columns = `${String(offset).padStart(10)}  ${String(length).padStart(10)}  ${String(type).padStart(3)}`;
-      return line(name, type, paint, columns, '  ');
-    })
-    .join('');
+function runText(name: string, { offset, length, type }: Run, paint: Paint): string {
+  const columns = `${String(offset).padStart(10)}  ${String(length).padStart(10)}  ${String(type).padStart(3)}`;
+  return line(name, type, paint, columns, '  ');
 }
 
-function mapJson(name: string, runs: readonly Run[]): string {
-  const lines = runs.map(
-    ({ offset, length, type }) =>
-      `{ "offset": ${offset}, "length": ${length}, "type": ${type}${describedJson(name, type)}}`,
-  );
-  return `[\n${lines.join(',\n')}\n]\n`;
-}
+const runJson = (name: string, { offset, length, type }: Run): string =>
+  `{ "offset": ${offset}, "length": ${length}, "type": ${type}${describedJson(name, type)}}`;
 
 function describedJson(name: string, type: bigint): string {
   const { text } = describeType(name, type);
   return text === null ? '' : `, "description": ${jsonString(text)}`;
 }
 
-/** Bytes of each type, ascending. */
-export function totalsByType(runs: readonly Run[]): (readonly [type: bigint, bytes: bigint])[] {
-  const totals = new Map<bigint, bigint>();
-  for (const { type, length } of runs) totals.set(type, (totals.get(type) ?? 0n) + length);
-  return [...totals].sort(([a], [b]) => (a < b ? -1 : 1));
-}
-
 const percent = (bytes: bigint, size: bigint): number => (100 * Number(bytes)) / Number(size);
 
-type Totals = ReturnType<typeof totalsByType>;
-
-function totalsText(name: string, totals: Totals, size: bigint, paint: Paint): string {
+function totalsText(name: string, totals: Totals['list'], size: bigint, paint: Paint): string {
   return totals
     .map(([type, bytes]) => {
-      const share = percent(bytes, size).toFixed(1).padStart(5);
+      const share = oneDecimal(percent(bytes, size)).padStart(5);
       return line(name, type, paint, `${String(bytes).padStart(10)} ${share}% ${String(type).padStart(3)}`, ' ');
     })
     .join('');
 }
 
-function totalsJson(name: string, totals: Totals, size: bigint): string {
+function totalsJson(name: string, totals: Totals['list'], size: bigint): string {
   if (size === 0n) return '[]\n';
   const lines = totals.map(
     ([type, bytes]) =>

@@ -1,5 +1,5 @@
 // Telling how far something is: a bar for people, or `N/100` lines on a file descriptor for programs (nbdcopy's
-// --progress=FD). Both begin with 0 and end with 100; a total of 0 shows nothing.
+// --progress=FD). Both begin with 0 and end with 100, also when there is nothing to do.
 
 import { writeSync } from 'node:fs';
 import type { SingleBar } from 'cli-progress';
@@ -35,11 +35,10 @@ export async function makeProgress(
 ): Promise<Progress> {
   if (args.has('progress')) {
     const fd = args.value('progress');
-    if (fd !== undefined) return total === 0 ? NOTHING : machineProgress(parseCount('progress', fd, 0), total);
+    if (fd !== undefined) return machineProgress(parseCount('progress', fd, 0), total);
   } else if (!automatic || !process.stderr.isTTY) {
     return NOTHING;
   }
-  if (total === 0) return NOTHING;
   const progress = await barProgress(total);
   context.onEnd(() => progress.stop());
   return progress;
@@ -85,7 +84,7 @@ function machineProgress(fd: number, total: number): Progress {
   };
   show(0);
   return {
-    update: (done) => show(Math.min(99, Math.floor((100 * done) / total))),
+    update: (done) => show(Math.min(99, Math.floor((100 * done) / Math.max(total, 1)))),
     stop: () => undefined,
     finish: () => show(100),
   };
@@ -96,6 +95,7 @@ async function barProgress(total: number): Promise<Progress> {
   const begun = Date.now();
   let done = 0;
   let ended = false;
+  let isComplete = false;
   const bar: SingleBar = new SingleBar(
     {
       format: '{percentage}% [{bar}] {amount}  {rate}/s  {left} left',
@@ -114,11 +114,13 @@ async function barProgress(total: number): Promise<Progress> {
     const rate = done / seconds;
     return { amount: roundSize(done), rate: roundSize(rate), left: duration((total - done) / rate) };
   };
-  bar.start(total, 0, facts());
+  // Of a total of 0 the bar would make 100 % at once.
+  const scale = Math.max(total, 1);
+  bar.start(scale, 0, facts());
   const end = (): void => {
     if (ended) return;
     ended = true;
-    bar.update(done, facts());
+    bar.update(isComplete ? scale : done, facts());
     bar.stop();
   };
   return {
@@ -129,6 +131,7 @@ async function barProgress(total: number): Promise<Progress> {
     stop: end,
     finish: () => {
       done = total;
+      isComplete = true;
       end();
     },
   };

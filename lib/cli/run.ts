@@ -75,6 +75,7 @@ async function runCommand(command: Command, program: string, words: readonly str
     const context: CommandContext = {
       program,
       verbose,
+      args,
       signal: abort.signal,
       out: write,
       warn: (line) => process.stderr.write(`${program}: ${line}\n`),

@@ -1,11 +1,42 @@
 // Opening the SERVER operand of a command: a URI, or `[ CMD ARGS ]`, a server that is started for this one command.
 
-import { NbdConnection, type NbdConnectionOptions } from './sdk.js';
+import { setTimeout as delay } from 'node:timers/promises';
+import { NbdConnection, NbdConnectionError, type NbdConnectionOptions } from './sdk.js';
 import type { Operand, ParsedArguments } from './arguments.js';
-import { type CommandContext, UsageError } from './command.js';
+import { type CommandContext, type OptionSpec, UsageError } from './command.js';
+import { messageOf } from './failure.js';
+import { parseSeconds } from './text.js';
 
 /** How the usage of commands names the operand. */
 export const SERVER = 'NBD-URI | [ CMD ARGS ... ]';
+
+/** What every command that connects takes. */
+export const CONNECT_OPTIONS: readonly OptionSpec[] = [
+  {
+    names: ['timeout'],
+    takes: 'value',
+    value: 'SECONDS',
+    yields: true,
+    help: 'Give up when the server makes no progress on a request for this long. Default 0: never.',
+  },
+  {
+    names: ['connect-timeout'],
+    takes: 'value',
+    value: 'SECONDS',
+    yields: true,
+    help: 'Give up when connecting, TLS and the handshake take longer than this together; 0: never. Default 10.',
+  },
+  {
+    names: ['wait'],
+    takes: 'value',
+    value: 'SECONDS',
+    yields: true,
+    help: 'Keep trying for this long while no server is listening yet. Default 0: fail at once.',
+  },
+];
+
+/** How long the connections beyond the first may take, in milliseconds. */
+const GROW_TIME = 2000;
 
 /** The one server that a command takes. */
 export function onlyServer(args: ParsedArguments): Operand {
@@ -23,6 +54,18 @@ const commandHint = (args: ParsedArguments): string =>
 /** Whether an operand is the URI of a server that goes on running. */
 export const isUri = (operand: Operand): operand is { readonly word: string } => 'word' in operand;
 
+/** The settings of a connection that the command line decides. */
+export function connectionSettings({ args }: CommandContext): NbdConnectionOptions {
+  const timeout = args.value('timeout');
+  const connectTimeout = args.value('connect-timeout');
+  return {
+    // As libnbd's tools: who writes the URI may name local certificates.
+    uriAllowLocalFile: true,
+    ...(timeout === undefined ? {} : { requestTimeout: parseSeconds('timeout', timeout) }),
+    ...(connectTimeout === undefined ? {} : { connectTimeout: parseSeconds('connect-timeout', connectTimeout) }),
+  };
+}
+
 /**
  * Connects. The connection is shut down when the command ends: in good order when it came to its end, at once when it
  * was interrupted.
@@ -32,16 +75,79 @@ export async function openServer(
   context: CommandContext,
   options: NbdConnectionOptions = {},
 ): Promise<NbdConnection> {
-  // As libnbd's tools: who writes the URI may name local certificates.
-  const connection = new NbdConnection({ uriAllowLocalFile: true, ...options });
+  const wait = context.args.value('wait');
+  const until = performance.now() + (wait === undefined ? 0 : parseSeconds('wait', wait));
+  const settings = { ...connectionSettings(context), ...options };
+  let connection = new NbdConnection(settings);
   context.onEnd(async () => {
     if (context.signal.aborted) connection.close();
     else await connection.shutdown();
   });
-  if (isUri(operand)) await connection.connectUri(operand.word, context.signal);
-  else await connection.connectSystemdSocketActivation(operand.command, context.signal);
+  if (isUri(operand)) {
+    for (let pause = FIRST_PAUSE; ; pause = Math.min(pause * 2, LONGEST_PAUSE)) {
+      try {
+        await connection.connectUri(operand.word, context.signal);
+        break;
+      } catch (error) {
+        const left = until - performance.now();
+        if (left <= 0 || !mayComeYet(error)) throw error;
+        connection.close();
+        // An abort ends the pause; connectUri() then rejects with its reason.
+        await delay(Math.min(pause, left), undefined, { signal: context.signal }).catch(() => undefined);
+        connection = new NbdConnection(settings);
+      }
+    }
+  } else {
+    await connection.connectSystemdSocketActivation(operand.command, context.signal);
+  }
   if (context.verbose) await describeConnection(connection, context);
   return connection;
+}
+
+/** Milliseconds between two tries to reach a server that is not up yet. */
+const FIRST_PAUSE = 50;
+const LONGEST_PAUSE = 1000;
+
+/** How it fails where no server listens yet, or something in front of it (a proxy, a name server) knows none yet. */
+const ABSENT = new Set([
+  ...['ECONNREFUSED', 'ENOENT', 'ECONNRESET', 'EPIPE', 'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT', 'EAI_AGAIN'],
+  // A Unix socket whose backlog is full.
+  'EAGAIN',
+]);
+
+const mayComeYet = (error: unknown): boolean => error instanceof NbdConnectionError && ABSENT.has(error.code);
+
+/**
+ * Up to `count` further connections to an export that is open already. They only make it faster: those that do not come
+ * within two seconds, because the server takes no more clients or for any other reason, are done without.
+ */
+export async function openFurther(
+  operand: Operand,
+  context: CommandContext,
+  count: number,
+  options: NbdConnectionOptions = {},
+): Promise<NbdConnection[]> {
+  if (!isUri(operand) || count <= 0) return [];
+  const settings = { ...connectionSettings(context), ...options, connectTimeout: GROW_TIME };
+  const opened = await Promise.all(
+    Array.from({ length: count }, async () => {
+      const connection = new NbdConnection(settings);
+      context.onEnd(async () => {
+        if (context.signal.aborted) connection.close();
+        else await connection.shutdown();
+      });
+      try {
+        await connection.connectUri(operand.word, context.signal);
+        return connection;
+      } catch (error) {
+        connection.close();
+        context.signal.throwIfAborted();
+        if (context.verbose) context.warn(`going on without a further connection: ${messageOf(error)}`);
+        return null;
+      }
+    }),
+  );
+  return opened.filter((connection) => connection !== null);
 }
 
 async function describeConnection(connection: NbdConnection, context: CommandContext): Promise<void> {

@@ -74,6 +74,20 @@ export function parseSmallSize(option: string, text: string): number {
   return Number(bytes);
 }
 
+/** Seconds, whole or not; gives milliseconds, at least one unless it is 0. */
+export function parseSeconds(option: string, text: string): number {
+  const seconds = /^\d{1,7}(\.\d+)?$/.test(text) ? Number(text) : NaN;
+  // A timer has 31 bits.
+  if (!(seconds <= MOST_SECONDS)) {
+    throw new UsageError(`--${option}: could not parse: ${text}`, {
+      hint: `a number of seconds, up to ${MOST_SECONDS}`,
+    });
+  }
+  return Math.ceil(seconds * 1000);
+}
+
+const MOST_SECONDS = 2_000_000;
+
 /** A whole number from `minimum`. */
 export function parseCount(option: string, text: string, minimum = 1): number {
   const value = /^\d{1,9}$/.test(text) ? Number(text) : NaN;
@@ -96,17 +110,31 @@ export function jsonString(text: string): string {
   return `${out}"`;
 }
 
-/** printf's %g: six significant digits, no zeroes behind them. */
+/** printf's %.1f for what is not negative. */
+export const oneDecimal = (value: number): string => toEven(value.toFixed(100), 1) ?? value.toFixed(1);
+
+/** printf's %g for what is not negative: six significant digits, no zeroes behind them. */
 export function general(value: number): string {
   if (value === 0) return '0';
-  const exponent = Math.floor(Math.log10(Math.abs(Number(value.toPrecision(6)))));
+  const [exact = '', exactPower] = value.toExponential(100).split('e');
+  const even = toEven(exact, 5);
+  const [mantissa = '', power = ''] = even === null ? value.toExponential(5).split('e') : [even, exactPower];
+  const exponent = Number(power);
   if (exponent < -4 || exponent >= 6) {
-    const [mantissa = '', power = ''] = value.toExponential(5).split('e');
-    const sign = power.startsWith('-') ? '-' : '+';
-    return `${mantissa.replace(/\.?0+$/, '')}e${sign}${power.replace(/^[+-]/, '').padStart(2, '0')}`;
+    const sign = exponent < 0 ? '-' : '+';
+    return `${mantissa.replace(/\.?0+$/, '')}e${sign}${String(Math.abs(exponent)).padStart(2, '0')}`;
   }
-  const fixed = value.toFixed(5 - exponent);
+  const fixed = Number(`${mantissa}e${power}`).toFixed(5 - exponent);
   return fixed.includes('.') ? fixed.replace(/\.?0+$/, '') : fixed;
+}
+
+/**
+ * C rounds the binary value, and what lies in the middle to the even digit; JavaScript rounds that up. Given the exact
+ * digits, the text where these differ, else null.
+ */
+function toEven(exact: string, decimals: number): string | null {
+  const end = exact.indexOf('.') + 1 + decimals;
+  return /^50*$/.test(exact.slice(end)) && '02468'.includes(exact[end - 1] ?? '') ? exact.slice(0, end) : null;
 }
 
 /** libnbd's colours. */
@@ -156,12 +184,6 @@ export function choosePaint(asked: string | undefined): Paint {
   if (asked !== undefined) return new Paint(asked === 'color');
   const refused = (process.env['NO_COLOR'] ?? '') !== '' || process.env['TERM'] === 'dumb';
   return new Paint(process.stdout.isTTY && !refused);
-}
-
-/** Throws unless there is exactly the number of operands that a command takes. */
-export function operandCount(given: number, wanted: number, what: string): void {
-  if (given < wanted) throw new UsageError(`missing ${what}`);
-  if (given > wanted) throw new UsageError(`too many operands: expected ${what}`);
 }
 
 export { CliError, UsageError };

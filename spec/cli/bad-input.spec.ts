@@ -80,8 +80,8 @@ describeWith(['nbdkit'], 'bad sizes', () => {
     cases.push(
       [['serve', '--memory=12Q'], /^nbd serve: --memory: could not parse: 12Q\n/],
       [['cache', '--offset=2M', uri], /^nbd cache: .*offset.*2097152/],
-      [['zero', '--request-size=0', uri], /^nbd zero: --request-size: /],
-      [['discard', '-R', '0', uri], /^nbd discard: --requests: could not parse: 0\n/],
+      [['zero', '-y', '--request-size=0', uri], /^nbd zero: --request-size: /],
+      [['discard', '-y', '-R', '0', uri], /^nbd discard: --requests: could not parse: 0\n/],
       [['dump', '-o', '2097152', uri], /^nbd dump: --offset: 2097152 is beyond the end/],
     );
     await refuses(cases);
@@ -127,19 +127,12 @@ describeWith(['nbdkit', 'nbdcopy'], 'a destination that cannot take the source',
     }
   });
 
-  it('is refused when it is the source, whatever it is called', async () => {
-    await using server = await startNbdkit({
-      filters: ['exportname'],
-      args: ['1M', 'exportname=a b', 'default-export=a b'],
-    });
-    const [uri, socket] = [server.uri('a b'), server.socketPath ?? ''];
+  it('is refused when it is a file and the source, whatever it is called', async () => {
     await writeFile(at('file'), 'contents');
     await symlink(at('file'), at('symlink'));
     await link(at('file'), at('link'));
     const same = /^nbd copy: the source and the destination are the same\n$/;
     await refuses([
-      [['copy', uri, uri], same],
-      [['copy', uri, `nbd+unix:///%61%20b?socket=${socket}`], same],
       ...['file', 'symlink', 'link'].map((name): Case => [['copy', at('file'), at(name)], same]),
       [['copy', at('symlink'), at('link')], same],
     ]);

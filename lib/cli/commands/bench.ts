@@ -2,17 +2,18 @@
 
 import type { Command, CommandContext } from '../command.js';
 import { type BenchResult, type BenchSettings, runBench } from '../bench-run.js';
-import { onlyServer, openServer, SERVER } from '../server.js';
+import { CONNECT_OPTIONS, onlyServer, openFurther, openServer, SERVER } from '../server.js';
 import { CliError, parseCount, parseSmallSize, roundSize, UsageError } from '../text.js';
 
 export const bench: Command = {
   spec: {
     name: 'bench',
     summary: 'measure requests per second, throughput and latency of a server',
-    usage: [`[--depth=N] [--size=N] [--mix=PERCENT] [--time=SECONDS] [--json] ${SERVER}`],
+    usage: [`[--depth=N] [--size=N] [--mix=PERCENT] [--time=SECONDS] [-C N] [--json] ${SERVER}`],
     description: [
-      'Sends reads (with --mix some writes) to random places, a number of them always in flight, and tells how many were ' +
-        'answered in a second and how long they took. --mix above 0 overwrites the export with rubbish and wants --force.',
+      'Sends reads (with --mix some writes) to random places, always --depth of them in flight, and reports requests ' +
+        'per second, throughput and latency. A --mix above 0 overwrites the export with rubbish and needs --force.',
+      'The exit code is 0, or 1 after an error.',
     ],
     options: [
       { names: ['depth'], short: 'd', takes: 'value', value: 'N', help: 'Requests in flight. Default 64.' },
@@ -29,6 +30,7 @@ export const bench: Command = {
       },
       { names: ['force'], help: 'Really overwrite the export.' },
       { names: ['json'], help: 'Print JSON.' },
+      ...CONNECT_OPTIONS,
     ],
     examples: [
       ['nbd bench nbd://localhost', 'Random reads of 4 KiB, 64 in flight.'],
@@ -48,7 +50,8 @@ export const bench: Command = {
       seconds: seconds(args.value('time')),
       sequential: args.has('sequential'),
     };
-    if (settings.mix > 100) throw new UsageError('--mix: is a share of 100');
+    const connections = number('connections', 1);
+    if (settings.mix > 100) throw new UsageError('--mix: must be from 0 to 100');
     if (settings.size < 1) throw new UsageError('--size: must be at least 1');
     if (settings.mix > 0 && !args.has('force')) {
       throw new CliError('--mix: writes would overwrite the export', {
@@ -57,8 +60,7 @@ export const bench: Command = {
     }
     const server = onlyServer(args);
     const first = await openServer(server, context);
-    const wanted = first.canMultiConn() && 'word' in server ? number('connections', 1) : 1;
-    const others = await Promise.all(Array.from({ length: wanted - 1 }, () => openServer(server, context)));
+    const others = first.canMultiConn() ? await openFurther(server, context, connections - 1) : [];
     const size = first.getSize();
     if (size < BigInt(settings.size)) throw new CliError(`the export has ${size} bytes, fewer than one request`);
     if (settings.mix > 0 && first.isReadOnly()) throw new CliError('the export is read-only, cannot write to it');

@@ -2,24 +2,24 @@
 
 import { CONTEXT_BASE_ALLOCATION, NbdError, prefetch, type PrefetchResult } from '../../index.js';
 import type { Command } from '../command.js';
-import { rangeOf } from '../map-report.js';
 import { makeProgress, PROGRESS_OPTION } from '../progress.js';
-import { onlyServer, openServer, SERVER } from '../server.js';
+import { blocksAround, givenRange, LAST_BLOCK_MAY_BE_SHORT, RANGE_OPTIONS, rangeOf } from '../range.js';
+import { CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '../server.js';
 import { CliError, duration, parseCount, parseSmallSize, roundSize, UsageError } from '../text.js';
 
 export const cache: Command = {
   spec: {
     name: 'cache',
     summary: 'prefetch an export, or a part of it, on the server',
-    usage: [`[--offset=N] [--length=N] [--all] [--read] [-p|--progress[=FD]] [--json] ${SERVER}`],
+    usage: [`[-o N|--offset=N] [-n N|--length=N] [--all] [--read] [-p|--progress[=FD]] [--json] ${SERVER}`],
     description: [
-      'Asks the server to prefetch (NBD_CMD_CACHE) what holds data, as base:allocation tells, in requests that the ' +
-        'server takes, a few at a time. Success says that the server has taken note, not that every byte is there.',
+      'Asks the server to prefetch (NBD_CMD_CACHE) the parts that hold data according to base:allocation, a few ' +
+        'requests at a time. The exit code 0 means that the server accepted every request, not that every byte is ' +
+        'in its cache already; after an error it is 1.',
       'A server without the command is an error; --read then warms it by reading everything instead.',
     ],
     options: [
-      { names: ['offset'], takes: 'value', value: 'N', help: 'Begin here. Takes k, M, G …' },
-      { names: ['length'], takes: 'value', value: 'N', help: 'Only so many bytes.' },
+      ...RANGE_OPTIONS,
       { names: ['all'], help: 'Holes and zeroes too.' },
       { names: ['read'], help: 'Read and throw away instead of asking for a prefetch.' },
       { names: ['request-size'], takes: 'value', value: 'N', help: 'Bytes of one request. Default 4M.' },
@@ -27,6 +27,7 @@ export const cache: Command = {
       PROGRESS_OPTION,
       { names: ['quiet'], short: 'q', help: 'No totals at the end.' },
       { names: ['json'], help: 'Print the totals as JSON.' },
+      ...CONNECT_OPTIONS,
     ],
     examples: [
       ['nbd cache nbd://localhost', 'Prefetch what holds data.'],
@@ -35,11 +36,17 @@ export const cache: Command = {
     ],
   },
   async run(args, context) {
-    const requestSize = args.value('request-size');
+    const size = args.value('request-size');
     const requests = args.value('requests');
+    const settings = {
+      ...(size === undefined ? {} : { requestSize: positive(parseSmallSize('request-size', size)) }),
+      ...(requests === undefined ? {} : { requests: parseCount('requests', requests) }),
+    };
+    givenRange(args);
     if (args.has('json') && args.has('quiet')) throw new UsageError('you cannot use --json and --quiet together');
     const connection = await openServer(onlyServer(args), context, {
       metaContexts: args.has('all') ? [] : [CONTEXT_BASE_ALLOCATION],
+      ...LAST_BLOCK_MAY_BE_SHORT,
     });
     const read = args.has('read');
     if (!read && !connection.canCache()) {
@@ -47,7 +54,7 @@ export const cache: Command = {
         hint: 'use --read to warm it by reading',
       });
     }
-    const range = rangeOf(args, connection.getSize());
+    const range = blocksAround(connection, rangeOf(args, connection.getSize()));
     const progress = await makeProgress(args, Number(range.length), context, !args.has('quiet'));
     const begun = performance.now();
     let last: PrefetchResult = { cached: 0n, skipped: 0n, commands: 0 };
@@ -56,8 +63,7 @@ export const cache: Command = {
         ...range,
         read,
         dataOnly: !args.has('all'),
-        ...(requestSize === undefined ? {} : { requestSize: positive(parseSmallSize('request-size', requestSize)) }),
-        ...(requests === undefined ? {} : { requests: parseCount('requests', requests) }),
+        ...settings,
         signal: context.signal,
         onProgress: (now) => {
           last = now;

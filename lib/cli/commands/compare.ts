@@ -4,23 +4,30 @@ import { compare as compareExports, type CompareResult } from '../../index.js';
 import { type Command, UsageError } from '../command.js';
 import { openSource, sizeOf, sourceOf } from '../copy-ends.js';
 import { PROGRESS_OPTION, withProgress } from '../progress.js';
+import { CONNECT_OPTIONS } from '../server.js';
 import { CliError, roundSize } from '../text.js';
 
 export const compare: Command = {
   spec: {
     name: 'compare',
     summary: 'compare two exports, or an export and a file',
-    usage: ['[--stop] [--no-extents] [-p] [-q] [--json] A B', '', 'A, B := FILE | NBD-URI | [ CMD ARGS ... ]'],
+    usage: [
+      '[--stop] [--no-extents] [-p|--progress[=FD]] [-q|--quiet | --json] [--timeout=SECONDS] ' +
+        '[--connect-timeout=SECONDS] [--wait=SECONDS] A B',
+      '',
+      'A, B := FILE | DEVICE | NBD-URI | [ CMD ARGS ... ]',
+    ],
     description: [
-      'What both know to be zero is not read. The exit code is 0 when they are the same, 2 when they differ in a byte ' +
-        'or in size, and 1 after an error.',
+      'Parts that are known to be zero on both sides are not read. The exit code is 0 when they are the same, 2 when ' +
+        'they differ in a byte or in size, and 1 after an error.',
     ],
     options: [
       { names: ['stop'], help: 'Stop at the first difference instead of counting them all.' },
       { names: ['no-extents'], help: 'Read everything, holes too.' },
       PROGRESS_OPTION,
-      { names: ['quiet'], short: 'q', help: 'Say nothing: the exit code tells.' },
+      { names: ['quiet'], short: 'q', help: 'Print nothing; the exit code is the answer.' },
       { names: ['json'], help: 'Print JSON.' },
+      ...CONNECT_OPTIONS,
     ],
     examples: [
       ['nbd compare nbd://old/disk nbd://new/disk', 'After a migration.'],
@@ -30,6 +37,7 @@ export const compare: Command = {
   async run(args, context) {
     const [a, b, extra] = args.operands;
     if (a === undefined || b === undefined || extra !== undefined) throw new UsageError('two operands are expected');
+    if (args.has('quiet') && args.has('json')) throw new UsageError('you cannot use --json and --quiet together');
     const ends = [await openSource(a, context), await openSource(b, context)] as const;
     const sources = [];
     for (const end of ends) {

@@ -17,7 +17,9 @@ import {
   sizeOf,
   sourceOf,
 } from '../copy-ends.js';
+import { BLOCK_HASH_OPTIONS, blockHasher, showBlockHash } from '../block-hash.js';
 import { makeProgress, PROGRESS_OPTION } from '../progress.js';
+import { CONNECT_OPTIONS } from '../server.js';
 import { humanSize, parseCount, parseSmallSize, roundSize } from '../text.js';
 
 const spec: CommandSpec = {
@@ -25,7 +27,10 @@ const spec: CommandSpec = {
   tool: 'nbdcopy',
   summary: 'copy to and from NBD servers',
   usage: [
-    '[OPTIONS] SOURCE DESTINATION',
+    '[--allocated] [--blkhash[=ALG[/SIZE]]] [--blkhash-file=FILE] [-C N|--connections=N] [--destination-is-zero] ' +
+      '[--flush] [--no-extents] [-p|--progress[=FD]] [--queue-size=N] [--request-size=N] [-R N|--requests=N] ' +
+      '[-S N|--sparse=N] [--synchronous] [-T N|--threads=N] [--timeout=SECONDS] [--connect-timeout=SECONDS] ' +
+      '[--wait=SECONDS] SOURCE DESTINATION',
     '',
     'SOURCE, DESTINATION := - | FILE | DEVICE | NBD-URI | [ CMD ARGS ... ]',
     'DESTINATION += null:',
@@ -36,6 +41,7 @@ const spec: CommandSpec = {
       'the destination holds a part of the source.',
   ],
   options: [
+    ...BLOCK_HASH_OPTIONS,
     { names: ['allocated'], help: 'Give the destination space for zeroes too: no holes are made.' },
     {
       names: ['connections'],
@@ -44,7 +50,10 @@ const spec: CommandSpec = {
       value: 'N',
       help: 'Connections, where both ends allow several. Default 4, and never more than there are threads.',
     },
-    { names: ['destination-is-zero', 'target-is-zero'], help: 'The destination reads as zeroes: leave them out.' },
+    {
+      names: ['destination-is-zero', 'target-is-zero'],
+      help: 'The destination reads as zeroes already: do not write any. With --allocated they are written all the same.',
+    },
     { names: ['flush'], help: 'Flush the destination at the end.' },
     { names: ['no-extents'], help: 'Read everything, holes too.' },
     PROGRESS_OPTION,
@@ -53,7 +62,7 @@ const spec: CommandSpec = {
       names: ['request-size'],
       takes: 'value',
       value: 'N',
-      help: 'Bytes of one request: a power of 2 from 4096 to 32M. Default 1M.',
+      help: 'Bytes of one request: a power of 2 from 4096 to 32M. Default 1M, or 256k for a source below 16M.',
     },
     {
       names: ['requests'],
@@ -77,6 +86,7 @@ const spec: CommandSpec = {
       value: 'N',
       help: 'Taken for nbdcopy’s sake: it only limits the connections. Default: the number of cores.',
     },
+    ...CONNECT_OPTIONS,
   ],
   examples: [
     ['nbd copy nbd://example.com local.img', 'From a server to a file.'],
@@ -91,6 +101,9 @@ const MIN_REQUEST = 4 * KIB;
 const MAX_REQUEST = 32 * KIB * KIB;
 /** nbdcopy's 256 KiB take Node 30 % more processor time: each request is a write of its own. */
 const DEFAULT_REQUEST = KIB * KIB;
+/** Below this size a source is nbdcopy's requests of 256 KiB: of larger ones too few would be in flight. */
+const SMALL_SOURCE = 16 * KIB * KIB;
+const SMALL_REQUEST = 256 * KIB;
 /** All connections together; above this more in flight is no faster, only larger. */
 const MAX_QUEUE = 16 * KIB * KIB;
 
@@ -101,18 +114,25 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
   const [from, to, extra] = args.operands;
   if (from === undefined || to === undefined) throw new UsageError('missing SOURCE or DESTINATION');
   if (extra !== undefined) throw new UsageError('too many operands: expected SOURCE and DESTINATION');
+  const hasher = blockHasher(args);
+  if (hasher !== null && !args.has('blkhash-file') && 'word' in to && to.word === '-') {
+    throw new UsageError('--blkhash: standard output is the destination', {
+      hint: 'write it with --blkhash-file=FILE',
+    });
+  }
 
   const source = await openSource(from, context);
   const destination = await openDestination(to, context);
   if (destination.kind === 'nbd' && destination.connection.isReadOnly()) {
     throw new CliError(`${destination.name}: the destination is read-only, cannot write to it`);
   }
-  await checkDistinct(source, destination);
+  await checkDistinct(source, destination, context);
   const size = await sizeOf(source);
   const room = destination.kind === 'file' && destination.stats.isFile() ? size : await sizeOf(destination);
   if (size !== null && room !== null && size > room) {
     throw new CliError(`error: destination size is smaller than source size (${room} < ${size} bytes)`);
   }
+  const requestSize = requestSizeFor(args, settings, size);
   const synchronous = settings.synchronous || source.kind === 'pipe' || destination.kind === 'pipe';
   const connections = synchronous || !manyAllowed(source) || !manyAllowed(destination) ? 1 : settings.connections;
   if (context.verbose) {
@@ -125,7 +145,8 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
   }
   if (synchronous && (source.kind === 'pipe' || destination.kind === 'pipe')) {
     const { stream } = await import('../copy-stream.js');
-    await stream(source, destination, size, args, context);
+    await stream(source, destination, size, args, context, hasher);
+    if (hasher !== null) await showBlockHash(hasher, args, context);
     return;
   }
 
@@ -139,8 +160,10 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
   try {
     await copyExport(sourceOf(source, total, reading), await destinationOf(destination, total, writing), {
       ...settings.copy,
+      requestSize,
+      ...(hasher === null ? {} : { hash: hasher }),
       requests: synchronous ? 1 : settings.requests * connections,
-      queueSize: synchronous ? settings.copy.requestSize : queueOf(settings, connections),
+      queueSize: synchronous ? requestSize : queueOf(settings, requestSize, connections),
       // In order, and for nobody, there is no use in looking for zeroes.
       ...(synchronous || destination.kind === 'null' ? { sparse: 0 } : {}),
       signal: context.signal,
@@ -156,11 +179,16 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
     throw error;
   }
   progress.finish();
+  if (hasher !== null) await showBlockHash(hasher, args, context);
 }
 
 /** Bytes in flight: as asked, but never less than one request. */
-function queueOf({ queueSize, copy: { requestSize } }: CopySettings, connections: number): number {
+function queueOf({ queueSize }: CopySettings, requestSize: number, connections: number): number {
   return Math.max(Math.min(queueSize * connections, MAX_QUEUE), requestSize);
+}
+
+function requestSizeFor(args: ParsedArguments, { copy }: CopySettings, size: bigint | null): number {
+  return args.has('request-size') || size === null || size >= SMALL_SOURCE ? copy.requestSize : SMALL_REQUEST;
 }
 
 interface CopySettings {
@@ -199,7 +227,8 @@ function readSettings(args: ParsedArguments): CopySettings {
       requestSize,
       sparse,
       allocated: args.has('allocated'),
-      destinationIsZero: args.has('destination-is-zero'),
+      // Zeroes that are left out have no space.
+      destinationIsZero: args.has('destination-is-zero') && !args.has('allocated'),
       extents: !args.has('no-extents'),
       flush: args.has('flush'),
     },

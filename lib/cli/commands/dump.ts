@@ -1,11 +1,13 @@
 // `nbd dump`: nbddump, a hex dump in which repeated lines are one `*` and holes are not read.
 
-import { CONTEXT_BASE_ALLOCATION, extents, type NbdConnection, STATE_ZERO } from '../../index.js';
-import { hasAllocation } from '../../stream/prefetch.js';
-import type { Command, CommandContext } from '../command.js';
+import type { ParsedArguments } from '../arguments.js';
+import type { Command } from '../command.js';
 import { HexDump } from '../hex-dump.js';
-import { onlyServer, openServer, SERVER } from '../server.js';
-import { choosePaint, CliError, COLOUR_OPTIONS, UsageError } from '../text.js';
+import { givenRange, LAST_BLOCK_MAY_BE_SHORT, type Range, RANGE_OPTIONS, rangeOf } from '../range.js';
+import { readRange } from '../read-range.js';
+import { CONTEXT_BASE_ALLOCATION } from '../sdk.js';
+import { CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '../server.js';
+import { choosePaint, COLOUR_OPTIONS } from '../text.js';
 
 export const dump: Command = {
   spec: {
@@ -16,12 +18,9 @@ export const dump: Command = {
     description: [
       'Takes the options of nbddump and prints what nbddump prints. A line that repeats the one before is shown as *, ' +
         'except the first and the last. Parts that the server knows to be zero are not read.',
+      'A range that leaves the export is an error; with --limit instead of --length the dump ends with the export.',
     ],
-    options: [
-      { names: ['length', 'limit'], short: 'n', takes: 'value', value: 'N', help: 'At most so many bytes.' },
-      { names: ['offset', 'skip'], short: 'o', takes: 'value', value: 'N', help: 'Begin here.' },
-      ...COLOUR_OPTIONS,
-    ],
+    options: [...RANGE_OPTIONS, ...COLOUR_OPTIONS, ...CONNECT_OPTIONS],
     examples: [
       ['nbd dump nbd://localhost', 'Everything.'],
       ['nbd dump -n 512 nbd://localhost', 'The boot sector.'],
@@ -29,17 +28,15 @@ export const dump: Command = {
     ],
   },
   async run(args, context) {
-    const limit = plainNumber('length', args.value('length'));
-    const offset = plainNumber('offset', args.value('offset')) ?? 0n;
-    const connection = await openServer(onlyServer(args), context, { metaContexts: [CONTEXT_BASE_ALLOCATION] });
+    givenRange(args);
+    const connection = await openServer(onlyServer(args), context, {
+      metaContexts: [CONTEXT_BASE_ALLOCATION],
+      ...LAST_BLOCK_MAY_BE_SHORT,
+    });
     const size = connection.getSize();
-    if (offset > size) {
-      throw new CliError(`--offset: ${offset} is beyond the end of the export, ${size} bytes`);
-    }
-    const rest = size - offset;
-    const count = limit === undefined || limit > rest ? rest : limit;
-    const lines = new HexDump(offset, size, choosePaint(args.last('color', 'no-color')));
-    for await (const piece of pieces(connection, offset, count, context)) {
+    const range = limitedRange(args, size);
+    const lines = new HexDump(range.offset, size, choosePaint(args.last('color', 'no-color')));
+    for await (const piece of readRange(connection, range, context.signal)) {
       const text = piece.bytes === null ? lines.zeroes(piece.length) : lines.add(piece.bytes);
       if (text !== '') await context.out(text);
     }
@@ -47,46 +44,11 @@ export const dump: Command = {
   },
 };
 
-/** nbddump takes no suffixes. */
-function plainNumber(option: string, text: string | undefined): bigint | undefined {
-  if (text === undefined) return undefined;
-  if (!/^\d{1,19}$/.test(text)) throw new UsageError(`could not parse --${option} option: ${text}`);
-  return BigInt(text);
-}
-
-interface Piece {
-  /** Null for zeroes. */
-  readonly bytes: Buffer | null;
-  readonly length: bigint;
-}
-
-const READ_SIZE = 1024n * 1024n;
-
-async function* pieces(
-  connection: NbdConnection,
-  offset: bigint,
-  length: bigint,
-  { signal }: CommandContext,
-): AsyncGenerator<Piece> {
-  if (length === 0n) return;
-  if (!hasAllocation(connection)) {
-    yield* readAll(connection, offset, offset + length, signal);
-    return;
-  }
-  for await (const extent of extents(connection, { offset, length, signal })) {
-    if ((extent.flags & BigInt(STATE_ZERO)) !== 0n) yield { bytes: null, length: extent.length };
-    else yield* readAll(connection, extent.offset, extent.offset + extent.length, signal);
-  }
-}
-
-async function* readAll(
-  connection: NbdConnection,
-  start: bigint,
-  end: bigint,
-  signal: AbortSignal,
-): AsyncGenerator<Piece> {
-  for (let offset = start; offset < end; offset += READ_SIZE) {
-    const count = end - offset < READ_SIZE ? end - offset : READ_SIZE;
-    yield { bytes: await connection.pread(Number(count), offset, 0, signal), length: count };
-  }
+/** --limit is what it is called: where fewer bytes are left, those are shown. */
+function limitedRange(args: ParsedArguments, size: bigint): Range {
+  const { offset, length } = givenRange(args);
+  const isLimit = args.options.findLast(({ name }) => name === 'length')?.spelling === 'limit';
+  if (!isLimit || length === undefined || offset > size) return rangeOf(args, size);
+  const rest = size - offset;
+  return { offset, length: length < rest ? length : rest };
 }

@@ -4,7 +4,7 @@ import { getHashes } from 'node:crypto';
 import { blockHash, CONTEXT_BASE_ALLOCATION, hash as hashExport } from '../../index.js';
 import type { Command } from '../command.js';
 import { PROGRESS_OPTION, withProgress } from '../progress.js';
-import { onlyServer, openServer, SERVER } from '../server.js';
+import { CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '../server.js';
 import { CliError, jsonString } from '../text.js';
 
 export const hash: Command = {
@@ -30,6 +30,7 @@ export const hash: Command = {
       { names: ['no-extents'], help: 'Read everything, holes too.' },
       PROGRESS_OPTION,
       { names: ['json'], help: 'Print JSON.' },
+      ...CONNECT_OPTIONS,
     ],
     examples: [
       ['nbd hash nbd://localhost', 'The same as sha256sum of a copy.'],
@@ -39,7 +40,9 @@ export const hash: Command = {
   async run(args, context) {
     const algorithm = (args.value('algorithm') ?? 'sha256').toLowerCase();
     if (!getHashes().some((name) => name.toLowerCase() === algorithm)) {
-      throw new CliError(`--algorithm: there is no ${algorithm}`, { hint: 'sha256, sha512, sha1, md5, blake2b512 …' });
+      throw new CliError(`--algorithm: unknown hash algorithm: ${algorithm}`, {
+        hint: 'sha256, sha512, sha1, md5, blake2b512 …',
+      });
     }
     const server = onlyServer(args);
     const connection = await openServer(server, context, { metaContexts: [CONTEXT_BASE_ALLOCATION] });
@@ -47,7 +50,7 @@ export const hash: Command = {
       args,
       Number(connection.getSize()),
       context,
-      (done, total) => `there is no hash: ${done} of ${total} were hashed`,
+      (done, total) => `no hash: ${done} of ${total} were hashed`,
       (report) =>
         (args.has('block') ? blockHash : hashExport)(connection, {
           algorithm,

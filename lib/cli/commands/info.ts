@@ -1,12 +1,12 @@
 // `nbd info`: nbdinfo. Invariant: nothing is on standard output unless the answer is complete.
 
-import { CONTEXT_BASE_ALLOCATION, type NbdConnection } from '../sdk.js';
+import { CONTEXT_BASE_ALLOCATION, type NbdConnection, NbdError } from '../sdk.js';
 import type { Operand, ParsedArguments } from '../arguments.js';
 import { type Command, type CommandContext, type CommandSpec, UsageError } from '../command.js';
-import { collectReport, type ExportReport, reportJson, reportText } from '../export-report.js';
+import { collectReport, type ExportReport, informed, reportJson, reportText } from '../export-report.js';
 import { messageOf, hintOf } from '../failure.js';
-import { CAN_NAMES, CANNOT_NAMES, findQuestion } from '../features.js';
-import { canonicalUri, onlyServer, openServer, SERVER } from '../server.js';
+import { CAN_NAMES, CANNOT_NAMES, findQuestion, type Question } from '../features.js';
+import { canonicalUri, CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '../server.js';
 import { choosePaint, COLOUR_OPTIONS, COLOURS, jsonString } from '../text.js';
 
 const spec: CommandSpec = {
@@ -23,8 +23,8 @@ const spec: CommandSpec = {
   ],
   description: [
     'Takes the options of nbdinfo and prints what nbdinfo prints.',
-    'The exit code is 0, or 1 after an error, when nothing is on standard output. --can, --is, --has and their ' +
-      'negations print nothing and end with 0 for yes and 2 for no.',
+    'The exit code is 0, or 1 after an error, and then nothing is on standard output. --can, --is, --has and their ' +
+      'negations print nothing: their exit code is 0 for yes, 2 for no, and 1 after an error.',
   ],
   options: [
     {
@@ -32,25 +32,27 @@ const spec: CommandSpec = {
       takes: 'value',
       value: 'X',
       help:
-        'Tell by the exit code whether the export has a property: connect, read, write, tls, structured-reply, ' +
-        'extended-headers, read-only, rotational, block-status-payload, cache, df, fast-zero, flush, fua, ' +
-        'multi-conn, trim, zero.',
+        'Answer by the exit code whether the export has a property: connect, open, read, write, tls, ' +
+        'structured-reply, extended-headers, read-only, rotational, block-status-payload, cache, df, fast-zero, ' +
+        'flush, fua, multi-conn, trim, zero. connect, read, tls, structured-reply and extended-headers are about ' +
+        'the server: they are answered also where the export cannot be opened.',
     },
-    { names: [...CANNOT_NAMES], takes: 'value', value: 'X', help: 'The opposite.' },
+    { names: [...CANNOT_NAMES], takes: 'value', value: 'X', help: 'The opposite of --can.' },
     ...COLOUR_OPTIONS,
-    { names: ['content'], help: 'Let file(1) guess the content. Default, but not with --list.' },
-    { names: ['no-content'], help: 'Do not.' },
+    { names: ['content'], help: 'Let file(1) guess the content. (default, but not with --list)' },
+    { names: ['no-content'], help: 'Do not guess the content.' },
     { names: ['json'], help: 'Print JSON.' },
-    { names: ['list'], short: 'L', help: "All exports of the server; the URI's export name does not count." },
+    { names: ['list'], short: 'L', help: "Show all exports of the server; the URI's export name is ignored." },
     {
       names: ['map'],
       takes: 'optional',
       value: 'CONTEXT',
       help: 'The extents of a metadata context, base:allocation unless named.',
     },
-    { names: ['totals', 'total'], help: 'With --map: how much there is of each type.' },
+    { names: ['totals', 'total'], help: 'With --map: the number of bytes of each type.' },
     { names: ['size'], help: 'Only the size in bytes.' },
     { names: ['uri'], help: 'Only the URI of the export, in its canonical form.' },
+    ...CONNECT_OPTIONS,
   ],
   examples: [
     ['nbd info nbd://localhost', 'Everything about the default export.'],
@@ -87,7 +89,7 @@ export async function run(args: ParsedArguments, context: CommandContext): Promi
     return 0;
   }
   if (args.has('uri')) {
-    const connection = await openServer(server, context);
+    const connection = await openServer(server, context, { optMode: true });
     const uri = canonicalUri(connection, server);
     if (uri === null) throw new UsageError('--uri: a server that is started for this command has no lasting URI');
     await context.out(`${args.has('json') ? jsonString(uri) : uri}\n`);
@@ -97,9 +99,31 @@ export async function run(args: ParsedArguments, context: CommandContext): Promi
 }
 
 async function answer(args: ParsedArguments, which: string, server: Operand, context: CommandContext): Promise<number> {
-  const ask = findQuestion(args.value(which) ?? '');
-  const connection = await openServer(server, context);
-  return ask(connection) === (which === 'can') ? 0 : 2;
+  const question = findQuestion(args.value(which) ?? '');
+  // In option mode the server is asked about itself before an export is opened.
+  const connection = await openServer(server, context, { optMode: true });
+  const isTrue = (question.needs !== 'opening' || (await canOpen(connection))) && (await ask(question, connection));
+  return isTrue === (which === 'can') ? 0 : 2;
+}
+
+async function ask(question: Question, connection: NbdConnection): Promise<boolean> {
+  if (question.needs === 'export' && connection.aioIsNegotiating()) {
+    connection.setRequestMetaContext(false);
+    await informed(connection);
+  }
+  return question.ask(connection);
+}
+
+/** A server that refuses the export is an answer; one that goes away is an error. */
+async function canOpen(connection: NbdConnection): Promise<boolean> {
+  if (!connection.aioIsNegotiating()) return true;
+  try {
+    await connection.optGo();
+    return true;
+  } catch (error) {
+    if (error instanceof NbdError && error.name === 'NbdOptionError') return false;
+    throw error;
+  }
 }
 
 async function showOne(args: ParsedArguments, server: Operand, context: CommandContext): Promise<number> {

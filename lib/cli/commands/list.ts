@@ -2,7 +2,7 @@
 
 import { ParsedArguments } from '../arguments.js';
 import type { Command } from '../command.js';
-import { SERVER } from '../server.js';
+import { CONNECT_OPTIONS, SERVER } from '../server.js';
 import { COLOUR_OPTIONS } from '../text.js';
 import { run } from './info.js';
 
@@ -11,12 +11,13 @@ export const list: Command = {
     name: 'list',
     summary: 'list the exports of a server',
     usage: [`[--json] [--content] ${SERVER}`],
-    description: ['The same as nbd info --list. The exit code is 1 if an export could not be described.'],
+    description: ['The same as nbd info --list. The exit code is 0, or 1 if an export could not be described.'],
     options: [
       ...COLOUR_OPTIONS,
       { names: ['content'], help: 'Open each export and let file(1) guess its content.' },
-      { names: ['no-content'], help: 'Do not. The default.' },
+      { names: ['no-content'], help: 'Do not guess the content. (default)' },
       { names: ['json'], help: 'Print JSON.' },
+      ...CONNECT_OPTIONS,
     ],
     examples: [
       ['nbd list nbd://localhost', 'Every export with what it can do.'],

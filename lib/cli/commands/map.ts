@@ -2,19 +2,21 @@
 
 import { CONTEXT_BASE_ALLOCATION } from '../sdk.js';
 import type { Command } from '../command.js';
-import { onlyServer, SERVER } from '../server.js';
-import { COLOUR_OPTIONS, operandCount, UsageError } from '../text.js';
+import { RANGE_OPTIONS, givenRange } from '../range.js';
+import { CONNECT_OPTIONS, onlyServer, SERVER } from '../server.js';
+import { COLOUR_OPTIONS, UsageError } from '../text.js';
 
 export const map: Command = {
   spec: {
     name: 'map',
     summary: 'show which parts of an export are data, hole or zero, as text or as a picture',
     usage: [
-      `[--context=NAME] [--totals] [--json] ${SERVER}`,
-      `--picture=FILE.svg|FILE.html [--context=NAME ...] ${SERVER}`,
+      `[--context=NAME] [-o N|--offset=N] [-n N|--length=N] [--totals] [--json] ${SERVER}`,
+      `--picture=FILE.svg|FILE.html [--context=NAME ...] [-o N] [-n N] ${SERVER}`,
     ],
     description: [
-      'Without --picture the same as nbd info --map; on a terminal a coloured bar follows the list.',
+      'Without --picture the same as nbd info --map; on a terminal a coloured bar follows the list. The exit code is ' +
+        '0, or 1 after an error, and then nothing is printed and no picture is written.',
       'A picture is a block map with a legend, totals and, in HTML, the range under the pointer. Several contexts, such ' +
         'as a dirty bitmap beside the allocation, are drawn below each other.',
     ],
@@ -25,14 +27,14 @@ export const map: Command = {
         value: 'NAME',
         help: 'The metadata context; base:allocation unless named. May be repeated with --picture.',
       },
-      { names: ['offset'], takes: 'value', value: 'N', help: 'Begin here. Takes k, M, G …' },
-      { names: ['length'], takes: 'value', value: 'N', help: 'Only so many bytes.' },
+      ...RANGE_OPTIONS,
       { names: ['totals', 'total'], help: 'How much there is of each type.' },
       { names: ['json'], help: 'Print JSON.' },
       { names: ['picture'], takes: 'value', value: 'FILE', help: 'Write a picture: FILE.svg or FILE.html.' },
-      { names: ['bar'], help: 'Print the coloured bar even if it is no terminal.' },
-      { names: ['no-bar'], help: 'Do not print it.' },
+      { names: ['bar'], help: 'Print the bar even if standard output is not a terminal.' },
+      { names: ['no-bar'], help: 'Do not print the bar.' },
       ...COLOUR_OPTIONS,
+      ...CONNECT_OPTIONS,
     ],
     examples: [
       ['nbd map nbd://localhost', 'The extents, one a line.'],
@@ -45,7 +47,7 @@ export const map: Command = {
   },
   async run(args, context) {
     const server = onlyServer(args);
-    operandCount(args.operands.length, 1, 'one server');
+    givenRange(args);
     const contexts = args.options.filter(({ name }) => name === 'context').map(({ value }) => value ?? '');
     const picture = args.value('picture');
     if (picture !== undefined) {

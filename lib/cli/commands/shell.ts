@@ -4,7 +4,7 @@ import { start } from 'node:repl';
 import * as sdk from '../../index.js';
 import type { Operand, ParsedArguments } from '../arguments.js';
 import { type Command, type CommandContext, UsageError } from '../command.js';
-import { openServer } from '../server.js';
+import { CONNECT_OPTIONS, connectionSettings, openServer } from '../server.js';
 import { CliError } from '../text.js';
 
 export const shell: Command = {
@@ -23,6 +23,7 @@ export const shell: Command = {
       { names: ['base-allocation'], help: 'Ask for the metadata context base:allocation.' },
       { names: ['opt-mode'], help: 'Stop in option mode: h.optGo() opens the export.' },
       { names: ['n'], short: 'n', help: 'Make no connection h.' },
+      ...CONNECT_OPTIONS,
     ],
     examples: [
       ['nbd shell nbd://localhost', 'A prompt: await h.pread(512, 0)'],
@@ -46,7 +47,11 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
       ...(args.has('opt-mode') ? { optMode: true } : {}),
     };
     if (server === undefined) {
-      const connection = new sdk.NbdConnection(options);
+      const connection = new sdk.NbdConnection({
+        ...connectionSettings(context),
+        uriAllowLocalFile: false,
+        ...options,
+      });
       context.onEnd(() => connection.shutdown());
       globals['h'] = connection;
     } else {

@@ -1,36 +1,35 @@
 // `nbd zero`: nbdzero, zeroes over all or a part of an export.
 
-import { CMD_FLAG_FAST_ZERO, CMD_FLAG_FUA, CMD_FLAG_NO_HOLE } from '../sdk.js';
 import type { Command } from '../command.js';
-import { erase, RANGE_OPTIONS } from '../erase.js';
-import { onlyServer, openServer, SERVER } from '../server.js';
-import { CliError } from '../text.js';
+import { erase, ERASE_OPTIONS } from '../erase.js';
+import { SERVER } from '../server.js';
 
 export const zero: Command = {
   spec: {
     name: 'zero',
     tool: 'nbdzero',
     summary: 'write zeroes over an export, or a part of it',
-    usage: [`[-o N|--offset=N] [-n N|--length=N] [--allocate] [--fast] ${SERVER}`],
-    description: ['Uses NBD_CMD_WRITE_ZEROES: no zeroes go over the wire.'],
+    usage: [
+      `[-y|--yes] [-o N|--offset=N] [-n N|--length=N] [--allocate] [--fast-zero] ${SERVER}`,
+      `-c|--check [-q|--quiet] [-o N|--offset=N] [-n N|--length=N] ${SERVER}`,
+    ],
+    description: [
+      'Uses NBD_CMD_WRITE_ZEROES: no zeroes go over the wire. ALL DATA IN THE RANGE IS LOST. On a terminal it asks ' +
+        'first; elsewhere it needs --yes.',
+      'The exit code is 0 when all of the range was zeroed, and 1 after an error or where the answer was no. With ' +
+        '--check it is 0 if the range reads as zeroes, 2 if it does not, and 1 after an error.',
+    ],
     options: [
-      ...RANGE_OPTIONS,
+      { names: ['check'], short: 'c', help: 'Change nothing: check whether the range reads as zeroes already.' },
       { names: ['allocate'], help: 'Keep space allocated: make no holes (NBD_CMD_FLAG_NO_HOLE).' },
-      { names: ['fast', 'fast-zero'], help: 'Fail rather than be as slow as writing (NBD_CMD_FLAG_FAST_ZERO).' },
+      { names: ['fast-zero', 'fast'], help: 'Fail rather than be as slow as writing (NBD_CMD_FLAG_FAST_ZERO).' },
+      ...ERASE_OPTIONS,
     ],
     examples: [
-      ['nbd zero nbd://localhost', 'The whole export.'],
-      ['nbd zero -o 1M -n 64k nbd://localhost', 'A part of it.'],
+      ['nbd zero nbd://localhost', 'The whole export, after a question.'],
+      ['nbd zero -y -o 1M -n 64k nbd://localhost', 'A part of it, without one.'],
+      ['nbd zero --check nbd://localhost && echo empty', 'Whether there is anything in it.'],
     ],
   },
-  async run(args, context) {
-    const connection = await openServer(onlyServer(args), context);
-    if (connection.isReadOnly()) throw new CliError('the export is read-only, cannot write to it');
-    if (!connection.canZero()) throw new CliError('the server does not support zeroing (NBD_CMD_WRITE_ZEROES)');
-    const flags =
-      (args.has('fua') ? CMD_FLAG_FUA : 0) |
-      (args.has('allocate') ? CMD_FLAG_NO_HOLE : 0) |
-      (args.has('fast') ? CMD_FLAG_FAST_ZERO : 0);
-    await erase(connection, args, context, (count, offset) => connection.zero(count, offset, flags, context.signal));
-  },
+  run: (args, context) => erase(args, context, 'zero'),
 };
