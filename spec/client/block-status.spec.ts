@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 
-import { CMD_FLAG_REQ_ONE, type NbdConnection, type NbdError } from '../../lib/index.js';
+import { CMD_FLAG_PAYLOAD_LEN, CMD_FLAG_REQ_ONE, type NbdConnection, type NbdError } from '../../lib/index.js';
 import { rejection } from '../support/caught.js';
 import * as g from '../support/golden.js';
 import { openRaw, type OpenOptions, type RawPeer } from '../support/raw-server.js';
@@ -194,6 +194,37 @@ describe('blockStatus64', () => {
 });
 
 describe('blockStatusFilter', () => {
+  it.each<[string, OpenOptions, number, number]>([
+    ['with extended headers and the flag', { extended: true }, CMD_FLAG_PAYLOAD_LEN, 12],
+    ['with extended headers, without the flag', { extended: true }, 0, 0],
+    ['with the flag, without extended headers', {}, CMD_FLAG_PAYLOAD_LEN, 0],
+    ['without either', {}, 0, 0],
+  ])('relaxed, %s: a payload only where the server reads one', async (_title, served, flags, payload) => {
+    const { connection, peer } = await open({ ...served, flags: g.ALL_FLAGS | g.STATUS_PAYLOAD, contexts: TWO });
+    connection.setStrictMode(0);
+    const status = connection.blockStatusFilter(65536, 0, ['x:y'], flags);
+    const request = await peer.request();
+    expect(request).toMatchObject({ type: g.CMD.STATUS, flags, length: payload === 0 ? 65536 : payload });
+    await peer.take(payload);
+    const done = (id: number): Buffer =>
+      served.extended === true
+        ? extended(request.cookie, [[65536, 0]], id)
+        : g.statusChunk(request.cookie, id, [[65536, 0]], 0);
+    // A server that saw no filter reports on every context.
+    if (payload > 0) peer.write(done(7));
+    else if (served.extended === true) {
+      const first = g.cat(g.u32(1), g.u32(1), g.u64(65536), g.u64(0));
+      peer.write(g.extendedChunk(0, g.STATUS_EXT, request.cookie, 0, first), done(7));
+    } else peer.write(done(1), g.statusChunk(request.cookie, 7, [[65536, 0]]));
+    expect([...(await status).keys()]).toContain('x:y');
+    // The next request begins where the server looks for it.
+    const flushed = connection.flush();
+    const next = await peer.request();
+    expect(next.type).toBe(g.CMD.FLUSH);
+    peer.answer(next);
+    await flushed;
+  });
+
   const filtered = (): Promise<{ connection: NbdConnection; peer: RawPeer }> =>
     open({ contexts: TWO, extended: true, flags: g.ALL_FLAGS | g.STATUS_PAYLOAD });
 

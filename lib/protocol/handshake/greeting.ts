@@ -44,7 +44,7 @@ export const greetingOf = (error: unknown): Buffer | undefined =>
 export function notNbd(bytes: Buffer): NbdProtocolError {
   const hexadecimal = `0x${bytes.toString('hex', 0, 8)}`;
   const isText = bytes.subarray(0, 8).every((byte) => (byte >= 0x20 && byte < 0x7f) || byte === 0x0d || byte === 0x0a);
-  const text = isText ? `, "${printable(bytes.subarray(0, MAX_GREETING), MAX_GREETING)}"` : '';
+  const text = isText ? `, "${printable(bytes, MAX_GREETING)}"` : '';
   const error = new NbdProtocolError(`the peer is not an NBD server: it greets with ${hexadecimal}${text}`, {
     code: 'EPROTO',
   });
