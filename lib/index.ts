@@ -43,5 +43,6 @@ export {
 export { createReadStream, type ReadStreamOptions } from './stream/read-stream.js';
 export { createWriteStream, type WriteStreamOptions } from './stream/write-stream.js';
 export { compare, type CompareOptions, type CompareResult } from './stream/compare.js';
-export { blockHash, hash, type HashOptions } from './stream/hash.js';
+export { BlockHasher, type BlockHasherOptions } from './stream/block-hasher.js';
+export { blockHash, type BlockHashOptions, hash, type HashOptions } from './stream/hash.js';
 export type { Progress } from './stream/lanes.js';

@@ -3,6 +3,7 @@
 
 import { NbdError, NbdStrictError } from '../errors.js';
 import type { NbdConnection } from '../client/connection.js';
+import type { BlockHasher } from './block-hasher.js';
 import {
   type Connections,
   type CopyDestination,
@@ -32,6 +33,8 @@ export interface CopyOptions {
   extents?: boolean;
   /** Flush the destination at the end. Default false. */
   flush?: boolean;
+  /** Gets every byte of the source, zeroes too: the block hash is made while copying. */
+  hash?: BlockHasher;
   /** Called as bytes arrive at the destination, zeroes included; `done` counts them. */
   onProgress?: (progress: Progress) => void;
   signal?: AbortSignal;
@@ -151,12 +154,14 @@ class CopyRun {
     await inLanes(this.#jobs(), this.#depth, async ({ offset, length, isZero }, lane) => {
       this.#options.signal?.throwIfAborted();
       if (isZero) {
+        this.#options.hash?.zero(offset, length);
         await this.#zero(offset, length, lane);
         return;
       }
       const buffer = (buffers[lane] ??= Buffer.allocUnsafeSlow(this.#requestSize)).subarray(0, length);
       await this.#located('read', offset, this.#from.read(buffer, offset, lane, this.#options.signal));
       this.#read += length;
+      this.#options.hash?.update(offset, buffer);
       if (this.#sparse === 0) await this.#write(buffer, offset, lane);
       else await this.#writeSparsely(buffer, offset, lane);
     });

@@ -19,7 +19,7 @@ const words = (text: string): string[] => text.trim().split(/\s+/);
 const PUBLIC: Readonly<Record<string, Names>> = {
   'nbd-sdk': {
     values: words(`
-      Extents NbdConnection
+      BlockHasher Extents NbdConnection
       blockHash compare copy createReadStream createWriteStream exportDestination exportSource extents
       hash nullDestination prefetch
       NbdError NbdStrictError NbdCommandError NbdOptionError NbdProtocolError NbdConnectionError NbdStateError
@@ -38,7 +38,7 @@ const PUBLIC: Readonly<Record<string, Names>> = {
       NAMESPACE_QEMU CONTEXT_QEMU_DIRTY_BITMAP CONTEXT_QEMU_ALLOCATION_DEPTH STATE_DIRTY
     `),
     types: words(`
-      BlockStatusEntries ByteCount ChunkCallback ChunkStatus CommandTrace CompareOptions CompareResult
+      BlockHasherOptions BlockHashOptions BlockStatusEntries ByteCount ChunkCallback ChunkStatus CommandTrace CompareOptions CompareResult
       CompletionCallback ConnectionState Connections ContextCallback DebugCallback CopyDestination CopyOptions CopyResult
       CopySource Extent ExtentCallback ExtentsOptions HashOptions ListCallback ListedExport NbdConnectionEvents
       NbdConnectionOptions NbdErrorDetails NbdFacts NbdHandle NbdNegotiation NbdSecurity NbdTarget NbdTlsOptions
