@@ -3,7 +3,7 @@
 import { constants as fs, fstatSync, type Stats } from 'node:fs';
 import { type FileHandle, open, stat } from 'node:fs/promises';
 import { isatty } from 'node:tty';
-import type { CopyDestination, CopySource, NbdConnection } from '../index.js';
+import type { ByteCount, CopyDestination, CopySource, NbdConnection } from '../index.js';
 import { exportDestination, exportSource, nullDestination } from '../stream/endpoint.js';
 import type { Operand } from './arguments.js';
 import { CliError, type CommandContext } from './command.js';
@@ -110,14 +110,14 @@ export async function moreConnections(end: End, count: number, context: CommandC
 const quiet = (context: CommandContext): CommandContext => ({ ...context, verbose: false });
 
 /** An end that is read at any place. */
-export function sourceOf(end: End, size: number, connections: readonly NbdConnection[]): CopySource {
+export function sourceOf(end: End, size: number, connections: readonly NbdConnection[]): CopySource<ByteCount> {
   if (end.kind === 'nbd') return exportSource(connections);
   if (end.kind !== 'file') throw new CliError(`${end.name}: cannot be read out of order`);
   const { file, stats, name } = end;
   return {
     size,
     preferredBlock: 4096,
-    read: (buffer, offset) => readFully(file, buffer, offset, name),
+    read: (buffer, offset) => readFully(file, buffer, Number(offset), name),
     ...(stats.isFile() ? { zeroRuns: () => fileZeroRuns(file.fd, stats, size) } : {}),
   };
 }
@@ -136,7 +136,7 @@ export async function destinationOf(
   end: End,
   size: number,
   connections: readonly NbdConnection[],
-): Promise<CopyDestination> {
+): Promise<CopyDestination<ByteCount>> {
   if (end.kind === 'null') return nullDestination();
   if (end.kind === 'nbd') return exportDestination(connections);
   if (end.kind !== 'file') throw new CliError(`${end.name}: cannot be written out of order`);
@@ -154,7 +154,7 @@ export async function destinationOf(
   return {
     size: isFresh ? size : Number((await sizeOf(end)) ?? 0n),
     preferredBlock: 4096,
-    write: (buffer, offset) => writeFully(file, buffer, offset, name),
+    write: (buffer, offset) => writeFully(file, buffer, Number(offset), name),
     ...(isFresh ? { zero: (_offset, _count, allocate) => Promise.resolve(!allocate) } : {}),
     flush: () => file.datasync(),
   };
