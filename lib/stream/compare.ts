@@ -47,6 +47,8 @@ interface Piece {
   readonly zero: readonly [boolean, boolean];
 }
 
+/** Beyond every export. */
+const NOWHERE = 2n ** 64n;
 const DEFAULT_REQUEST = 256 * 1024;
 const DEFAULT_DEPTH = 32;
 
@@ -69,14 +71,14 @@ export async function compare(
   const align = Math.max(sides[0].blocks.minimum, sides[1].blocks.minimum);
   const limit = Math.min(sides[0].blocks.maximum, sides[1].blocks.maximum);
   const requestSize = multipleOf(align, Math.min(checked.requestSize ?? DEFAULT_REQUEST, limit));
-  let firstDifference: bigint | null = null;
+  let firstDifference = NOWHERE;
   let differing = 0n;
   let compared = 0n;
   let skipped = 0n;
   const buffers: [Buffer, Buffer][] = [];
 
   const work = async ({ start, end, zero }: Piece, lane: number): Promise<void> => {
-    if (checked.stopAtFirst === true && firstDifference !== null && firstDifference < start) return;
+    if (checked.stopAtFirst === true && firstDifference < start) return;
     if (zero[0] && zero[1]) {
       skipped += end - start;
     } else {
@@ -93,7 +95,7 @@ export async function compare(
       if (found !== null) {
         differing += BigInt(found.count);
         const place = start + BigInt(found.first);
-        if (firstDifference === null || place < firstDifference) firstDifference = place;
+        if (place < firstDifference) firstDifference = place;
       }
     }
     compared += end - start;
@@ -110,11 +112,11 @@ export async function compare(
     work,
     signal,
   );
-  if (firstDifference === null || checked.stopAtFirst !== true) checkAllDone(compared, total, 'compare');
+  if (differing === 0n || checked.stopAtFirst !== true) checkAllDone(compared, total, 'compare');
   return {
     equal: differing === 0n && sides[0].size === sides[1].size,
     sizes: [sides[0].size, sides[1].size],
-    firstDifference,
+    firstDifference: firstDifference === NOWHERE ? null : firstDifference,
     differing,
     compared,
     skipped,

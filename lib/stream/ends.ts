@@ -24,6 +24,7 @@ const OPTIONAL: Readonly<Record<string, OptionCheck>> = {
   minimumBlock: powerOfTwo(1),
   preferredBlock: wholeNumberOrInfinity(1),
   maximumRequest: wholeNumberOrInfinity(1),
+  read: aFunction,
   zeroRuns: aFunction,
   zero: aFunction,
   flush: aFunction,
