@@ -2,7 +2,7 @@
 
 import { fstatSync, type Stats } from 'node:fs';
 import { type FileHandle, open, stat } from 'node:fs/promises';
-import type { CopyDestination, CopySource, NbdConnection } from '../index.js';
+import type { ByteCount, CopyDestination, CopySource, NbdConnection } from '../index.js';
 import { exportDestination, exportSource, nullDestination } from '../stream/endpoint.js';
 import type { Operand } from './arguments.js';
 import { CliError, type CommandContext } from './command.js';
@@ -170,14 +170,14 @@ export async function moreConnections(end: End, count: number, context: CommandC
 }
 
 /** An end that is read at any place. */
-export function sourceOf(end: End, size: number, connections: readonly NbdConnection[]): CopySource {
+export function sourceOf(end: End, size: number, connections: readonly NbdConnection[]): CopySource<ByteCount> {
   if (end.kind === 'nbd') return exportSource(connections);
   if (end.kind !== 'file') throw new CliError(`${end.name}: cannot be read out of order`);
   const { file, stats, name } = end;
   return {
     size,
     preferredBlock: 4096,
-    read: (buffer, offset) => readFully(file, buffer, offset, name),
+    read: (buffer, offset) => readFully(file, buffer, Number(offset), name),
     ...(stats.isFile() ? { zeroRuns: () => fileZeroRuns(file.fd, stats, size) } : {}),
   };
 }
@@ -196,7 +196,7 @@ export async function destinationOf(
   end: End,
   size: number,
   connections: readonly NbdConnection[],
-): Promise<CopyDestination> {
+): Promise<CopyDestination<ByteCount>> {
   if (end.kind === 'null') return nullDestination();
   if (end.kind === 'nbd') return exportDestination(connections);
   if (end.kind !== 'file' || end.target === null) {
@@ -208,7 +208,7 @@ export async function destinationOf(
     preferredBlock: 4096,
     write: async (buffer, offset) => {
       await target.prepare(size);
-      await target.write(buffer, offset);
+      await target.write(buffer, Number(offset));
     },
     ...(target.isFile
       ? {

@@ -1,7 +1,8 @@
 // Reading a range for people: any bytes of it, whatever the server's blocks are.
 
 import { extents, NbdCommandError, type NbdConnection, STATE_ZERO } from '../index.js';
-import { hasAllocation, limitedRequest } from '../stream/prefetch.js';
+import { factsOf, multipleOf } from '../stream/facts.js';
+import { hasAllocation } from '../stream/prefetch.js';
 import { blocksAround, type Range } from './range.js';
 
 /** A piece of what was read. */
@@ -60,7 +61,8 @@ async function* readAll(
   { offset, length }: Range,
   signal: AbortSignal,
 ): AsyncGenerator<Piece> {
-  const step = BigInt(limitedRequest(connection, Number(READ_SIZE)));
+  const { minimum, maximum } = factsOf(connection, 'read');
+  const step = BigInt(multipleOf(Math.min(Number(READ_SIZE), maximum), minimum));
   for (let done = 0n; done < length; done += step) {
     const count = length - done < step ? length - done : step;
     yield { bytes: await connection.pread(Number(count), offset + done, 0, signal), length: count };

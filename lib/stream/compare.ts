@@ -1,14 +1,18 @@
 // Comparing two exports: what both know to be zero is not read, what one knows to be zero is only looked for in the
 // other.
 
-import { NbdConnectionError, NbdError } from '../errors.js';
-import { type Connections, type CopySource, exportSource, type ZeroRun } from './endpoint.js';
-import { inLanes, type Progress } from './lanes.js';
+import { aBoolean, checkOptions } from '../util/option-checks.js';
+import { DEPTH_CHECKS, pick, type StatusOptions, WORK_CHECKS } from './checks.js';
+import { type SourceLike, toSource } from './ends.js';
+import { checkAllDone, located } from './failures.js';
+import { multipleOf } from './facts.js';
+import { inLanes, type Progress, report } from './lanes.js';
+import { knownRuns, type Run } from './runs.js';
 import { isAllZero } from './zeroes.js';
 
 /** What {@link compare} takes. */
-export interface CompareOptions {
-  /** Bytes of one read. Default 256 KiB. */
+export interface CompareOptions extends StatusOptions {
+  /** Bytes of one read; cut to what both ends take. Default 256 KiB. */
   requestSize?: number;
   /** Pairs of reads in flight. Default 32. */
   requests?: number;
@@ -35,83 +39,91 @@ export interface CompareResult {
   readonly skipped: bigint;
 }
 
+const COMPARE_OPTIONS = { ...WORK_CHECKS, ...DEPTH_CHECKS, stopAtFirst: aBoolean };
+
 interface Piece {
-  readonly offset: number;
-  readonly length: number;
+  readonly start: bigint;
+  readonly end: bigint;
   readonly zero: readonly [boolean, boolean];
 }
 
+/** Beyond every export. */
+const NOWHERE = 2n ** 64n;
 const DEFAULT_REQUEST = 256 * 1024;
 const DEFAULT_DEPTH = 32;
 
 /**
- * Compares the bytes of two exports up to the end of the shorter one.
+ * Compares the bytes of two exports up to the end of the shorter one. Either is a connection, an array of connections
+ * to one export, or a source of your own.
  *
- * @throws What reads and block status reject with; the signal's reason.
+ * @throws NbdStrictError `EINVAL` for bad options and ends, before anything is read. What reads and block status reject
+ *   with, of its own class and with its own fields; `ENOTCONN` for a connection that was lost. The signal's reason.
  */
 export async function compare(
-  a: Connections | CopySource,
-  b: Connections | CopySource,
+  first: SourceLike,
+  second: SourceLike,
   options: CompareOptions = {},
 ): Promise<CompareResult> {
-  const sides = [toSource(a), toSource(b)] as const;
-  const total = Math.min(sides[0].size, sides[1].size);
-  const requestSize = Math.min(
-    options.requestSize ?? DEFAULT_REQUEST,
-    ...sides.map((s) => s.maximumRequest ?? Infinity),
-  );
-  let firstDifference = Infinity;
-  let differing = 0;
-  let compared = 0;
-  let skipped = 0;
+  const checked = checkOptions<CompareOptions>('compare', options, COMPARE_OPTIONS);
+  const { signal, onProgress } = checked;
+  const sides = [toSource(first, 'compare', 'first'), toSource(second, 'compare', 'second')] as const;
+  const total = sides[0].size < sides[1].size ? sides[0].size : sides[1].size;
+  const align = Math.max(sides[0].blocks.minimum, sides[1].blocks.minimum);
+  const limit = Math.min(sides[0].blocks.maximum, sides[1].blocks.maximum);
+  const requestSize = multipleOf(align, Math.min(checked.requestSize ?? DEFAULT_REQUEST, limit));
+  let firstDifference = NOWHERE;
+  let differing = 0n;
+  let compared = 0n;
+  let skipped = 0n;
   const buffers: [Buffer, Buffer][] = [];
 
-  const work = async ({ offset, length, zero }: Piece, lane: number): Promise<void> => {
-    options.signal?.throwIfAborted();
-    if (options.stopAtFirst === true && firstDifference < offset) return;
+  const work = async ({ start, end, zero }: Piece, lane: number): Promise<void> => {
+    if (checked.stopAtFirst === true && firstDifference < start) return;
     if (zero[0] && zero[1]) {
-      skipped += length;
+      skipped += end - start;
     } else {
+      const length = Number(end - start);
       const pair = (buffers[lane] ??= [Buffer.allocUnsafeSlow(requestSize), Buffer.allocUnsafeSlow(requestSize)]);
       const read = (side: 0 | 1): Promise<void> | undefined =>
-        zero[side] ? undefined : sides[side].read(pair[side].subarray(0, length), offset, lane, options.signal);
+        zero[side] ? undefined : sides[side].read(pair[side].subarray(0, length), start, lane, signal);
       // Both have settled before the buffers are used again.
       for (const settled of await Promise.allSettled([read(0), read(1)])) {
-        if (settled.status === 'rejected') throw located(settled.reason, offset, options.signal);
+        if (settled.status === 'rejected')
+          throw located(settled.reason, { syscall: 'compare', what: 'read', offset: start }, signal);
       }
       const found = differences(pair, zero, length);
       if (found !== null) {
-        differing += found.count;
-        firstDifference = Math.min(firstDifference, offset + found.first);
+        differing += BigInt(found.count);
+        const place = start + BigInt(found.first);
+        if (place < firstDifference) firstDifference = place;
       }
     }
-    compared += length;
-    options.onProgress?.({ done: BigInt(compared), total: BigInt(total) });
+    compared += end - start;
+    await report(onProgress, { done: compared, total });
   };
-  await inLanes(pieces(sides, total, requestSize, options), options.requests ?? DEFAULT_DEPTH, work);
+  const runs = pick(checked, 'extents', 'step', 'onStatusError', 'signal');
+  await inLanes(
+    pieces(
+      sides.map((side) => knownRuns(side, 0n, total, { ...runs, align, syscall: 'compare' })) as [Runs, Runs],
+      total,
+      BigInt(requestSize),
+    ),
+    checked.requests ?? DEFAULT_DEPTH,
+    work,
+    signal,
+  );
+  if (differing === 0n || checked.stopAtFirst !== true) checkAllDone(compared, total, 'compare');
   return {
-    equal: differing === 0 && sides[0].size === sides[1].size,
-    sizes: [BigInt(sides[0].size), BigInt(sides[1].size)],
-    firstDifference: firstDifference === Infinity ? null : BigInt(firstDifference),
-    differing: BigInt(differing),
-    compared: BigInt(compared),
-    skipped: BigInt(skipped),
+    equal: differing === 0n && sides[0].size === sides[1].size,
+    sizes: [sides[0].size, sides[1].size],
+    firstDifference: firstDifference === NOWHERE ? null : firstDifference,
+    differing,
+    compared,
+    skipped,
   };
 }
 
-const toSource = (value: Connections | CopySource): CopySource =>
-  typeof (value as { size?: unknown }).size === 'number' ? (value as CopySource) : exportSource(value as Connections);
-
-function located(cause: unknown, offset: number, signal: AbortSignal | undefined): unknown {
-  if ((signal?.aborted === true && cause === signal.reason) || !(cause instanceof NbdError)) return cause;
-  const Kind = cause instanceof NbdConnectionError ? NbdConnectionError : NbdError;
-  return new Kind(`compare: read at offset ${offset} failed: ${cause.message}`, {
-    code: cause.code,
-    syscall: 'compare',
-    offset: BigInt(offset),
-    cause,
-  });
-}
+type Runs = AsyncGenerator<Run, void, undefined>;
 
 function differences(
   [a, b]: readonly [Buffer, Buffer],
@@ -135,35 +147,25 @@ function differences(
 }
 
 /** Pieces of at most `requestSize`, none of which is zero in one part and not in another; zeroes of both are whole. */
-async function* pieces(
-  sides: readonly [CopySource, CopySource],
-  total: number,
-  requestSize: number,
-  options: CompareOptions,
-): AsyncGenerator<Piece> {
-  const runs = [runsOf(sides[0], total, options), runsOf(sides[1], total, options)] as const;
-  const current: [ZeroRun, ZeroRun] = [NO_RUN, NO_RUN];
-  for (let offset = 0; offset < total;) {
-    for (const side of [0, 1] as const) {
-      while (current[side].offset + current[side].length <= offset) {
-        const next = await runs[side].next();
-        current[side] = next.done === true ? { offset, length: total - offset, isZero: false } : next.value;
+async function* pieces(runs: readonly [Runs, Runs], total: bigint, requestSize: bigint): AsyncGenerator<Piece> {
+  const current: [Run, Run] = [NO_RUN, NO_RUN];
+  try {
+    for (let start = 0n; start < total;) {
+      for (const side of [0, 1] as const) {
+        while (current[side].end <= start) {
+          const next = await runs[side].next();
+          current[side] = next.done === true ? { start, end: total, isZero: false } : next.value;
+        }
       }
+      const zero = [current[0].isZero, current[1].isZero] as const;
+      let end = current[0].end < current[1].end ? current[0].end : current[1].end;
+      if (!(zero[0] && zero[1]) && end - start > requestSize) end = start + requestSize;
+      yield { start, end, zero };
+      start = end;
     }
-    const end = Math.min(...current.map((run) => run.offset + run.length), total);
-    const zero = [current[0].isZero, current[1].isZero] as const;
-    const length = zero[0] && zero[1] ? end - offset : Math.min(end - offset, requestSize);
-    yield { offset, length, zero };
-    offset += length;
+  } finally {
+    await Promise.all(runs.map((each) => each.return()));
   }
 }
 
-const NO_RUN: ZeroRun = { offset: 0, length: 0, isZero: false };
-
-async function* runsOf(side: CopySource, total: number, options: CompareOptions): AsyncGenerator<ZeroRun> {
-  if (options.extents === false || side.zeroRuns === undefined || total === 0) {
-    yield { offset: 0, length: total, isZero: false };
-    return;
-  }
-  yield* side.zeroRuns(0, total, options.signal);
-}
+const NO_RUN: Run = { start: 0n, end: 0n, isZero: false };

@@ -1,23 +1,27 @@
 // Copying an export: holes are neither read nor sent, runs of zeroes that are read become zero commands, and a bounded
 // number of requests is in flight. Invariant: it resolves only when every byte of the source is at the destination.
 
-import { NbdError, NbdStrictError } from '../errors.js';
-import type { NbdConnection } from '../client/connection.js';
+import { NbdStrictError } from '../errors.js';
+import { aBoolean, aFunction, checkOptions, powerOfTwo, wholeNumber, zeroOr } from '../util/option-checks.js';
 import type { BlockHasher } from './block-hasher.js';
+import { aBlockHasher, pick, type StatusOptions, WORK_CHECKS } from './checks.js';
 import {
-  type Connections,
-  type CopyDestination,
-  type CopySource,
-  exportDestination,
-  exportSource,
-  type ZeroRun,
-} from './endpoint.js';
-import { inLanes, type Progress } from './lanes.js';
+  type Destination,
+  type DestinationLike,
+  type Source,
+  type SourceLike,
+  toDestination,
+  toSource,
+} from './ends.js';
+import { abortable, at, checkAllDone } from './failures.js';
+import { multipleOf } from './facts.js';
+import { inLanes, type Progress, report } from './lanes.js';
+import { knownRuns, type Run } from './runs.js';
 import { splitZeroes } from './zeroes.js';
 
 /** What {@link copy} takes. Sizes are bytes; the defaults are nbdcopy's unless said otherwise. */
-export interface CopyOptions {
-  /** Bytes of one request: a power of 2. Default 256 KiB, raised to the ends' preferred block sizes. */
+export interface CopyOptions extends StatusOptions {
+  /** Bytes of one request: a power of 2 from 512. Default 256 KiB, raised to the ends' preferred block sizes. */
   requestSize?: number;
   /** Requests in flight, all connections together. Default 64, and never more than 32 MiB of them. */
   requests?: number;
@@ -31,7 +35,7 @@ export interface CopyOptions {
   destinationIsZero?: boolean;
   /** Ask the source for its extents. Default true. */
   extents?: boolean;
-  /** Flush the destination at the end. Default false. */
+  /** Flush the destination at the end; one that cannot is refused before anything is copied. Default false. */
   flush?: boolean;
   /** Gets every byte of the source, zeroes too: the block hash is made while copying. */
   hash?: BlockHasher;
@@ -52,184 +56,175 @@ export interface CopyResult {
   readonly zeroed: bigint;
 }
 
+const COPY_OPTIONS = {
+  ...WORK_CHECKS,
+  requestSize: powerOfTwo(512),
+  requests: wholeNumber(1),
+  queueSize: wholeNumber(1),
+  sparse: zeroOr(powerOfTwo(512)),
+  allocated: aBoolean,
+  destinationIsZero: aBoolean,
+  flush: aBoolean,
+  hash: aBlockHasher,
+  onProgress: aFunction,
+};
+
 /** Zeroes are not joined across this, so that one command is not too much for a server. As nbdcopy's work unit. */
-const UNIT = 128 * 1024 * 1024;
+const UNIT = 128n * 1024n * 1024n;
 const DEFAULT_REQUEST = 256 * 1024;
 const DEFAULT_QUEUE = 32 * 1024 * 1024;
 const DEFAULT_DEPTH = 64;
 const DEFAULT_SPARSE = 4096;
 
-interface Job {
-  readonly offset: number;
-  readonly length: number;
-  readonly isZero: boolean;
-}
-
 /**
  * Copies all of a source to the beginning of a destination, which may be larger. Either is a connection, an array of
- * connections to one export, or an end of your own.
+ * connections to one export, or an end of your own. Where the destination's minimum block is larger than what the
+ * source's end leaves, the block there is read, changed and written.
  *
- * @throws NbdStrictError `EINVAL` for bad options, `ENOSPC` when the destination is smaller, `EPERM` when it is
- *   read-only; what the ends reject with, as the `cause` of an NbdError that says where. Requests in flight have
- *   settled by then, and the destination holds some of the source. The signal's reason.
+ * @throws NbdStrictError `EINVAL` for bad options and ends, for connections of an array that differ or have no
+ *   multi-conn, for `flush` where the destination cannot, and where the end of the source is no whole block of a
+ *   destination that cannot be read; `ENOSPC` when the destination is smaller, `EPERM` when it is read-only: all before
+ *   anything is copied. What the ends reject with, of its own class and with its own fields, and a message that says
+ *   where; `ENOTCONN` for a connection that was lost. Requests in flight have settled by then, and the destination holds
+ *   some of the source. The signal's reason.
  */
 export async function copy(
-  source: Connections | CopySource,
-  destination: Connections | CopyDestination,
+  source: SourceLike,
+  destination: DestinationLike,
   options: CopyOptions = {},
 ): Promise<CopyResult> {
-  const from = isEnd<CopySource>(source) ? source : exportSource(source);
-  const to = isEnd<CopyDestination>(destination) ? destination : exportDestination(destination);
-  if (!isEnd(destination)) checkWritable(destination);
-  if (from.size > to.size) {
+  const checked = checkOptions<CopyOptions>('copy', options, COPY_OPTIONS);
+  const from = toSource(source, 'copy', 'source');
+  const to = toDestination(destination, 'copy', 'destination');
+  if (to.size !== null && from.size > to.size) {
     throw new NbdStrictError(`copy: the destination has ${to.size} bytes, fewer than the source's ${from.size}`, {
       code: 'ENOSPC',
       syscall: 'copy',
     });
   }
-  const run = new CopyRun(from, to, options);
+  if (checked.flush === true && to.end.flush === undefined) {
+    throw new NbdStrictError('copy: flush: the destination cannot flush, nothing was copied (see canFlush)', {
+      code: 'EINVAL',
+      syscall: 'copy',
+    });
+  }
+  const { signal } = checked;
+  signal?.throwIfAborted();
+  await abortable(at(to.prepare(0n, from.size, signal), 'copy', 'read of the destination', null, signal), signal);
+  const run = new CopyRun(from, to, checked);
   await run.copyAll();
-  if (options.flush === true) await to.flush?.();
+  checkAllDone(run.result.written + run.result.zeroed, from.size, 'copy');
+  if (checked.flush === true) {
+    await abortable(at(to.end.flush?.(signal), 'copy', 'flush', null, signal), signal);
+  }
   return run.result;
 }
 
-const isEnd = <End extends CopySource | CopyDestination>(value: Connections | End): value is End =>
-  typeof (value as { size?: unknown }).size === 'number';
-
-function checkWritable(connections: Connections): void {
-  const first = (Array.isArray(connections) ? connections[0] : connections) as NbdConnection | undefined;
-  if (first?.isReadOnly() !== true) return;
-  throw new NbdStrictError('copy: the destination is read-only', { code: 'EPERM', syscall: 'copy' });
-}
-
-function powerOfTwo(name: string, value: number, minimum: number): number {
-  if (Number.isSafeInteger(value) && value >= minimum && Number.isInteger(Math.log2(value))) return value;
-  throw new NbdStrictError(`copy: ${name} must be a power of 2 from ${minimum}, not ${String(value)}`, {
-    code: 'EINVAL',
-    syscall: 'copy',
-  });
-}
-
 class CopyRun {
-  readonly #from: CopySource;
-  readonly #to: CopyDestination;
+  readonly #from: Source;
+  readonly #to: Destination;
   readonly #options: CopyOptions;
   readonly #requestSize: number;
   readonly #depth: number;
   readonly #sparse: number;
-  #read = 0;
-  #written = 0;
-  #zeroed = 0;
+  /** What both ends take as whole blocks. */
+  readonly #align: number;
+  #read = 0n;
+  #written = 0n;
+  #zeroed = 0n;
   #zeroes: Buffer | null = null;
 
-  constructor(from: CopySource, to: CopyDestination, options: CopyOptions) {
+  constructor(from: Source, to: Destination, options: CopyOptions) {
     this.#from = from;
     this.#to = to;
     this.#options = options;
-    const preferred = Math.max(from.preferredBlock ?? 1, to.preferredBlock ?? 1);
-    const limit = Math.min(from.maximumRequest ?? Infinity, to.maximumRequest ?? Infinity);
-    const wanted = powerOfTwo('requestSize', options.requestSize ?? DEFAULT_REQUEST, 512);
-    this.#requestSize = Math.min(Math.max(wanted, preferred), limit);
+    this.#align = Math.max(from.blocks.minimum, to.blocks.minimum);
+    const preferred = Math.max(from.blocks.preferred, to.blocks.preferred);
+    const limit = Math.min(from.blocks.maximum, to.blocks.maximum);
+    const wanted = Math.max(options.requestSize ?? DEFAULT_REQUEST, preferred);
+    this.#requestSize = multipleOf(this.#align, Math.min(wanted, limit));
     const queue = options.queueSize ?? DEFAULT_QUEUE;
     const depth = Math.min(options.requests ?? DEFAULT_DEPTH, Math.floor(queue / this.#requestSize));
     this.#depth = Math.max(depth, 1);
     const sparse = options.sparse ?? DEFAULT_SPARSE;
-    this.#sparse =
-      sparse === 0 || options.allocated === true
-        ? 0
-        : Math.max(powerOfTwo('sparse', sparse, 512), to.preferredBlock ?? 1);
+    this.#sparse = sparse === 0 || options.allocated === true ? 0 : Math.max(sparse, to.blocks.preferred);
   }
 
   get result(): CopyResult {
-    return {
-      total: BigInt(this.#from.size),
-      read: BigInt(this.#read),
-      written: BigInt(this.#written),
-      zeroed: BigInt(this.#zeroed),
-    };
+    return { total: this.#from.size, read: this.#read, written: this.#written, zeroed: this.#zeroed };
   }
 
   async copyAll(): Promise<void> {
     const buffers: Buffer[] = [];
-    await inLanes(this.#jobs(), this.#depth, async ({ offset, length, isZero }, lane) => {
-      this.#options.signal?.throwIfAborted();
-      if (isZero) {
-        this.#options.hash?.zero(offset, length);
-        await this.#zero(offset, length, lane);
-        return;
-      }
-      const buffer = (buffers[lane] ??= Buffer.allocUnsafeSlow(this.#requestSize)).subarray(0, length);
-      await this.#located('read', offset, this.#from.read(buffer, offset, lane, this.#options.signal));
-      this.#read += length;
-      this.#options.hash?.update(offset, buffer);
-      if (this.#sparse === 0) await this.#write(buffer, offset, lane);
-      else await this.#writeSparsely(buffer, offset, lane);
-    });
+    const { signal, hash } = this.#options;
+    await inLanes(
+      this.#jobs(),
+      this.#depth,
+      async ({ start, end, isZero }, lane) => {
+        if (isZero) {
+          hash?.zero(start, end - start);
+          await this.#zero(start, end - start, lane);
+          return;
+        }
+        const length = Number(end - start);
+        const buffer = (buffers[lane] ??= Buffer.allocUnsafeSlow(this.#requestSize)).subarray(0, length);
+        await at(this.#from.read(buffer, start, lane, signal), 'copy', 'read', start, signal);
+        this.#read += BigInt(length);
+        hash?.update(start, buffer);
+        if (this.#sparse === 0) await this.#write(buffer, start, lane);
+        else await this.#writeSparsely(buffer, start, lane);
+      },
+      signal,
+    );
   }
 
   /** The pieces of work, in order. A request is zero when all of it is known to be. */
-  async *#jobs(): AsyncGenerator<Job> {
+  async *#jobs(): AsyncGenerator<Run> {
     const { size } = this.#from;
-    const runs = this.#runs();
-    let run: ZeroRun = { offset: 0, length: 0, isZero: false };
-    let zeroFrom = -1;
-    for (let offset = 0; offset < size;) {
-      const unitEnd = Math.min(offset - (offset % UNIT) + UNIT, size);
-      let length = Math.min(this.#requestSize, unitEnd - offset);
-      while (run.offset + run.length <= offset) {
+    const runs = knownRuns(this.#from, 0n, size, {
+      ...pick(this.#options, 'extents', 'step', 'onStatusError', 'signal'),
+      align: this.#align,
+      syscall: 'copy',
+    });
+    const requestSize = BigInt(this.#requestSize);
+    let run: Run = { start: 0n, end: 0n, isZero: false };
+    let zeroFrom = -1n;
+    for (let offset = 0n; offset < size;) {
+      const unit = offset - (offset % UNIT) + UNIT;
+      const unitEnd = unit < size ? unit : size;
+      let end = offset + requestSize < unitEnd ? offset + requestSize : unitEnd;
+      while (run.end <= offset) {
         const next = await runs.next();
         if (next.done === true) break;
         run = next.value;
       }
-      const isZero = run.isZero && run.offset + run.length >= offset + length;
+      const isZero = run.isZero && run.end >= end;
       // Most of a sparse export: the rest of the unit at once.
-      if (isZero && run.offset + run.length >= unitEnd) length = unitEnd - offset;
+      if (isZero && run.end >= unitEnd) end = unitEnd;
       if (isZero) {
-        if (zeroFrom === -1) zeroFrom = offset;
+        if (zeroFrom === -1n) zeroFrom = offset;
       } else {
-        if (zeroFrom !== -1) yield { offset: zeroFrom, length: offset - zeroFrom, isZero: true };
-        zeroFrom = -1;
-        yield { offset, length, isZero: false };
+        if (zeroFrom !== -1n) yield { start: zeroFrom, end: offset, isZero: true };
+        zeroFrom = -1n;
+        yield { start: offset, end, isZero: false };
       }
-      offset += length;
-      if (offset === unitEnd && zeroFrom !== -1) {
-        yield { offset: zeroFrom, length: offset - zeroFrom, isZero: true };
-        zeroFrom = -1;
+      offset = end;
+      if (offset === unitEnd && zeroFrom !== -1n) {
+        yield { start: zeroFrom, end: offset, isZero: true };
+        zeroFrom = -1n;
       }
     }
   }
 
-  /** Runs that alternate between zero and not. */
-  async *#runs(): AsyncGenerator<ZeroRun> {
-    const { size } = this.#from;
-    if (size === 0) return;
-    if (this.#options.extents === false || this.#from.zeroRuns === undefined) {
-      yield { offset: 0, length: size, isZero: false };
-      return;
-    }
-    let last: ZeroRun | null = null;
-    for await (const run of this.#from.zeroRuns(0, size, this.#options.signal)) {
-      if (last !== null && last.isZero === run.isZero) {
-        last = { offset: last.offset, length: last.length + run.length, isZero: run.isZero };
-      } else {
-        if (last !== null) yield last;
-        last = run;
-      }
-    }
-    if (last !== null) yield last;
-  }
-
-  async #writeSparsely(buffer: Buffer, offset: number, lane: number): Promise<void> {
+  async #writeSparsely(buffer: Buffer, offset: bigint, lane: number): Promise<void> {
     const pieces: Promise<void>[] = [];
-    splitZeroes(buffer, offset, this.#sparse, (start, end, isZero) => {
+    const within = Number(offset % BigInt(this.#sparse));
+    splitZeroes(buffer, within, this.#sparse, (start, end, isZero) => {
+      const from = offset + BigInt(start);
       pieces.push(
         isZero
-          ? this.#zero(offset + start, end - start, lane)
-          : this.#write(
-              start === 0 && end === buffer.length ? buffer : buffer.subarray(start, end),
-              offset + start,
-              lane,
-            ),
+          ? this.#zero(from, BigInt(end - start), lane)
+          : this.#write(start === 0 && end === buffer.length ? buffer : buffer.subarray(start, end), from, lane),
       );
     });
     const [only] = pieces;
@@ -241,55 +236,37 @@ class CopyRun {
     for (const settled of await Promise.allSettled(pieces)) if (settled.status === 'rejected') throw settled.reason;
   }
 
-  async #write(buffer: Buffer, offset: number, lane: number): Promise<void> {
-    await this.#located('write', offset, this.#to.write(buffer, offset, lane, this.#options.signal));
-    this.#written += buffer.length;
-    this.#tell();
+  async #write(buffer: Buffer, offset: bigint, lane: number): Promise<void> {
+    const { signal } = this.#options;
+    await at(this.#to.write(buffer, offset, lane, signal), 'copy', 'write', offset, signal);
+    this.#written += BigInt(buffer.length);
+    await this.#report();
   }
 
-  async #zero(offset: number, length: number, lane: number): Promise<void> {
+  async #zero(offset: bigint, length: bigint, lane: number): Promise<void> {
     const { destinationIsZero, allocated = false, signal } = this.#options;
-    const wanted = destinationIsZero !== true;
-    if (wanted && this.#to.zero !== undefined) {
+    if (destinationIsZero !== true) {
       const zeroing = this.#to.zero(offset, length, allocated, lane, signal);
-      if (!(await this.#located('zero', offset, zeroing))) {
+      if (!(await at(zeroing, 'copy', 'zero', offset, signal))) {
         await this.#writeZeroes(offset, length, lane);
         return;
       }
-    } else if (wanted) {
-      await this.#writeZeroes(offset, length, lane);
-      return;
     }
     this.#zeroed += length;
-    this.#tell();
+    await this.#report();
   }
 
-  async #writeZeroes(offset: number, length: number, lane: number): Promise<void> {
+  async #writeZeroes(offset: bigint, length: bigint, lane: number): Promise<void> {
     const zeroes = (this.#zeroes ??= Buffer.alloc(this.#requestSize));
-    for (let done = 0; done < length;) {
-      const count = Math.min(zeroes.length, length - done);
+    for (let done = 0n; done < length;) {
+      const rest = length - done;
+      const count = rest < BigInt(zeroes.length) ? Number(rest) : zeroes.length;
       await this.#write(zeroes.subarray(0, count), offset + done, lane);
-      done += count;
+      done += BigInt(count);
     }
   }
 
-  #tell(): void {
-    this.#options.onProgress?.({ done: BigInt(this.#written + this.#zeroed), total: BigInt(this.#from.size) });
-  }
-
-  /** Says of a failure where it was; a signal's reason stays as it is. */
-  async #located<T>(what: string, offset: number, doing: Promise<T>): Promise<T> {
-    try {
-      return await doing;
-    } catch (cause) {
-      if (this.#options.signal?.aborted === true && cause === this.#options.signal.reason) throw cause;
-      const { code, message } = cause as NodeJS.ErrnoException;
-      throw new NbdError(`copy: ${what} at offset ${offset} failed: ${message}`, {
-        code: typeof code === 'string' ? code : 'EIO',
-        syscall: 'copy',
-        offset: BigInt(offset),
-        cause,
-      });
-    }
+  async #report(): Promise<void> {
+    await report(this.#options.onProgress, { done: this.#written + this.#zeroed, total: this.#from.size });
   }
 }

@@ -1,5 +1,5 @@
 // Running many pieces of work a few at a time: what copying, prefetching and hashing share. Invariant: when it
-// rejects, nothing that it started is still running.
+// rejects, nothing that it started is still running, but for what does not heed an abort.
 
 /** How much of a whole export has been gone through. */
 export interface Progress {
@@ -8,22 +8,53 @@ export interface Progress {
   readonly total: bigint;
 }
 
+/** Milliseconds that an aborted piece of work has to settle. Commands of a connection settle at once. */
+const ABORT_GRACE = 200;
+/** A lane costs some memory, even one that never gets anything to do. */
+const MOST_LANES = 65_536;
+
+/** Milliseconds for which the event loop may be held. */
+const TURN = 10;
+
+/**
+ * Made for a loop that may run for long without waiting for anything but promises that are resolved already: it returns
+ * null, or, when the event loop has been held for a while, a promise to wait for.
+ */
+export function makeBreather(): () => Promise<void> | null {
+  let since = performance.now();
+  return () => {
+    if (performance.now() - since < TURN) return null;
+    return new Promise((resolve) => {
+      setImmediate(() => {
+        since = performance.now();
+        resolve();
+      });
+    });
+  };
+}
+
 /**
  * Calls `work` for every item, at most `depth` at a time. `work` gets the number of its lane, 0 to `depth` - 1, of
  * which each runs one item at a time, so that a lane can own a buffer. The first failure stops the taking of further
- * items, and is thrown when what runs has settled.
+ * items, and is thrown when what runs has settled. An abort is thrown when what runs has settled, or after a moment.
  */
 export async function inLanes<Item>(
   items: Iterator<Item> | AsyncIterator<Item>,
   depth: number,
   work: (item: Item, lane: number) => Promise<void> | void,
+  signal?: AbortSignal,
 ): Promise<void> {
   let failure: { readonly error: unknown } | null = null;
   let done = false;
   // Taking from an async source is one at a time: its order is the order of the work.
   let turn: Promise<unknown> = Promise.resolve();
+  const breathe = makeBreather();
   const take = (): Promise<IteratorResult<Item>> => {
-    const next = turn.then(async () => (done ? { done: true as const, value: undefined } : items.next()));
+    const next = turn.then(async () => {
+      const pause = breathe();
+      if (pause !== null) await pause;
+      return done ? { done: true as const, value: undefined } : items.next();
+    });
     turn = next.catch(() => undefined);
     return next;
   };
@@ -31,11 +62,13 @@ export async function inLanes<Item>(
   const lane = async (number: number): Promise<void> => {
     try {
       while (!done) {
+        signal?.throwIfAborted();
         const result = await take();
         if (result.done === true) {
           done = true;
           return;
         }
+        signal?.throwIfAborted();
         await work(result.value, number);
       }
     } catch (error) {
@@ -43,10 +76,43 @@ export async function inLanes<Item>(
       done = true;
     }
   };
-  await Promise.all(Array.from({ length: depth }, (_, number) => lane(number)));
+  const lanes = Promise.all(Array.from({ length: Math.min(depth, MOST_LANES) }, (_, number) => lane(number)));
+  const settled = signal === undefined ? await lanes.then(() => true) : await settledInTime(lanes, signal);
+  done = true;
   const failed = failure as { readonly error: unknown } | null;
+  if (!settled) {
+    // Where next() never settles, return() does not either.
+    void Promise.resolve(items.return?.()).catch(() => undefined);
+    throw failed === null ? signal?.reason : failed.error;
+  }
   if (failed !== null) {
     await items.return?.();
     throw failed.error;
   }
+}
+
+/** Resolves with true when the lanes have settled, with false some time after an abort. */
+function settledInTime(lanes: Promise<unknown>, signal: AbortSignal): Promise<boolean> {
+  return new Promise((resolve) => {
+    let timer: NodeJS.Timeout | undefined;
+    const aborted = (): void => {
+      timer = setTimeout(() => resolve(false), ABORT_GRACE);
+    };
+    if (signal.aborted) aborted();
+    else signal.addEventListener('abort', aborted, { once: true });
+    void lanes.then(() => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', aborted);
+      resolve(true);
+    });
+  });
+}
+
+/**
+ * Calls an `onProgress`. One that returns a promise is waited for, so that its rejection fails the work as a throw does,
+ * and is not left unhandled.
+ */
+export async function report<Value>(onProgress: ((value: Value) => unknown) | undefined, value: Value): Promise<void> {
+  const result = onProgress?.(value);
+  if (typeof result === 'object' && result !== null) await (result as PromiseLike<unknown>);
 }

@@ -1,12 +1,18 @@
 // Prefetching an export: cache commands for a range or for its data only, split and bounded.
 
-import type { ByteCount, NbdConnection } from '../client/connection.js';
-import { CONTEXT_BASE_ALLOCATION, SIZE_MAXIMUM, SIZE_MINIMUM, STATE_ZERO } from '../protocol/client-constants.js';
-import { checkRange, extents } from './extents.js';
-import { inLanes } from './lanes.js';
+import type { ByteCount } from '../client/connection.js';
+import { CONTEXT_BASE_ALLOCATION } from '../protocol/client-constants.js';
+import { aBoolean, aFunction, checkOptions, refuse } from '../util/option-checks.js';
+import { DEPTH_CHECKS, pick, RANGE_CHECKS, SIGNAL_CHECKS, STATUS_CHECKS, type StatusOptions } from './checks.js';
+import { sourceOfConnections } from './endpoint.js';
+import { Source } from './ends.js';
+import { type ExportLike, factsOf, hasContext, multipleOf, rangeOf } from './facts.js';
+import { at, checkAllDone } from './failures.js';
+import { inLanes, report } from './lanes.js';
+import { cutRun, knownRuns, type Run } from './runs.js';
 
 /** What {@link prefetch} takes. */
-export interface PrefetchOptions {
+export interface PrefetchOptions extends StatusOptions {
   /** First byte. Default 0. */
   offset?: ByteCount;
   /** Number of bytes. Default: up to the end of the export. */
@@ -34,92 +40,76 @@ export interface PrefetchResult {
   readonly commands: number;
 }
 
+const PREFETCH_OPTIONS = {
+  ...RANGE_CHECKS,
+  ...DEPTH_CHECKS,
+  ...SIGNAL_CHECKS,
+  ...STATUS_CHECKS,
+  dataOnly: aBoolean,
+  read: aBoolean,
+  onProgress: aFunction,
+};
+
 const DEFAULT_REQUEST = 4 * 1024 * 1024;
 const DEFAULT_DEPTH = 8;
-/** qemu-nbd refuses longer ones, also for cache. */
-const LONGEST = 32 * 1024 * 1024;
-
-interface Piece {
-  readonly offset: bigint;
-  readonly length: bigint;
-  readonly skip: boolean;
-}
 
 /**
- * Asks the server to prefetch a range, or what of it holds data, with a bounded number of commands in flight.
+ * Asks the server to prefetch a range, or what of it holds data, with a bounded number of commands in flight. Of a range
+ * that is not aligned to the server's minimum block size the whole blocks around it are prefetched; the result counts
+ * the range.
  *
- * @throws What {@link NbdConnection.cache} (with `read`, `pread`) rejects with: `EINVAL` from a server without
- *   the command. The first error ends it; commands in flight are waited for. The signal's reason.
+ * @throws NbdStrictError `EINVAL` for bad options and when the range leaves the export. What
+ *   {@link NbdConnection.cache} (with `read`, `pread`) rejects with: `EINVAL` from a server without the command. The
+ *   first error ends it; commands in flight are waited for. The signal's reason.
  */
-export async function prefetch(connection: NbdConnection, options: PrefetchOptions = {}): Promise<PrefetchResult> {
-  const { signal, onProgress, read = false } = options;
-  const requestSize = limitedRequest(connection, options.requestSize ?? DEFAULT_REQUEST);
+export async function prefetch(connection: ExportLike, options: PrefetchOptions = {}): Promise<PrefetchResult> {
+  const checked = checkOptions<PrefetchOptions>('prefetch', options, PREFETCH_OPTIONS);
+  const { signal, onProgress, read = false } = checked;
+  const facts = factsOf(connection, 'prefetch');
+  const [first, last] = rangeOf(facts.size, checked, 'prefetch');
+  const source = new Source(sourceOfConnections(connection, 'prefetch'), 'prefetch: connection');
+  const requestSize = multipleOf(facts.minimum, Math.min(checked.requestSize ?? DEFAULT_REQUEST, facts.maximum));
   const buffers: Buffer[] = [];
   let cached = 0n;
   let skipped = 0n;
   let commands = 0;
-  const depth = options.requests ?? DEFAULT_DEPTH;
-  await inLanes(pieces(connection, options, BigInt(requestSize)), depth, async (piece, lane) => {
-    signal?.throwIfAborted();
-    if (piece.skip) {
-      skipped += piece.length;
+  const pieces = async function* (): AsyncGenerator<Run> {
+    const runs = knownRuns(source, first, last, {
+      ...pick(checked, 'step', 'onStatusError', 'signal'),
+      extents: checked.dataOnly !== false,
+      align: facts.minimum,
+      syscall: 'prefetch',
+    });
+    for await (const run of runs) {
+      if (run.isZero) yield run;
+      else yield* cutRun(run, BigInt(requestSize), BigInt(facts.minimum));
+    }
+  };
+  const work = async ({ start, end, isZero }: Run, lane: number): Promise<void> => {
+    if (isZero) {
+      skipped += end - start;
     } else {
-      const count = Number(piece.length);
+      const [from, until] = source.blocks.around(start, end, facts.size);
+      const count = Number(until - from);
       if (read) {
-        const buffer = (buffers[lane] ??= Buffer.allocUnsafeSlow(requestSize));
-        await connection.preadInto(buffer.subarray(0, count), piece.offset, 0, signal);
+        const buffer = (buffers[lane] ??= Buffer.allocUnsafeSlow(requestSize)).subarray(0, count);
+        await at(connection.preadInto(buffer, from, 0, signal), 'prefetch', 'read', from, signal);
       } else {
-        await connection.cache(count, piece.offset, 0, signal);
+        await at(connection.cache(count, from, 0, signal), 'prefetch', 'cache', from, signal);
       }
-      cached += piece.length;
+      cached += end - start;
       commands++;
     }
-    onProgress?.({ cached, skipped, commands });
-  });
+    await report(onProgress, { cached, skipped, commands });
+  };
+  await inLanes(pieces(), checked.requests ?? DEFAULT_DEPTH, work, signal);
+  checkAllDone(cached + skipped, last - first, 'prefetch');
   return { cached, skipped, commands };
 }
 
-/** A request size that the server takes: at most its maximum, a multiple of its minimum. */
-export function limitedRequest(connection: NbdConnection, wanted: number): number {
-  const maximum = connection.getBlockSize(SIZE_MAXIMUM);
-  const minimum = Math.max(connection.getBlockSize(SIZE_MINIMUM), 1);
-  const limit = Math.min(wanted, maximum === 0 ? LONGEST : maximum, LONGEST);
-  return Math.max(limit - (limit % minimum), minimum);
-}
-
 /** Whether `base:allocation` can be asked for. */
-export function hasAllocation(connection: NbdConnection): boolean {
-  try {
-    return connection.canMetaContext(CONTEXT_BASE_ALLOCATION);
-  } catch {
-    return false;
-  }
-}
-
-async function* pieces(
-  connection: NbdConnection,
-  options: PrefetchOptions,
-  requestSize: bigint,
-): AsyncGenerator<Piece, void, undefined> {
-  const { signal } = options;
-  const [start, end] = checkRange(connection, options, 'prefetch');
-  if (options.dataOnly === false || !hasAllocation(connection)) {
-    yield* split(start, end, requestSize);
-    return;
-  }
-  // A range that begins within a block would be refused; its map is as good as the server's own alignment.
-  const range = { offset: start, length: end - start, ...(signal === undefined ? {} : { signal }) };
-  for await (const { offset, length, flags } of extents(connection, range)) {
-    if ((flags & BigInt(STATE_ZERO)) !== 0n) yield { offset, length, skip: true };
-    else yield* split(offset, offset + length, requestSize);
-  }
-}
-
-function* split(start: bigint, end: bigint, requestSize: bigint): Generator<Piece, void, undefined> {
-  for (let offset = start; offset < end; offset += requestSize) {
-    const rest = end - offset;
-    yield { offset, length: rest < requestSize ? rest : requestSize, skip: false };
-  }
+export function hasAllocation(connection: ExportLike): boolean {
+  return hasContext(connection, CONTEXT_BASE_ALLOCATION);
 }
 
 /** What {@link inRange} takes. */
@@ -133,20 +123,24 @@ export interface RangeOptions {
   signal?: AbortSignal;
 }
 
+const IN_RANGE_OPTIONS = { ...RANGE_CHECKS, ...DEPTH_CHECKS, ...SIGNAL_CHECKS };
+
 /**
  * Calls `command` for every piece of a range, some at a time: for commands without a payload (`zero`, `trim`, `cache`),
  * whose length a server limits less than a read's.
  */
 export async function inRange(
-  connection: NbdConnection,
+  connection: ExportLike,
   options: RangeOptions,
   command: (count: bigint, offset: bigint) => Promise<void>,
 ): Promise<void> {
-  const [start, end] = checkRange(connection, options, 'inRange');
-  const minimum = Math.max(connection.getBlockSize(SIZE_MINIMUM), 1);
-  const requestSize = Math.max(options.requestSize - (options.requestSize % minimum), minimum);
-  await inLanes(split(start, end, BigInt(requestSize)), options.requests, async ({ offset, length }) => {
-    options.signal?.throwIfAborted();
-    await command(length, offset);
-  });
+  const checked = checkOptions<RangeOptions>('inRange', options, IN_RANGE_OPTIONS);
+  aFunction('inRange: command', command);
+  const { requestSize, requests, signal } = checked;
+  if (requestSize === undefined || requests === undefined)
+    throw refuse('inRange', 'requestSize and requests are needed');
+  const { size, minimum } = factsOf(connection, 'inRange');
+  const [start, end] = rangeOf(size, checked, 'inRange');
+  const pieces = cutRun({ start, end, isZero: false }, BigInt(multipleOf(minimum, requestSize)), BigInt(minimum));
+  await inLanes(pieces, requests, (piece) => command(piece.end - piece.start, piece.start), signal);
 }

@@ -49,7 +49,7 @@ export const compare: Command = {
     if (from === undefined || to === undefined) throw new UsageError('two operands are expected');
     const result = await withProgress(
       args,
-      Math.min(from.size, to.size),
+      Math.min(Number(from.size), Number(to.size)),
       context,
       (done, total) => `the comparison is incomplete: ${done} of ${total} were compared`,
       (report) =>
