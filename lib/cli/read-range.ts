@@ -62,7 +62,7 @@ async function* readAll(
   signal: AbortSignal,
 ): AsyncGenerator<Piece> {
   const { minimum, maximum } = factsOf(connection, 'read');
-  const step = BigInt(multipleOf(Math.min(Number(READ_SIZE), maximum), minimum));
+  const step = BigInt(multipleOf(minimum, Math.min(Number(READ_SIZE), maximum)));
   for (let done = 0n; done < length; done += step) {
     const count = length - done < step ? length - done : step;
     yield { bytes: await connection.pread(Number(count), offset + done, 0, signal), length: count };
