@@ -42,7 +42,7 @@ const spec: CommandSpec = {
   ],
   options: [
     ...BLOCK_HASH_OPTIONS,
-    { names: ['allocated'], help: 'Give the destination space for zeroes too: no holes are made.' },
+    { names: ['allocated'], help: 'Allocate space for zeroes in the destination, too: make no holes.' },
     {
       names: ['connections'],
       short: 'C',
@@ -76,7 +76,7 @@ const spec: CommandSpec = {
       short: 'S',
       takes: 'value',
       value: 'N',
-      help: 'Find zeroes in blocks of this size: a power of 2 from 512; 0 for not at all. Default 4096.',
+      help: 'Detect zeroes in blocks of this size: a power of 2 from 512; 0 disables it. Default 4096.',
     },
     { names: ['synchronous'], help: 'One request at a time, in order.' },
     {
@@ -84,7 +84,7 @@ const spec: CommandSpec = {
       short: 'T',
       takes: 'value',
       value: 'N',
-      help: 'Taken for nbdcopy’s sake: it only limits the connections. Default: the number of cores.',
+      help: 'Accepted for compatibility with nbdcopy: limits the connections. Default: the number of cores.',
     },
     ...CONNECT_OPTIONS,
   ],

@@ -18,7 +18,8 @@ export const dump: Command = {
     description: [
       'Takes the options of nbddump and prints what nbddump prints. A line that repeats the one before is shown as *, ' +
         'except the first and the last. Parts that the server knows to be zero are not read.',
-      'A range that leaves the export is an error; with --limit instead of --length the dump ends with the export.',
+      'A range that leaves the export is an error; with --limit instead of --length the dump ends with the export. The ' +
+        'exit code is 0, or 1 after an error.',
     ],
     options: [...RANGE_OPTIONS, ...COLOUR_OPTIONS, ...CONNECT_OPTIONS],
     examples: [

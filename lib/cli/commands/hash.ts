@@ -13,10 +13,10 @@ export const hash: Command = {
     summary: 'the SHA-256 of an export, or a block hash that skips holes',
     usage: [`[--algorithm=NAME] [--block] [--no-extents] [-p] [--json] ${SERVER}`],
     description: [
-      'Prints what sha256sum prints of a raw copy. Holes are not read, but their zeroes count.',
-      '--block prints a hash of the digests of all blocks of 64 KiB, which costs next to nothing for holes and does not ' +
-        'depend on how zeroes are stored. It is not comparable with sha256sum; how it is made is in the documentation of ' +
-        'blockHash().',
+      'Prints what sha256sum prints of a raw copy. Holes are not read; their zeroes are hashed. The exit code is 0, or 1 ' +
+        'after an error.',
+      '--block prints the hash of nbdcopy --blkhash: of the digests of all blocks of 64 KiB and the size. It costs next ' +
+        'to nothing for holes and does not depend on how zeroes are stored. It is not comparable with sha256sum.',
     ],
     options: [
       {
@@ -26,7 +26,7 @@ export const hash: Command = {
         value: 'NAME',
         help: 'sha256 (the default), sha512, sha1, md5 …',
       },
-      { names: ['block'], help: 'The block hash.' },
+      { names: ['block'], help: 'Print the block hash.' },
       { names: ['no-extents'], help: 'Read everything, holes too.' },
       PROGRESS_OPTION,
       { names: ['json'], help: 'Print JSON.' },
@@ -34,7 +34,7 @@ export const hash: Command = {
     ],
     examples: [
       ['nbd hash nbd://localhost', 'The same as sha256sum of a copy.'],
-      ['nbd hash --block nbd://localhost', 'Quick for an export that is mostly empty.'],
+      ['nbd hash --block nbd://localhost', 'Fast for an export that is mostly empty.'],
     ],
   },
   async run(args, context) {
