@@ -52,8 +52,6 @@ describe('a server that knows NBD_OPT_EXPORT_NAME only', () => {
     ['info --size', [], /^1048576\n$/],
     ['info', ['--no-content'], /export-size: 1048576 \(1M\)/],
     ['dump', ['-n', '16'], /^0000000000: /],
-    ['cache', [], /^/],
-    ['hash', [], /^[0-9a-f]{64}/],
   ])('nbd %s --export-name-only', async (command, options, says) => {
     const { code, stdout, stderr } = await nbd([...command.split(' '), '--export-name-only', ...options, uri]);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
