@@ -24,6 +24,8 @@ export interface ReportOptions {
   readonly description?: string;
   readonly uri: string | null;
   readonly content: boolean;
+  /** Another connection to the export, negotiating, where this one is still needed for others. */
+  readonly another?: (exportName: string) => Promise<NbdConnection>;
 }
 
 /**
@@ -36,7 +38,42 @@ export async function collectReport(connection: NbdConnection, options: ReportOp
     await informed(connection);
   }
   const contexts = connection.aioIsNegotiating() ? await orNull(connection.optListMetaContext()) : null;
-  const facts = {
+  const facts = factsOf(connection, options, contexts);
+  if (!options.content && facts.size > 0n) return { ...facts, content: null };
+  // An export of no bytes is rare, and a server that reports one on NBD_OPT_INFO is not: nbd-server 3.16 to 3.27 does so
+  // for every export. What it reports when the export is opened is right.
+  const opened = await openExport(connection, options);
+  if (opened === null) return { ...facts, content: null };
+  try {
+    const better = factsOf(opened, options, contexts);
+    return { ...better, content: options.content ? await probeContent(opened, better.size) : null };
+  } finally {
+    if (opened !== connection) await opened.shutdown();
+  }
+}
+
+/** Null where the server refuses, and its answer to NBD_OPT_INFO is all there is. */
+async function openExport(connection: NbdConnection, options: ReportOptions): Promise<NbdConnection | null> {
+  if (!connection.aioIsNegotiating()) return connection;
+  if (options.content) {
+    await connection.optGo();
+    return connection;
+  }
+  try {
+    const opened = (await options.another?.(connection.getExportName())) ?? connection;
+    await opened.optGo();
+    return opened;
+  } catch {
+    return null;
+  }
+}
+
+function factsOf(
+  connection: NbdConnection,
+  options: ReportOptions,
+  contexts: readonly string[] | null,
+): Omit<ExportReport, 'content'> {
+  return {
     name: orElse(() => connection.getCanonicalExportName(), connection.getExportName()),
     description: options.description ?? orElse(() => connection.getExportDescription(), ''),
     size: connection.getSize(),
@@ -60,8 +97,7 @@ export async function collectReport(connection: NbdConnection, options: ReportOp
       ['block_size_preferred', connection.getBlockSize(SIZE_PREFERRED)],
       ['block_size_maximum', connection.getBlockSize(SIZE_MAXIMUM)],
     ],
-  } as const;
-  return { ...facts, content: options.content ? await probeContent(connection, facts.size) : null };
+  };
 }
 
 /** opt_info, or opt_go where a server knows only that. */
@@ -78,7 +114,6 @@ const PROBE_LENGTH = 8192;
 
 /** What file(1) says about the first bytes; null when it cannot be asked. */
 async function probeContent(connection: NbdConnection, size: bigint): Promise<string | null> {
-  if (connection.aioIsNegotiating()) await connection.optGo();
   const count = size < BigInt(PROBE_LENGTH) ? Number(size) : PROBE_LENGTH;
   const bytes = count === 0 ? Buffer.alloc(0) : await orNull(connection.pread(count, 0));
   if (bytes === null) return null;

@@ -19,7 +19,8 @@ export function tell(error: unknown, program: string, verbose: boolean): string 
 /** One line: no message of a server or of the system may break out of it. */
 export function messageOf(error: unknown): string {
   const text = error instanceof Error ? withoutTlsAdvice(error) : String(error);
-  return text.replace(/[\r\n]+\s*/g, ' ');
+  // The library's option, as the command line has it.
+  return text.replace(/[\r\n]+\s*/g, ' ').replace('try exportNameOnly', 'try --export-name-only');
 }
 
 /** What to do about it. */

@@ -34,6 +34,11 @@ export const CONNECT_OPTIONS: readonly OptionSpec[] = [
     yields: true,
     help: 'Keep trying for this long while no server is listening yet. Default 0: fail at once.',
   },
+  {
+    names: ['export-name-only'],
+    yields: true,
+    help: 'Send no option but NBD_OPT_EXPORT_NAME: for old servers that hang up at those they do not know.',
+  },
 ];
 
 /** How long the connections beyond the first may take, in milliseconds. */
@@ -62,6 +67,7 @@ export function connectionSettings({ args }: CommandContext): NbdConnectionOptio
   return {
     // As libnbd's tools: who writes the URI may name local certificates.
     uriAllowLocalFile: true,
+    ...(args.has('export-name-only') ? { exportNameOnly: true } : {}),
     ...(timeout === undefined ? {} : { requestTimeout: parseSeconds('timeout', timeout) }),
     ...(connectTimeout === undefined ? {} : { connectTimeout: parseSeconds('connect-timeout', connectTimeout) }),
   };

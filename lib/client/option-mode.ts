@@ -8,16 +8,23 @@ import { open, passOver, requestContexts } from '../protocol/handshake/negotiate
 import { infoOrGo } from '../protocol/handshake/opt-info.js';
 import { list, type ListedExport } from '../protocol/handshake/opt-list.js';
 import { setMetaContext } from '../protocol/handshake/opt-meta-context.js';
+import { startTls } from '../protocol/handshake/opt-simple.js';
 import type { HandshakeSession } from '../protocol/handshake/session.js';
 
 export type OptionRun<Result> = (session: HandshakeSession) => Handshake<Result>;
 
-/** The plain newstyle handshake knows no option but EXPORT_NAME. */
-function requireFixed(session: HandshakeSession): void {
-  if (session.isFixedNewstyle) return;
-  throw new NbdStateError('the server does not speak the fixed newstyle handshake, which has this option', {
-    code: 'ENOTSUP',
-  });
+/** The plain newstyle handshake has no option but EXPORT_NAME; a server may be spared all others but STARTTLS. */
+function requireFixed(session: HandshakeSession, option?: SimpleOption): void {
+  if (!session.isFixedNewstyle) {
+    throw new NbdStateError('the server does not speak the fixed newstyle handshake, which has this option', {
+      code: 'ENOTSUP',
+    });
+  }
+  if (session.request.exportNameOnly === true && option !== startTls) {
+    throw new NbdStateError('exportNameOnly is set: no option but NBD_OPT_EXPORT_NAME is sent (see optGo)', {
+      code: 'ENOTSUP',
+    });
+  }
 }
 
 /** The result, with an error that was returned thrown instead. */
@@ -67,7 +74,7 @@ type SimpleOption = (session: HandshakeSession) => Handshake<NbdOptionError | nu
 /** True when the server agreed, false when it refused; the refusal of a server that is going away is thrown. */
 export function optBoolean(option: SimpleOption): OptionRun<boolean> {
   return function* (session) {
-    requireFixed(session);
+    requireFixed(session, option);
     const refusal = yield* option(session);
     passOver(refusal);
     return refusal === null;
@@ -77,7 +84,7 @@ export function optBoolean(option: SimpleOption): OptionRun<boolean> {
 /** Throws the refusal. */
 export function optRequired(option: SimpleOption): OptionRun<void> {
   return function* (session) {
-    requireFixed(session);
+    requireFixed(session, option);
     unwrap(yield* option(session));
   };
 }

@@ -221,9 +221,23 @@ describeWith(['qemu-nbd', 'qemu-img', 'nbdinfo'], 'nbd info of qemu-nbd', () => 
 });
 
 describeWith(['nbd-server', 'nbdinfo'], 'nbd info of nbd-server', () => {
-  it('shows what nbdinfo shows', async () => {
-    await using server = await startNbdServer();
-    await expectSame([server.uri('export')]);
-    await expectSame(['--json', server.uri('export')]);
-  });
+  // Of its answers to NBD_OPT_INFO, all of which have a size of 0, nbdinfo makes an empty export.
+  it.each([['info'], ['info', '--no-content'], ['list'], ['list', '--content']])(
+    'shows what nbdinfo shows, and the size that there is: nbd %s %s',
+    async (...words) => {
+      await using server = await startNbdServer({ size: 10 * 2 ** 20 });
+      const uri = server.uri(words[0] === 'list' ? '' : 'export');
+      const options = [...words.slice(1), ...(words[0] === 'list' ? ['--list'] : [])];
+      const theirs = await runTool('nbdinfo', ['--json', ...options, uri]);
+      const ours = await nbd([...words, '--json', uri]);
+      expect({ code: ours.code, stderr: ours.stderr }).toEqual({ code: 0, stderr: '' });
+      type Report = { exports: { 'export-size': number; content?: string }[] };
+      const [found, expected] = [JSON.parse(ours.stdout) as Report, JSON.parse(theirs.stdout) as Report];
+      expect(found.exports.map((each) => each['export-size'])).toEqual([10 * 2 ** 20]);
+      const rest = (report: Report): unknown =>
+        report.exports.map((each) => ({ ...each, 'export-size': 0, 'export-size-str': '', content: '' }));
+      expect(rest(found)).toEqual(rest(expected));
+      expect((await nbd([...words, uri])).stdout).toContain('export-size: 10485760 (10M)');
+    },
+  );
 });

@@ -279,7 +279,7 @@ describe('who refuses or breaks the rules', () => {
     peer.stream.end();
     const error = await connecting;
     expect(error).toMatchObject({ code: 'ENOTCONN' });
-    expect((error as Error).message).toContain('may not have export "disk"');
+    expect((error as Error).message).toContain('probably has no export "disk"');
   });
 
   it('a stream that hands out text', async () => {

@@ -186,6 +186,22 @@ describe('exportNameOnly', () => {
     expect(peer.options.map(({ number }) => number)).toEqual([g.OPT.EXPORT_NAME]);
   });
 
+  it('in option mode, optGo is the way', async () => {
+    const server = await listenRaw();
+    const connection = newConnection({ exportName: 'disk', exportNameOnly: true, optMode: true });
+    const connected = connection.connectUnix((server.target as { path: string }).path);
+    const played = server.accept().then(old);
+    await connected;
+    for (const method of ['optInfo', 'optList', 'optStructuredReply', 'optSetMetaContext'] as const) {
+      expect(await rejection(connection[method]())).toMatchObject({ code: 'ENOTSUP', syscall: method });
+    }
+    expect(connection.aioIsNegotiating()).toBe(true);
+    await connection.optGo();
+    expect(connection.getSize()).toBe(1n << 20n);
+    await connection.shutdown();
+    await played;
+  });
+
   it('such a server is out of reach without, and the error names the way', async () => {
     const error = await failed(old);
     expect(error.message).toContain('exportNameOnly');

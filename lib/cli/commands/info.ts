@@ -143,12 +143,17 @@ async function showAll(args: ParsedArguments, server: Operand, context: CommandC
   // Probing opens an export, so that each needs a connection of its own; servers may serve one client at a time.
   if (content) await connection.optAbort();
 
+  const another = async (exportName: string): Promise<NbdConnection> => {
+    const other = await openServer(server, context, { optMode: true, fullInfo: true, requestMetaContext: false });
+    other.setExportName(exportName);
+    return other;
+  };
   const reports: ExportReport[] = [];
   for (const { name, description } of listed) {
     const each = content ? await openServer(server, context, { optMode: true, fullInfo: true }) : connection;
     try {
       each.setExportName(name);
-      reports.push(await collectReport(each, { description, uri: canonicalUri(each, server), content }));
+      reports.push(await collectReport(each, { description, uri: canonicalUri(each, server), content, another }));
     } catch (error) {
       context.warn(`${messageOf(error)} for ${name === '' ? 'the default export' : `export: ${name}`}`);
       const hint = hintOf(error);
