@@ -16,6 +16,8 @@ export function standardStreams(): Duplex {
   if (!isStream(input) || !isStream(output)) {
     throw new UsageError('--single: standard input and output must be a client: a socket, or two pipes');
   }
+  // Nothing else is printed there: that the client has gone is how it ends, and not a reader that had enough.
+  process.stdout.removeAllListeners('error').on('error', () => undefined);
   const isOne = input.isSocket() && input.ino === output.ino && input.dev === output.dev;
   if (isOne) return new Socket({ fd: 0, readable: true, writable: true, allowHalfOpen: true });
   return Duplex.from({

@@ -145,7 +145,7 @@ describeWith(['nbdinfo', 'nbdcopy'], 'nbd serve', () => {
     expect((await runTool('nbdcopy', [uris[0] ?? '', back])).code).toBe(0);
     expect((await readFile(back)).equals(await readFile(file))).toBe(true);
     child.kill('SIGTERM');
-    expect(await exit).toBe(143);
+    expect(await exit).toBe(0);
   });
 
   it('listens on TCP, and on a socket that a client hands over', async () => {
@@ -154,7 +154,7 @@ describeWith(['nbdinfo', 'nbdcopy'], 'nbd serve', () => {
     await until(() => child.said().includes('\n'));
     expect((await runTool('nbdinfo', [child.said().trim()])).stdout).toContain('\tdescription: a test\n');
     child.kill('SIGINT');
-    expect(await exit).toBe(130);
+    expect(await exit).toBe(0);
     expect(child.err()).toBe('');
     // libnbd's own client starts ours.
     const command = [process.execPath, await (await import('./support.js')).cliPath(), 'serve', '--memory', '3M'];

@@ -171,4 +171,33 @@ describe('RequestDecoder', () => {
     decoder.push(compact(0, 0, 2n, 0n, 1));
     expect(types).toEqual([2]);
   });
+
+  it('keeps a payload that has to wait, and all that follows, until there is memory for it', () => {
+    const bytes = cat(
+      compact(0, 1, 1n, 0n, 5),
+      Buffer.from('first'),
+      compact(0, 1, 2n, 0n, 6),
+      Buffer.from('second'),
+      compact(0, 3, 3n, 0n, 0),
+    );
+    for (let split = 0; split <= bytes.length; split += 1) {
+      let isFull = true;
+      const seen: string[] = [];
+      const decoder = new RequestDecoder(
+        {
+          payloadFor: (request) => (isFull ? 'later' : Buffer.alloc(request.payloadLength)),
+          request: ({ type, payload }) => seen.push(`${type} ${String(payload)}`),
+        },
+        { extendedHeaders: false, payloadLimit: 100 },
+      );
+      decoder.push(bytes.subarray(0, split));
+      decoder.push(bytes.subarray(split));
+      expect([seen, decoder.isWaiting]).toEqual([[], true]);
+      decoder.resume();
+      expect([seen, decoder.isWaiting]).toEqual([[], true]);
+      isFull = false;
+      decoder.resume();
+      expect([seen, decoder.isWaiting]).toEqual([['1 first', '1 second', '3 null'], false]);
+    }
+  });
 });
