@@ -297,14 +297,18 @@ export class NbdConnection extends NbdNegotiation {
   /**
    * Reads `count` bytes (libnbd: `nbd_pread`): up to 64 MiB in one command. All bytes or a rejection, never fewer.
    *
-   * Results of up to 16 KiB share their memory (`buffer.buffer`) with neighbours, as those of `Buffer.allocUnsafe` do:
-   * copy one before transferring it to a worker, or read with {@link preadInto}.
+   * Results of up to 16 KiB share their memory (`buffer.buffer`) with neighbours, as those of `Buffer.allocUnsafe` do. It
+   * cannot be transferred: `postMessage` copies it (Node 20) or throws a DataCloneError (later). Read with
+   * {@link preadInto} into a buffer that is to go to a worker.
    */
   pread(count: number, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<Buffer> {
     return this.#commands.read(count, offset, flags, signal);
   }
 
-  /** Reads into the caller's buffer, all of it, without a copy where it is large. It is cleared first. */
+  /**
+   * Reads into the caller's buffer, all of it. It is cleared first. Any Uint8Array is taken by its memory, whatever its
+   * class. After an abort nothing is written into it any more.
+   */
   preadInto(buffer: Uint8Array, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
     return this.#commands.readInto(buffer, offset, flags, signal);
   }
@@ -578,7 +582,12 @@ export class NbdConnection extends NbdNegotiation {
     this.#lifecycle.disconnectNow('aioDisconnect', flags);
   }
 
-  /** Immediate end: pending commands reject with `ENOTCONN`, nothing is left behind. Idempotent. */
+  /**
+   * Immediate end: the state changes and the socket goes before it returns, pending commands reject with `ENOTCONN`,
+   * nothing is left behind. Idempotent. Of more than 1,024 waiting commands the first ones are settled before it
+   * returns and have errors of their own; further ones are settled in turns of the event loop, in order, and share one
+   * error. `close` is emitted when all have been settled.
+   */
   close(): void {
     this.#lifecycle.close();
   }

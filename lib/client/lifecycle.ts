@@ -409,6 +409,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
       'state',
       `${previous} -> ${asEvent(phase)}${this.#error === null ? '' : `: ${this.#error.message}`}`,
     );
-    this.#events.stateChange(asEvent(phase), previous);
+    // The debug function may have ended it: that has been reported, and nothing may follow.
+    if (this.#isIn(phase)) this.#events.stateChange(asEvent(phase), previous);
   }
 }

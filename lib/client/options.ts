@@ -76,7 +76,11 @@ export interface NbdConnectionOptions extends NbdTlsOptions {
    * tried again. Default 100; 0: never.
    */
   busyPoll?: number;
-  /** Milliseconds that `shutdown()` gives the server before it closes. Default 5,000. */
+  /**
+   * Milliseconds that `shutdown()` gives the server before it closes. Also how long the socket may take no byte of a
+   * write that was aborted half-way, before the connection is given up. Default 5,000; 0: no limit, but 5,000 for the
+   * latter.
+   */
   closeTimeout?: number;
 
   /** ALLOW_TRANSPORT_* bits: the transports that a URI may use. Default: all. */

@@ -21,3 +21,44 @@ describe('results of reads', () => {
     for (const length of [16_385, 262_144]) expect(memory.allocate(length).buffer.byteLength).toBe(length);
   });
 });
+
+describe('the memory of small results', () => {
+  it.each<[string, (buffer: ArrayBuffer) => unknown]>([
+    ['structuredClone', (buffer) => structuredClone(buffer, { transfer: [buffer] })],
+    [
+      'postMessage',
+      (buffer) => {
+        const { port1, port2 } = new MessageChannel();
+        try {
+          port1.postMessage(buffer, [buffer]);
+        } finally {
+          port1.close();
+          port2.close();
+        }
+      },
+    ],
+    ['transfer()', (buffer) => (buffer as unknown as { transfer?: () => unknown }).transfer?.()],
+    [
+      'transferToFixedLength()',
+      (buffer) => (buffer as unknown as { transferToFixedLength?: () => unknown }).transferToFixedLength?.(),
+    ],
+  ])('is not taken from its neighbours by %s', (_title, take) => {
+    const memory = new ResultMemory();
+    const results = Array.from({ length: 40 }, (_, i) => memory.allocate(512).fill(i));
+    for (const each of results) {
+      try {
+        take(each.buffer);
+      } catch (error) {
+        expect((error as Error).name).toMatch(/DataCloneError|TypeError/);
+      }
+    }
+    results.forEach((result, index) => expect(result.equals(Buffer.alloc(512, index))).toBe(true));
+  });
+
+  it('is its own where it is large: it can be transferred', () => {
+    const result = new ResultMemory().allocate(64 * 1024).fill(7);
+    const moved = structuredClone(result.buffer, { transfer: [result.buffer] });
+    expect(result.length).toBe(0);
+    expect(Buffer.from(moved).equals(Buffer.alloc(64 * 1024, 7))).toBe(true);
+  });
+});
