@@ -2,6 +2,7 @@
 // package in one process still recognise each other's errors. Invariant: an NbdError always has a code.
 
 import { constants } from 'node:os';
+import { visible, visibleInspection } from './util/visible.js';
 
 /** What an error is about; every field is there only where it applies. */
 export interface NbdErrorDetails {
@@ -32,6 +33,10 @@ const FALLBACK_ERRNO: Readonly<Record<string, number>> = { ESHUTDOWN: 108, ENOTS
 export function errnoOf(code: string): number {
   const table: Record<string, number | undefined> = constants.errno;
   return table[code] ?? FALLBACK_ERRNO[code] ?? constants.errno.EINVAL;
+}
+
+interface InspectOptions {
+  readonly colors?: boolean;
 }
 
 const brandOf = (name: string): symbol => Symbol.for(`nbd-sdk.error.${name}`);
@@ -65,7 +70,8 @@ export class NbdError extends Error {
   declare readonly tlsProblem?: string;
 
   constructor(message: string, details: NbdErrorDetails) {
-    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    // Whatever a peer or a URI has put into it.
+    super(visible(message), details.cause === undefined ? undefined : { cause: details.cause });
     const fields: Record<string, unknown> = { ...details, errno: errnoOf(details.code) };
     delete fields['cause'];
     for (const [key, value] of Object.entries(fields)) {
@@ -96,6 +102,15 @@ export class NbdStateError extends NbdError {}
 
 /** `maxQueued` commands are waiting already; nothing was queued. */
 export class NbdQueueFullError extends NbdError {}
+
+// A cause of Node's, and the fields, have paths and names as they were given.
+Object.defineProperty(NbdError.prototype, Symbol.for('nodejs.util.inspect.custom'), {
+  value(this: NbdError, depth: number, options: InspectOptions, inspect: (value: unknown, how: object) => string) {
+    return visibleInspection(inspect(this, { ...options, depth, customInspect: false }), options.colors === true);
+  },
+  writable: true,
+  configurable: true,
+});
 
 brand(NbdError, 'NbdError');
 brand(NbdStrictError, 'NbdStrictError');

@@ -4,14 +4,16 @@
 import { NbdError } from './sdk.js';
 import { CliError } from './command.js';
 import { tlsHint, withoutTlsAdvice } from './tls-hints.js';
+import { visible, visibleLines } from '../util/visible.js';
 
 /** The text for standard error, with a newline at its end. */
 export function tell(error: unknown, program: string, verbose: boolean): string {
   const lines = [`${program}: ${messageOf(error)}`];
   const hint = error instanceof CliError ? error.hint : hintOf(error);
-  if (hint !== undefined) lines.push(`${program}: suggestion: ${hint}`);
+  if (hint !== undefined) lines.push(`${program}: suggestion: ${visible(hint)}`);
   if (verbose) {
-    for (let cause = error; cause instanceof Error; cause = cause.cause) lines.push(cause.stack ?? cause.message);
+    for (let cause = error; cause instanceof Error; cause = cause.cause)
+      lines.push(visibleLines(cause.stack ?? cause.message));
   }
   return `${lines.join('\n')}\n`;
 }
@@ -19,7 +21,7 @@ export function tell(error: unknown, program: string, verbose: boolean): string 
 /** One line: no message of a server or of the system may break out of it. */
 export function messageOf(error: unknown): string {
   const text = error instanceof Error ? withoutTlsAdvice(error) : String(error);
-  return text.replace(/[\r\n]+\s*/g, ' ');
+  return visible(text.replace(/[\r\n]+\s*/g, ' '));
 }
 
 /** What to do about it. */

@@ -5,6 +5,7 @@ import { basename } from 'node:path';
 import { type Command, type CommandContext, CliError, Interruption, UsageError } from './command.js';
 import { parse } from './arguments.js';
 import { COMMANDS, TOOLS } from './registry.js';
+import { visible } from '../util/visible.js';
 
 const SIGNALS: Readonly<Record<string, number>> = { SIGINT: 130, SIGTERM: 143 };
 /** What a shell says of a program that SIGPIPE has ended, which Node ignores. */
@@ -46,7 +47,7 @@ async function withoutCommand(name: string | undefined, rest: readonly string[])
     return 0;
   }
   if (name === undefined) process.stderr.write(await overview());
-  else process.stderr.write(`nbd: there is no command '${name}'; 'nbd --help' lists them\n`);
+  else process.stderr.write(`nbd: there is no command '${visible(name)}'; 'nbd --help' lists them\n`);
   return 1;
 }
 
@@ -77,7 +78,7 @@ async function runCommand(command: Command, program: string, words: readonly str
       verbose,
       signal: abort.signal,
       out: write,
-      warn: (line) => process.stderr.write(`${program}: ${line}\n`),
+      warn: (line) => process.stderr.write(`${program}: ${visible(line)}\n`),
       onEnd: (cleanup) => cleanups.push(cleanup),
     };
     const code = (await command.run(args, context)) ?? 0;

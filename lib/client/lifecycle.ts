@@ -15,6 +15,7 @@ import { checkBits, type Settings, shownExportName } from './options.js';
 import type { ConnectionState, Phase } from './state.js';
 import { traceClose, traceOpen } from './tracing.js';
 import { Transmission, type TransmissionOwner } from './transmission.js';
+import { quoted } from '../util/visible.js';
 
 /** What a lifecycle tells the public face. Never called from within a constructor. */
 export interface LifecycleEvents {
@@ -246,7 +247,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     }
     const opening =
       this.#opening?.session.protocol === 'newstyle'
-        ? ` (it may not have export ${JSON.stringify(shownExportName(this.settings))})`
+        ? ` (it may not have export ${quoted(shownExportName(this.settings))})`
         : '';
     this.#end(
       'dead',

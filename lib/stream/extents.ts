@@ -5,6 +5,7 @@ import type { ByteCount, NbdConnection } from '../client/connection.js';
 import { NbdProtocolError, NbdStrictError } from '../errors.js';
 import { CONTEXT_BASE_ALLOCATION, SIZE_MINIMUM } from '../protocol/client-constants.js';
 import type { Extent } from '../util/extents.js';
+import { quoted } from '../util/visible.js';
 
 /** What {@link extents} takes. */
 export interface ExtentsOptions {
@@ -62,7 +63,7 @@ export async function* extentBatches(
   const [start, end] = checkRange(connection, options);
   if (!connection.canMetaContext(context)) {
     throw new NbdStrictError(
-      `extents: the server has not agreed to the metadata context ${JSON.stringify(context)} (see metaContexts)`,
+      `extents: the server has not agreed to the metadata context ${quoted(context)} (see metaContexts)`,
       { code: 'ENOTSUP', syscall: 'extents' },
     );
   }
@@ -73,7 +74,7 @@ export async function* extentBatches(
     const found = await connection.blockStatus64(count, offset, 0, options.signal);
     const entries = found.get(context)?.entries;
     if (entries === undefined || entries.length < 2) {
-      throw new NbdProtocolError(`extents: the server told nothing about ${JSON.stringify(context)} at ${offset}`, {
+      throw new NbdProtocolError(`extents: the server told nothing about ${quoted(context)} at ${offset}`, {
         code: 'EPROTO',
         syscall: 'extents',
         offset,

@@ -5,6 +5,7 @@ import { type Command, UsageError } from '../command.js';
 import { openSource, sizeOf, sourceOf } from '../copy-ends.js';
 import { PROGRESS_OPTION, withProgress } from '../progress.js';
 import { CliError, roundSize } from '../text.js';
+import { visibleJson } from '../../util/visible.js';
 
 export const compare: Command = {
   spec: {
@@ -52,7 +53,7 @@ export const compare: Command = {
           onProgress: ({ done }) => report(done),
         }),
     );
-    if (args.has('json')) await context.out(`${JSON.stringify(result, asNumber)}\n`);
+    if (args.has('json')) await context.out(`${visibleJson(JSON.stringify(result, asNumber))}\n`);
     else if (!args.has('quiet')) await context.out(describe(result, args.has('stop')));
     return result.equal ? 0 : 2;
   },

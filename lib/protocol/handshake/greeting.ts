@@ -8,6 +8,7 @@ import * as c from '../constants.js';
 import { maskFlags } from '../export-info.js';
 import type { Handshake } from './effects.js';
 import type { HandshakeSession } from './session.js';
+import { quoted } from '../../util/visible.js';
 
 const noTls = (why: string): NbdConnectionError =>
   new NbdConnectionError(`TLS is required, but ${why}`, { code: 'ENOTSUP' });
@@ -58,7 +59,7 @@ function* oldstyle(session: HandshakeSession): Handshake<void> {
   if (exportName !== '') {
     // An oldstyle server has one export without a name; taking it for the named one would read another disk.
     throw new NbdConnectionError(
-      `the server speaks the oldstyle handshake and cannot choose export ${JSON.stringify(session.shownName)}`,
+      `the server speaks the oldstyle handshake and cannot choose export ${quoted(session.shownName)}`,
       { code: 'ENOTSUP', exportName: session.shownName },
     );
   }
