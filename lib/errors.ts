@@ -2,6 +2,7 @@
 // package in one process still recognise each other's errors. Invariant: an NbdError always has a code.
 
 import { constants } from 'node:os';
+import { visible, visibleInspection } from './util/visible.js';
 
 /** What an error is about; every field is there only where it applies. */
 export interface NbdErrorDetails {
@@ -70,6 +71,10 @@ function isTransient({ name, code, cause }: NbdError): boolean {
   return (TRANSIENT_CODES[name] ?? ANY_CODE).includes(code);
 }
 
+interface InspectOptions {
+  readonly colors?: boolean;
+}
+
 const brandOf = (name: string): symbol => Symbol.for(`nbd-sdk.error.${name}`);
 
 function brand(constructor: abstract new (...args: never[]) => object, name: string): void {
@@ -117,7 +122,8 @@ export class NbdError extends Error {
   declare readonly tlsProblem?: string;
 
   constructor(message: string, details: NbdErrorDetails) {
-    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    // Whatever a peer or a URI has put into it.
+    super(visible(message), details.cause === undefined ? undefined : { cause: details.cause });
     // Assigned one by one: a connection may end with a million commands, and an error for each.
     const fields = details as unknown as Record<string, unknown>;
     const own = this as unknown as Record<string, unknown>;
@@ -151,6 +157,15 @@ export class NbdStateError extends NbdError {}
 
 /** `maxQueued` commands are waiting already; nothing was queued. */
 export class NbdQueueFullError extends NbdError {}
+
+// A cause of Node's, and the fields, have paths and names as they were given.
+Object.defineProperty(NbdError.prototype, Symbol.for('nodejs.util.inspect.custom'), {
+  value(this: NbdError, depth: number, options: InspectOptions, inspect: (value: unknown, how: object) => string) {
+    return visibleInspection(inspect(this, { ...options, depth, customInspect: false }), options.colors === true);
+  },
+  writable: true,
+  configurable: true,
+});
 
 brand(NbdError, 'NbdError');
 brand(NbdStrictError, 'NbdStrictError');

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type NbdConnection, SIZE_MAXIMUM, SIZE_MINIMUM, SIZE_PREFERRED } from './sdk.js';
 import { COLOURS, humanSize, jsonString, type Paint, sizeWithSuffix } from './text.js';
+import { visible } from '../util/visible.js';
 
 /** Everything that is told about an export. */
 export interface ExportReport {
@@ -158,14 +159,14 @@ function orElse<T>(get: () => T, otherwise: T): T {
 /** One line per fact. */
 export function reportText(report: ExportReport, paint: Paint): string {
   let text = `${paint.begin(COLOURS.boldBlack)}export=${jsonString(report.name)}:\n`;
-  if (report.description !== '') text += `\tdescription: ${report.description}\n`;
+  if (report.description !== '') text += `\tdescription: ${visible(report.description)}\n`;
   text += `\texport-size: ${sizeWithSuffix(report.size)}\n`;
-  if (report.content !== null) text += `\tcontent: ${report.content}\n`;
-  if (report.uri !== null) text += `\turi: ${report.uri}\n`;
+  if (report.content !== null) text += `\tcontent: ${visible(report.content)}\n`;
+  if (report.uri !== null) text += `\turi: ${visible(report.uri)}\n`;
   text += `${paint.end}${paint.begin(COLOURS.grey)}`;
   if (report.contexts !== null) {
     text += '\tcontexts:\n';
-    for (const context of report.contexts) text += `\t\t${context}\n`;
+    for (const context of report.contexts) text += `\t\t${visible(context)}\n`;
   }
   for (const [name, value] of report.flags) {
     if (name.startsWith('can_')) {

@@ -4,14 +4,16 @@
 import { NbdError } from './sdk.js';
 import { CliError } from './command.js';
 import { tlsHint, withoutTlsAdvice } from './tls-hints.js';
+import { visible, visibleLines } from '../util/visible.js';
 
 /** The text for standard error, with a newline at its end. */
 export function tell(error: unknown, program: string, verbose: boolean): string {
   const lines = [`${program}: ${messageOf(error)}`];
   const hint = error instanceof CliError ? error.hint : hintOf(error);
-  if (hint !== undefined) lines.push(`${program}: suggestion: ${hint}`);
+  if (hint !== undefined) lines.push(`${program}: suggestion: ${visible(hint)}`);
   if (verbose) {
-    for (let cause = error; cause instanceof Error; cause = cause.cause) lines.push(cause.stack ?? cause.message);
+    for (let cause = error; cause instanceof Error; cause = cause.cause)
+      lines.push(visibleLines(cause.stack ?? cause.message));
   }
   return `${lines.join('\n')}\n`;
 }
@@ -20,7 +22,7 @@ export function tell(error: unknown, program: string, verbose: boolean): string 
 export function messageOf(error: unknown): string {
   const text = error instanceof Error ? withoutTlsAdvice(error) : String(error);
   // The library's option, as the command line has it.
-  return text.replace(/[\r\n]+\s*/g, ' ').replace('try exportNameOnly', 'try --export-name-only');
+  return visible(text.replace(/[\r\n]+\s*/g, ' ').replace('try exportNameOnly', 'try --export-name-only'));
 }
 
 /** What to do about it. */

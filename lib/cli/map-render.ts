@@ -5,6 +5,7 @@ import { describeType } from './contexts.js';
 import { type Cell, cellColour, colourOf, hex } from './map-model.js';
 import type { DrawnMap, Picture } from './map-picture.js';
 import { humanSize, oneDecimal, roundSize } from './text.js';
+import { visible } from '../util/visible.js';
 
 const COLUMNS = 64;
 const MOST_ROWS = 32;
@@ -22,16 +23,15 @@ const HEADING_HEIGHT = 34;
 const LEGEND_LINE = 24;
 
 export function escapeXml(text: string): string {
-  return (
-    text
-      .replace(/&/g, '&amp;')
-      .replace(/</g, '&lt;')
-      .replace(/>/g, '&gt;')
-      .replace(/"/g, '&quot;')
-      .replace(/'/g, '&#39;')
-      // No XML may hold these, escaped or not.
-      .replace(/[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/gu, '\ufffd')
-  );
+  const escaped = text
+    .replace(/&/g, '&amp;')
+    .replace(/</g, '&lt;')
+    .replace(/>/g, '&gt;')
+    .replace(/"/g, '&quot;')
+    .replace(/'/g, '&#39;')
+    // No XML may hold these, escaped or not.
+    .replace(/[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/gu, '\ufffd');
+  return visible(escaped);
 }
 
 const title = ({ exportName }: Picture): string =>

@@ -9,6 +9,7 @@ import { parse } from './arguments.js';
 import { exitCodeOf, leave, leaveNow, SIGNALS } from './leaving.js';
 import { COMMANDS, TOOLS } from './registry.js';
 import { OutputClosed, StandardOutput } from './standard-io.js';
+import { visible } from '../util/visible.js';
 
 /** How long a command may take to stop after a signal before it is left behind. */
 const STOP_DEADLINE = 500;
@@ -106,7 +107,7 @@ async function withoutCommand(
     return 0;
   }
   if (name === undefined) process.stderr.write(await overview());
-  else process.stderr.write(`nbd: there is no command '${name}'; 'nbd --help' lists them\n`);
+  else process.stderr.write(`nbd: there is no command '${visible(name)}'; 'nbd --help' lists them\n`);
   return 1;
 }
 
@@ -137,7 +138,7 @@ async function runCommand(
       signal,
       out: (text) => output.write(text),
       flushOutput: () => output.flush(),
-      warn: (line) => process.stderr.write(`${program}: ${line}\n`),
+      warn: (line) => process.stderr.write(`${program}: ${visible(line)}\n`),
       onEnd: (cleanup) => cleanups.push(cleanup),
     };
     running = command.run(args, context);

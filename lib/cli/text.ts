@@ -1,6 +1,7 @@
 // Sizes, strings and colours as libnbd's tools write them, and the sizes that users write.
 
 import { CliError, UsageError } from './command.js';
+import { visibleJson } from '../util/visible.js';
 
 const SUFFIXES = ['', 'K', 'M', 'G', 'T', 'P', 'E'];
 
@@ -97,7 +98,7 @@ export function parseCount(option: string, text: string, minimum = 1): number {
 
 /**
  * A JSON string with libnbd's escapes: `\"`, `\\`, and `\u00XX` for everything below space (where JSON.stringify
- * would write `\n`).
+ * would write `\n`); and for what a person would not see, or see wrong, as the rest of this package has it.
  */
 export function jsonString(text: string): string {
   let out = '"';
@@ -107,7 +108,7 @@ export function jsonString(text: string): string {
     else if (code < 0x20) out += `\\u${code.toString(16).padStart(4, '0')}`;
     else out += char;
   }
-  return `${out}"`;
+  return visibleJson(`${out}"`);
 }
 
 /** printf's %.1f for what is not negative. */

@@ -3,6 +3,7 @@
 
 import { NbdStrictError } from '../errors.js';
 import { MAX_STRING } from '../protocol/constants.js';
+import { quoted } from '../util/visible.js';
 
 /** Longest delay that Node's timers take; above, they fire at once. */
 const MAX_DELAY = 2 ** 31 - 1;
@@ -16,7 +17,7 @@ export const refuse = (method: string, why: string, code = 'EINVAL'): NbdStrictE
 
 /** A value as a message shows it. */
 export function shown(value: unknown): string {
-  if (typeof value === 'string') return JSON.stringify(value.slice(0, 40));
+  if (typeof value === 'string') return quoted(value.slice(0, 40));
   if (typeof value === 'number' || typeof value === 'bigint' || typeof value === 'boolean') return String(value);
   return value === null ? 'null' : typeof value;
 }

@@ -21,6 +21,7 @@ import { checkState, WHEN_CONNECTED, WHEN_CREATED, WHEN_NOT_CREATED, WHEN_STARTE
 import { Submission } from './submission.js';
 import { namedTarget, type NbdTarget, streamTarget, tcpTarget, unixTarget } from './targets.js';
 import { uriOf, uriTarget } from './uri-target.js';
+import { visibleInspection } from '../util/visible.js';
 
 /** A 64-bit count or offset in bytes. Numbers must be safe integers from 0; use a bigint above 2^53 - 1. */
 export type ByteCount = number | bigint;
@@ -610,7 +611,7 @@ export class NbdConnection extends NbdNegotiation {
   }
 
   /** @internal */
-  [inspect.custom](_depth: number, options: object): string {
+  [inspect.custom](_depth: number, options: { readonly colors?: boolean }): string {
     const { settings, session, state, inFlight, target } = this.#lifecycle;
     const facts = {
       state,
@@ -620,6 +621,6 @@ export class NbdConnection extends NbdNegotiation {
       inFlight,
     };
     const shown = Object.fromEntries(Object.entries(facts).filter(([, value]) => value !== undefined));
-    return `NbdConnection ${inspect(shown, options)}`;
+    return `NbdConnection ${visibleInspection(inspect(shown, options), options.colors === true)}`;
   }
 }

@@ -1,5 +1,7 @@
 // Debug messages: what happens on a connection, for a person. Costs one property read per command while it is off.
 
+import { visible } from '../util/visible.js';
+
 /** Gets what would otherwise go to stderr; `context` is the method or the event that the message is about. */
 export type DebugCallback = (context: string, message: string) => void;
 
@@ -20,8 +22,9 @@ export class DebugLog {
     this.#emit = emit;
   }
 
-  say(context: string, message: string): void {
+  say(context: string, text: string): void {
     if (!this.enabled) return;
+    const message = visible(text);
     const isHeard = this.#emit(context, message);
     if (this.callback === null) {
       if (isHeard) return;

@@ -22,6 +22,7 @@ import { Negotiator } from './negotiator.js';
 import type { OptionRun } from './option-mode.js';
 import { handshakeRequest, type Settings } from './options.js';
 import type { TlsSetup } from './tls-setup.js';
+import { quoted } from '../util/visible.js';
 
 type Without<Parts, Keys extends string> = Parts extends unknown ? Omit<Parts, Keys> : never;
 /** The part of a URI that tells the place. */
@@ -199,7 +200,7 @@ export class Opening {
     const at = `, at ${optionName(lastOption)}`;
     if (!OPENING_OPTIONS.has(lastOption)) return `${at}${lastOption === NBD_OPT_STARTTLS ? '' : TRY_EXPORT_NAME}`;
     return (
-      `${at}: it probably has no export ${JSON.stringify(shownName)}, or does not accept connections from this address` +
+      `${at}: it probably has no export ${quoted(shownName)}, or does not accept connections from this address` +
       (lastOption === NBD_OPT_EXPORT_NAME ? '' : TRY_EXPORT_NAME)
     );
   }

@@ -15,6 +15,7 @@ import { checkNames, checkSignal } from './options.js';
 import { ResultMemory } from './result-memory.js';
 import { checkState, WHEN_CONNECTED } from './state.js';
 import type { Transmission } from './transmission.js';
+import { quoted } from '../util/visible.js';
 
 const ZERO_BYTES = new Uint8Array(0);
 
@@ -271,7 +272,7 @@ export class Submission {
     return checkNames(method, contexts).map((name) => {
       const found = negotiated.find(([, each]) => each === name);
       if (found !== undefined) return found[0];
-      throw new NbdStrictError(`${method}: context ${JSON.stringify(name)} was not negotiated`, {
+      throw new NbdStrictError(`${method}: context ${quoted(name)} was not negotiated`, {
         code: 'EINVAL',
         syscall: method,
       });

@@ -12,6 +12,7 @@ import { parsePskFile } from '../util/psk-file.js';
 import { checkMaterial, explainMaterial, hasIntermediate } from './tls-pem.js';
 import { checkIdentity, type Pem, type TlsSettings, tlsUsernameOf } from './tls-options.js';
 import { refused } from './tls-problems.js';
+import { quoted } from '../util/visible.js';
 
 /** What was read. The context is made when it is needed. */
 export interface TlsMaterial {
@@ -82,7 +83,7 @@ async function loadPsk(settings: TlsSettings): Promise<TlsMaterial['psk']> {
   checkIdentity('TLS', identity);
   if (tlsPsk !== null) return { identity, key: tlsPsk.key };
   const { entries } = parsePskFile(String(await readRequired(tlsPskFile)));
-  const [user, path] = [printableText(JSON.stringify(identity)), printableText(tlsPskFile)];
+  const [user, path] = [quoted(identity), printableText(tlsPskFile)];
   const found = entries.find((entry) => entry.user === identity);
   if (found === undefined) throw refused('pskUser', `the user ${user} is not in the pre-shared key file ${path}`);
   if (found.key === null) throw refused('pskFile', `the key of user ${user} in ${path} is not in hexadecimal`);

@@ -1,5 +1,6 @@
 // Numbers to the names that proto.md gives them, for messages; and errno names to and from their wire numbers.
 
+import { escapeByte, visible } from '../util/visible.js';
 import * as c from './constants.js';
 
 const prefixed = (prefix: string, skip?: string): ReadonlyMap<number, string> =>
@@ -86,7 +87,7 @@ export function printable(bytes: Uint8Array, limit = 512): string {
   if (text.includes('\uFFFD')) {
     for (const byte of cut) out += byte >= 0x20 && byte < 0x7f ? String.fromCharCode(byte) : escapeByte(byte);
   } else {
-    for (const char of text) out += UNPRINTABLE.test(char) ? [...Buffer.from(char)].map(escapeByte).join('') : char;
+    out = visible(text);
   }
   return bytes.length > limit ? `${out}…` : out;
 }
@@ -96,10 +97,6 @@ const MAX_TEXT = 8192;
 
 /** The same for a text that has been decoded, a peer's or a URI's. */
 export const printableText = (text: string): string => printable(Buffer.from(text), MAX_TEXT);
-
-// eslint-disable-next-line no-control-regex -- the control characters are what is looked for
-const UNPRINTABLE = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/;
-const escapeByte = (byte: number): string => `\\x${byte.toString(16).padStart(2, '0')}`;
 
 /** A peer's text with a secret in it replaced: before it is escaped, or the secret might not be found. */
 export function replaceBytes(bytes: Uint8Array, from: string, to: string): Buffer {

@@ -10,6 +10,7 @@ import { type CommandSpec, FLAG_NEEDS } from './commands.js';
 import * as c from './constants.js';
 import { type ExportInfo, payloadLimit } from './export-info.js';
 import { commandFlagNames } from './names.js';
+import { quoted } from '../util/visible.js';
 
 /** What a command is checked against. */
 export interface StrictContext {
@@ -25,11 +26,7 @@ const refuse = (method: string, name: string, why: string): NbdStrictError =>
   new NbdStrictError(`${method}: ${name} ${why}`, { code: 'EINVAL', syscall: method });
 
 const shown = (value: unknown): string =>
-  typeof value === 'string'
-    ? JSON.stringify(value.slice(0, 40))
-    : typeof value === 'bigint'
-      ? `${value}n`
-      : String(value);
+  typeof value === 'string' ? quoted(value.slice(0, 40)) : typeof value === 'bigint' ? `${value}n` : String(value);
 
 /** A count or an offset as users give it, in canonical form; NaN, fractions, unsafe numbers and strings are EINVAL. */
 export function toU64(value: unknown, method: string, name: string): U64 {

@@ -10,6 +10,7 @@ import { RANGE_CHECKS, SIGNAL_CHECKS, STATUS_CHECKS } from './checks.js';
 import { type ExportLike, type Facts, factsOf, hasContext, rangeOf } from './facts.js';
 import { located } from './failures.js';
 import { makeBreather } from './lanes.js';
+import { quoted } from '../util/visible.js';
 
 /** What {@link extents} takes. */
 export interface ExtentsOptions {
@@ -82,7 +83,7 @@ export async function* extentBatches(
   const [start, end] = rangeOf(facts.size, checked, syscall);
   if (!hasContext(connection, context)) {
     throw new NbdStrictError(
-      `extents: the server has not agreed to the metadata context ${JSON.stringify(context)} (see metaContexts)`,
+      `extents: the server has not agreed to the metadata context ${quoted(context)} (see metaContexts)`,
       { code: 'ENOTSUP', syscall },
     );
   }
@@ -161,7 +162,7 @@ export async function* questions(
 }
 
 const toldNothing = (context: string, offset: bigint, syscall: string): NbdProtocolError =>
-  new NbdProtocolError(`${syscall}: the server returned no extent of ${JSON.stringify(context)} at offset ${offset}`, {
+  new NbdProtocolError(`${syscall}: the server returned no extent of ${quoted(context)} at offset ${offset}`, {
     code: 'EPROTO',
     syscall,
     offset,

@@ -5,6 +5,7 @@ import type { ByteCount, NbdConnection } from '../client/connection.js';
 import { CONTEXT_BASE_ALLOCATION, SIZE_MAXIMUM, SIZE_MINIMUM, SIZE_PREFERRED } from '../protocol/client-constants.js';
 import { NbdStateError, NbdStrictError } from '../errors.js';
 import { byteCount, refuse, shown } from '../util/option-checks.js';
+import { quoted } from '../util/visible.js';
 
 /** What whole-export work asks of a connection, or of anything else that is an export. */
 export type ExportLike = Pick<
@@ -167,7 +168,7 @@ export function checkConnections(connections: Connections, syscall: string, isWr
       }
     }
     if (facts.canonicalName !== null && there.canonicalName !== null && facts.canonicalName !== there.canonicalName) {
-      const names = [facts.canonicalName, there.canonicalName].map((name) => JSON.stringify(name));
+      const names = [facts.canonicalName, there.canonicalName].map((name) => quoted(name));
       throw refuse(syscall, `the connections are to different exports: ${names.join(' and ')}`);
     }
     if (!(facts.canMultiConn && there.canMultiConn) && (isWritten || !facts.isReadOnly)) {

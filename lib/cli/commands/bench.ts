@@ -4,6 +4,7 @@ import type { Command, CommandContext } from '../command.js';
 import { type BenchResult, type BenchSettings, runBench } from '../bench-run.js';
 import { CONNECT_OPTIONS, onlyServer, openFurther, openServer, SERVER } from '../server.js';
 import { CliError, parseCount, parseSmallSize, roundSize, UsageError } from '../text.js';
+import { visibleJson } from '../../util/visible.js';
 
 export const bench: Command = {
   spec: {
@@ -88,7 +89,7 @@ async function tellResult(
   context: CommandContext,
 ): Promise<void> {
   if (json) {
-    await context.out(`${JSON.stringify({ ...settings, ...result })}\n`);
+    await context.out(`${visibleJson(JSON.stringify({ ...settings, ...result }))}\n`);
     return;
   }
   const rows: [string, string][] = [

@@ -6,6 +6,7 @@ import { makeProgress, PROGRESS_OPTION } from '../progress.js';
 import { blocksAround, givenRange, LAST_BLOCK_MAY_BE_SHORT, RANGE_OPTIONS, rangeOf } from '../range.js';
 import { CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '../server.js';
 import { CliError, duration, parseCount, parseSmallSize, roundSize, UsageError } from '../text.js';
+import { visibleJson } from '../../util/visible.js';
 
 export const cache: Command = {
   spec: {
@@ -81,7 +82,7 @@ export const cache: Command = {
     if (args.has('json')) {
       const { cached, skipped, commands } = last;
       const totals = { cached: Number(cached), skipped: Number(skipped), commands, seconds };
-      await context.out(`${JSON.stringify(totals)}\n`);
+      await context.out(`${visibleJson(JSON.stringify(totals))}\n`);
     } else if (!args.has('quiet')) {
       await context.out(totalsLine(last, seconds, read));
     }

@@ -6,6 +6,7 @@ import { openSource, sizeOf, sourceOf } from '../copy-ends.js';
 import { PROGRESS_OPTION, withProgress } from '../progress.js';
 import { CONNECT_OPTIONS } from '../server.js';
 import { CliError, roundSize } from '../text.js';
+import { visibleJson } from '../../util/visible.js';
 
 export const compare: Command = {
   spec: {
@@ -60,7 +61,7 @@ export const compare: Command = {
           onProgress: ({ done }) => report(done),
         }),
     );
-    if (args.has('json')) await context.out(`${JSON.stringify(result, asNumber)}\n`);
+    if (args.has('json')) await context.out(`${visibleJson(JSON.stringify(result, asNumber))}\n`);
     else if (!args.has('quiet')) await context.out(describe(result, args.has('stop')));
     return result.equal ? 0 : 2;
   },

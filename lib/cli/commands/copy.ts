@@ -21,6 +21,7 @@ import { BLOCK_HASH_OPTIONS, blockHasher, showBlockHash } from '../block-hash.js
 import { makeProgress, PROGRESS_OPTION } from '../progress.js';
 import { CONNECT_OPTIONS } from '../server.js';
 import { humanSize, parseCount, parseSmallSize, roundSize } from '../text.js';
+import { visible } from '../../util/visible.js';
 
 const spec: CommandSpec = {
   name: 'copy',
@@ -245,6 +246,6 @@ function manyAllowed(end: End): boolean {
 function describeEnd(which: string, end: End, size: bigint | null): void {
   const shown = size === null ? '-1 (18446744073709551615)' : `${size} (${humanSize(size)})`;
   process.stderr.write(
-    `nbdcopy: ${which}: ${OPS[end.kind]} "${end.name}"\nnbdcopy: ${which}: size=${shown}, preferred block size=4096\n`,
+    `nbdcopy: ${which}: ${OPS[end.kind]} "${visible(end.name)}"\nnbdcopy: ${which}: size=${shown}, preferred block size=4096\n`,
   );
 }

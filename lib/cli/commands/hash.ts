@@ -6,6 +6,7 @@ import type { Command } from '../command.js';
 import { PROGRESS_OPTION, withProgress } from '../progress.js';
 import { CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '../server.js';
 import { CliError, jsonString } from '../text.js';
+import { visible } from '../../util/visible.js';
 
 export const hash: Command = {
   spec: {
@@ -61,6 +62,6 @@ export const hash: Command = {
     );
     const name = 'word' in server ? server.word : '-';
     const json = `{ "algorithm": ${jsonString(algorithm)}, "block": ${args.has('block')}, "hash": "${digest}" }\n`;
-    await context.out(args.has('json') ? json : `${digest}  ${name}\n`);
+    await context.out(args.has('json') ? json : `${digest}  ${visible(name)}\n`);
   },
 };

@@ -8,6 +8,7 @@ import { messageOf, hintOf } from '../failure.js';
 import { CAN_NAMES, CANNOT_NAMES, findQuestion, type Question } from '../features.js';
 import { canonicalUri, CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '../server.js';
 import { choosePaint, COLOUR_OPTIONS, COLOURS, jsonString } from '../text.js';
+import { visible } from '../../util/visible.js';
 
 const spec: CommandSpec = {
   name: 'info',
@@ -92,7 +93,7 @@ export async function run(args: ParsedArguments, context: CommandContext): Promi
     const connection = await openServer(server, context, { optMode: true });
     const uri = canonicalUri(connection, server);
     if (uri === null) throw new UsageError('--uri: a server that is started for this command has no lasting URI');
-    await context.out(`${args.has('json') ? jsonString(uri) : uri}\n`);
+    await context.out(`${args.has('json') ? jsonString(uri) : visible(uri)}\n`);
     return 0;
   }
   return args.has('list') ? showAll(args, server, context) : showOne(args, server, context);
@@ -155,7 +156,7 @@ async function showAll(args: ParsedArguments, server: Operand, context: CommandC
       each.setExportName(name);
       reports.push(await collectReport(each, { description, uri: canonicalUri(each, server), content, another }));
     } catch (error) {
-      context.warn(`${messageOf(error)} for ${name === '' ? 'the default export' : `export: ${name}`}`);
+      context.warn(`${messageOf(error)} for ${name === '' ? 'the default export' : `export: ${visible(name)}`}`);
       const hint = hintOf(error);
       if (context.verbose && hint !== undefined) context.warn(hint);
     } finally {

@@ -9,6 +9,7 @@ import { maskFlags } from '../export-info.js';
 import { printable } from '../names.js';
 import type { Handshake } from './effects.js';
 import type { HandshakeSession } from './session.js';
+import { quoted } from '../../util/visible.js';
 
 /** As much of a greeting as a message shows: a line. */
 const MAX_GREETING = 100;
@@ -79,7 +80,7 @@ function* oldstyle(session: HandshakeSession): Handshake<void> {
   if (exportName !== '') {
     // An oldstyle server has one export without a name; taking it for the named one would read another disk.
     throw new NbdConnectionError(
-      `the server speaks the oldstyle handshake and cannot choose export ${JSON.stringify(session.shownName)}`,
+      `the server speaks the oldstyle handshake and cannot choose export ${quoted(session.shownName)}`,
       { code: 'ENOTSUP', exportName: session.shownName },
     );
   }

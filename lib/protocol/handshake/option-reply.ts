@@ -7,6 +7,7 @@ import { optionName, printable, replaceBytes, replyName } from '../names.js';
 import type { Handshake } from './effects.js';
 import { encodeOption } from './option.js';
 import type { HandshakeSession } from './session.js';
+import { quoted } from '../../util/visible.js';
 
 /** Longest payload that any reply may have: an information reply of unknown type is skipped up to here. */
 export const MAX_OPTION_REPLY = 64 * 1024 * 1024;
@@ -83,14 +84,17 @@ export function* readRefusal(
   const { exportName, tls } = session.request;
   // A server may repeat the name in its own words; masked before it is escaped, or it might not be found.
   const text = printable(shownName === exportName ? said : replaceBytes(said, exportName, shownName), c.MAX_STRING);
-  const about = WITH_EXPORT.has(option) ? ` for export ${JSON.stringify(shownName)}` : '';
+  const about = WITH_EXPORT.has(option) ? ` for export ${quoted(shownName)}` : '';
   const wayOut = type === c.NBD_REP_ERR_TLS_REQD && tls === 0 ? '; use an nbds:// URI or setTls(TLS_REQUIRE)' : '';
-  const quoted = text === '' ? '' : `: "${text}"`;
-  const error = new NbdOptionError(`${optionName(option)}${about}: ${meaning} (${replyName(type)})${quoted}${wayOut}`, {
-    code,
-    exportName: shownName,
-    ...(text === '' ? {} : { serverMessage: text }),
-  });
+  const repeated = text === '' ? '' : `: "${text}"`;
+  const error = new NbdOptionError(
+    `${optionName(option)}${about}: ${meaning} (${replyName(type)})${repeated}${wayOut}`,
+    {
+      code,
+      exportName: shownName,
+      ...(text === '' ? {} : { serverMessage: text }),
+    },
+  );
   refusalTypes.set(error, type);
   return error;
 }
