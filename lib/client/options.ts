@@ -70,7 +70,10 @@ export interface NbdConnectionOptions extends NbdTlsOptions {
    * tried again. Default 100; 0: never.
    */
   busyPoll?: number;
-  /** Milliseconds that `shutdown()` gives the server before it closes. Default 5,000. */
+  /**
+   * Milliseconds that the goodbye of `shutdown()` may take before it closes; 0: no limit. A program that was started and
+   * written to has its own time to end, without a limit. Default 5,000.
+   */
   closeTimeout?: number;
 
   /** ALLOW_TRANSPORT_* bits: the transports that a URI may use. Default: all. */
