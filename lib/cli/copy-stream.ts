@@ -16,6 +16,10 @@ import { OutputClosed, standardInput } from './standard-io.js';
 import { systemReason } from './system-reason.js';
 import { parseSmallSize, roundSize } from './text.js';
 
+/** Of what flows, bytes that are looked at for zeroes and written together; more only for larger blocks of zeroes. */
+const PIECE = 256 * 1024;
+const LARGEST_PIECE = 4 * 1024 * 1024;
+
 export async function stream(
   source: End,
   destination: End,
@@ -37,9 +41,10 @@ export async function stream(
     },
   });
   try {
-    await pipeline(readable(source, total, args, context), counter, writable(destination, sparse, args, context), {
-      signal: context.signal,
-    });
+    const end = writable(destination, sparse, args, context);
+    // To an export, the stream itself gathers what it sends.
+    const stages = destination.kind === 'file' ? [counter, aligned(Math.max(PIECE, sparse))] : [counter];
+    await pipeline([readable(source, total, args, context), ...stages, end], { signal: context.signal });
     if (size !== null && done < total) throw new CliError(`${source.name}: unexpected end of file`);
   } catch (error) {
     progress.stop();
@@ -99,7 +104,9 @@ function writable(destination: End, sparse: number, args: ParsedArguments, conte
 
 /** Zeroes become zero commands; where the destination has them already, nothing is sent. */
 function toExport(connection: NbdConnection, sparse: number, isZero: boolean): Writable {
-  return createWriteStream(isZero && sparse > 0 ? withZeroes(connection) : connection, { sparse });
+  // A block of zeroes is found only within one request.
+  const requestSize = Math.min(Math.max(PIECE, sparse), LARGEST_PIECE);
+  return createWriteStream(isZero && sparse > 0 ? withZeroes(connection) : connection, { sparse, requestSize });
 }
 
 /** The connection to an export that is zero where nothing was written: zeroing it is done at once. */
@@ -110,6 +117,31 @@ function withZeroes(connection: NbdConnection): NbdConnection {
       if (key in zeroing) return zeroing[key as keyof typeof zeroing];
       const value: unknown = Reflect.get(target, key, target);
       return typeof value === 'function' ? (value.bind(target) as unknown) : value;
+    },
+  });
+}
+
+/** Chunks of one size, so that blocks of zeroes lie whole within them. */
+function aligned(size: number): Transform {
+  let buffer = Buffer.allocUnsafe(size);
+  let filled = 0;
+  return new Transform({
+    readableHighWaterMark: size,
+    transform(chunk: Buffer, _encoding, callback) {
+      for (let at = 0; at < chunk.length;) {
+        const count = chunk.copy(buffer, filled, at);
+        at += count;
+        filled += count;
+        if (filled < size) continue;
+        this.push(buffer);
+        buffer = Buffer.allocUnsafe(size);
+        filled = 0;
+      }
+      callback();
+    },
+    flush(callback) {
+      if (filled > 0) this.push(buffer.subarray(0, filled));
+      callback();
     },
   });
 }

@@ -8,9 +8,7 @@ import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isatty, ReadStream } from 'node:tty';
 import { promisify } from 'node:util';
-import { CliError } from './command.js';
 import { readDescriptor, writeAll } from './standard-io.js';
-import { systemReason } from './system-reason.js';
 
 const POLL_DELAY = 10;
 
@@ -65,6 +63,3 @@ const sent = (socket: Socket, bytes: Buffer): Promise<void> =>
       else reject(error);
     });
   });
-
-export const refused = (path: string, cause: unknown): CliError =>
-  new CliError(`${path}: ${systemReason(cause)}`, { cause });

@@ -53,7 +53,7 @@ export async function writeAll(fd: number, bytes: Uint8Array): Promise<void> {
 const noRoom = (): Error => Object.assign(new Error('takes no more bytes'), { code: 'ENOSPC' });
 
 /** Everything from where the descriptor stands to its end. Rejects with the system's error. */
-export async function* chunksOf(fd: number): AsyncGenerator<Buffer> {
+async function* chunksOf(fd: number): AsyncGenerator<Buffer> {
   for (;;) {
     const buffer = Buffer.allocUnsafe(READ_SIZE);
     const count = await transfer((done) => read(fd, buffer, 0, READ_SIZE, null, done));

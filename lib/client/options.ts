@@ -77,9 +77,9 @@ export interface NbdConnectionOptions extends NbdTlsOptions {
    */
   busyPoll?: number;
   /**
-   * Milliseconds that `shutdown()` gives the server before it closes. Also how long the socket may take no byte of a
-   * write that was aborted half-way, before the connection is given up. Default 5,000; 0: no limit, but 5,000 for the
-   * latter.
+   * Milliseconds that the goodbye of `shutdown()` may take before it closes. A program that was started and written to
+   * has its own time to end, without a limit. Also how long the socket may take no byte of a write that was aborted
+   * half-way, before the connection is given up. Default 5,000; 0: no limit, but 5,000 for the latter.
    */
   closeTimeout?: number;
 

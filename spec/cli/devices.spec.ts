@@ -12,8 +12,8 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 
 import { deviceSize, numbersOf, sizeByReading } from '../../lib/cli/device-size.js';
 import { describeWith, startNbdkit } from '../support/real-servers.js';
-import { findTool } from '../support/tools.js';
-import { nbd, out, start, until } from './support.js';
+import { findTool, runTool } from '../support/tools.js';
+import { cliPath, nbd, out, start, until } from './support.js';
 
 describe('the size of a device', () => {
   // What os.makedev() of Python makes of them.
@@ -107,6 +107,21 @@ withLoop(`a block device${typeof loop === 'string' ? ` (skipped: ${loop})` : ''}
       const refused = await nbd(['copy', larger.uri(), device]);
       expect(refused.code).toBe(1);
       expect(refused.stderr).toMatch(/destination size is smaller than source size \(3000832 < 3001344 bytes\)/);
+    });
+
+    it('is standard input and output like any file, and is not copied onto itself', async () => {
+      const source = randomBytes(SIZE);
+      await writeFile(join(folder, 'all'), source);
+      const NBD = `${process.execPath} ${await cliPath()}`;
+      const shell = async (line: string): Promise<number> =>
+        (await runTool('sh', ['-c', line], { cwd: folder, env: { NBD, DEVICE: device }, timeout: 30_000 })).code;
+      expect(await shell('$NBD copy --flush all - > $DEVICE')).toBe(0);
+      expect((await readFile(device)).equals(source)).toBe(true);
+      expect(await shell('$NBD copy - read < $DEVICE')).toBe(0);
+      expect((await readFile(join(folder, 'read'))).equals(source)).toBe(true);
+      expect(await shell('mknod node b $(stat -c "0x%t 0x%T" $DEVICE) && $NBD copy node $DEVICE')).toBe(1);
+      expect(await shell('$NBD copy [ nbdkit file $DEVICE ] - > $DEVICE')).toBe(0);
+      expect((await readFile(device)).equals(source)).toBe(true);
     });
 
     it('is served whole', async () => {

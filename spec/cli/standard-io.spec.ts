@@ -141,6 +141,10 @@ describeWith(['nbdkit'], 'zeroes that flow', () => {
     expect((await shell('cat sparse | $NBD copy - dense')).code).toBe(0);
     expect((await at('dense')).equals(sparse)).toBe(true);
     expect((await stat(join(folder, 'dense'))).blocks * 512).toBeLessThan(2 * MIB);
+    // Pieces of a pipe begin and end anywhere.
+    expect((await shell('dd if=sparse bs=5000 2>/dev/null | $NBD copy -S 65536 - dense')).code).toBe(0);
+    expect((await at('dense')).equals(sparse)).toBe(true);
+    expect((await stat(join(folder, 'dense'))).blocks * 512).toBeLessThan(2 * MIB);
     expect((await shell('cat sparse | $NBD copy --allocated - dense')).code).toBe(0);
     expect((await stat(join(folder, 'dense'))).blocks * 512).toBeGreaterThanOrEqual(16 * MIB);
   });
