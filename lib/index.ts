@@ -47,4 +47,6 @@ export { createWriteStream, type WriteStreamOptions } from './stream/write-strea
 export { compare, type CompareOptions, type CompareResult } from './stream/compare.js';
 export { BlockHasher, type BlockHasherOptions } from './stream/block-hasher.js';
 export { blockHash, type BlockHashOptions, hash, type HashOptions } from './stream/hash.js';
+export type { StatusOptions } from './stream/checks.js';
+export type { ExportLike } from './stream/facts.js';
 export type { Progress } from './stream/lanes.js';

@@ -199,8 +199,15 @@ class CopyRun {
         run = next.value;
       }
       const isZero = run.isZero && run.end >= end;
-      // Most of a sparse export: the rest of the unit at once.
+      // Most of a sparse export: the rest of the unit at once, or of the run, where there is nothing to send.
       if (isZero && run.end >= unitEnd) end = unitEnd;
+      if (isZero && this.#options.destinationIsZero === true) {
+        end = run.end === size ? size : run.end - (run.end % requestSize);
+        yield { start: zeroFrom === -1n ? offset : zeroFrom, end, isZero: true };
+        zeroFrom = -1n;
+        offset = end;
+        continue;
+      }
       if (isZero) {
         if (zeroFrom === -1n) zeroFrom = offset;
       } else {

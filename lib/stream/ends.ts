@@ -87,6 +87,12 @@ export class Source {
   }
 }
 
+/**
+ * By the owner of a destination, the last change of each block of which a part is being written: two parts of one block
+ * come one after the other, whichever stream or copy they belong to.
+ */
+const CHANGES = new WeakMap<object, Map<bigint, Promise<void>>>();
+
 /** A destination to write to, at any place: a block of which only a part is written is read first. */
 export class Destination {
   /** Null where there is no end. */
@@ -94,15 +100,17 @@ export class Destination {
   readonly blocks: Blocks;
   readonly end: CopyDestination<ByteCount>;
   readonly #syscall: string;
-  /** The last change of a block that is going on; two parts of one block come one after the other. */
-  readonly #changes = new Map<bigint, Promise<void>>();
+  readonly #changes: Map<bigint, Promise<void>>;
 
-  constructor(end: CopyDestination<ByteCount>, where: string) {
+  /** `owner` is what all that writes there has in common: the connection, or the end. */
+  constructor(end: CopyDestination<ByteCount>, where: string, owner: object = end) {
     checkEnd(end, where, ['write']);
     this.#syscall = where.split(':', 1)[0] ?? where;
     this.size = end.size === Infinity ? null : BigInt(byteCount()(`${where}.size`, end.size));
     this.blocks = new Blocks(end);
     this.end = end;
+    this.#changes = CHANGES.get(owner) ?? new Map<bigint, Promise<void>>();
+    CHANGES.set(owner, this.#changes);
   }
 
   get canZero(): boolean {
@@ -227,7 +235,9 @@ export function toSource(value: unknown, syscall: string, name: string): Source 
 /** Checks what was given as a destination. */
 export function toDestination(value: unknown, syscall: string, name: string): Destination {
   const where = `${syscall}: ${name}`;
-  return new Destination(isConnections(value) ? destinationOfConnections(value, syscall) : anEnd(value, where), where);
+  if (!isConnections(value)) return new Destination(anEnd(value, where), where);
+  const [owner] = Array.isArray(value) ? (value as object[]) : [value];
+  return new Destination(destinationOfConnections(value, syscall), where, owner);
 }
 
 export type SourceLike = Connections | CopySource<ByteCount>;

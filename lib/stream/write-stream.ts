@@ -6,8 +6,7 @@ import type { ByteCount } from '../client/connection.js';
 import { NbdStrictError } from '../errors.js';
 import { aBoolean, byteCount, checkOptions, powerOfTwo, zeroOr } from '../util/option-checks.js';
 import { DEPTH_CHECKS, pick, SIGNAL_CHECKS } from './checks.js';
-import { destinationOfConnections } from './endpoint.js';
-import { Destination } from './ends.js';
+import { type Destination, toDestination } from './ends.js';
 import { at } from './failures.js';
 import { type ExportLike, factsOf, multipleOf, rangeOf } from './facts.js';
 import { isPlain, isUint8Array, memoryOf } from '../util/views.js';
@@ -53,7 +52,7 @@ const DEFAULT_DEPTH = 16;
 export function createWriteStream(connection: ExportLike, options: WriteStreamOptions = {}): Writable {
   const checked = checkOptions<WriteStreamOptions>(SYSCALL, options, WRITE_STREAM_OPTIONS);
   const { size, canFlush } = factsOf(connection, SYSCALL);
-  const to = new Destination(destinationOfConnections(connection, SYSCALL), `${SYSCALL}: connection`);
+  const to = toDestination(connection, SYSCALL, 'connection');
   const [start] = rangeOf(size, checked, SYSCALL);
   if (checked.flush === true && !canFlush) {
     throw new NbdStrictError(`${SYSCALL}: flush: the server cannot flush (see canFlush)`, {

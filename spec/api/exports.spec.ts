@@ -39,9 +39,9 @@ const PUBLIC: Readonly<Record<string, Names>> = {
     types: words(`
       BlockHasherOptions BlockHashOptions BlockStatusEntries ByteCount ChunkCallback ChunkStatus CommandTrace CompareOptions CompareResult
       CompletionCallback ConnectionState Connections ContextCallback DebugCallback CopyDestination CopyOptions CopyResult
-      CopySource Extent ExtentCallback ExtentsOptions HashOptions ListCallback ListedExport NbdConnectionEvents
+      CopySource ExportLike Extent ExtentCallback ExtentsOptions HashOptions ListCallback ListedExport NbdConnectionEvents
       NbdConnectionOptions NbdErrorDetails NbdFacts NbdHandle NbdNegotiation NbdSecurity NbdTarget NbdTlsOptions
-      OptionCallback PemInput PrefetchOptions PrefetchResult Progress ProtocolName RangeOptions ReadStreamOptions TlsPsk
+      OptionCallback PemInput PrefetchOptions PrefetchResult Progress ProtocolName RangeOptions ReadStreamOptions StatusOptions TlsPsk
       WriteStreamOptions ZeroRun
     `),
   },
