@@ -2,9 +2,9 @@ import { inspect } from 'node:util';
 
 import { describe, expect, it } from '@jest/globals';
 
-import { type NbdConnection, NbdError, NbdStateError, NbdStrictError } from '../../lib/index.js';
+import { extents, type NbdConnection, NbdError, NbdStateError, NbdStrictError } from '../../lib/index.js';
 import { SIZE_MAXIMUM, SIZE_MINIMUM, SIZE_PAYLOAD, SIZE_PREFERRED } from '../../lib/index.js';
-import { caught } from '../support/caught.js';
+import { caught, rejection } from '../support/caught.js';
 import * as g from '../support/golden.js';
 import { listenRaw, memoryPeer, newConnection, openRaw, type RawPeer } from '../support/raw-server.js';
 
@@ -203,6 +203,30 @@ describe('metadata contexts', () => {
     expect((await openRaw()).connection.canMetaContext('base:allocation')).toBe(false);
     const { connection } = await openRaw({ structured: false, client: { metaContexts: ['base:allocation'] } });
     expect(connection.canMetaContext('base:allocation')).toBe(false);
+    // What walks the extents says what is missing, in place of an error of canMetaContext.
+    expect(await rejection(extents(connection).next())).toMatchObject({ code: 'ENOTSUP', syscall: 'extents' });
+  });
+
+  it('one that is asked for, and answered, twice is one in block status', async () => {
+    const server = await listenRaw();
+    const base = 'base:allocation';
+    const connection = newConnection({ metaContexts: [base, base], requestExtendedHeaders: false });
+    const connected = connection.connectUnix((server.target as { path: string }).path);
+    const peer = await server.accept();
+    peer.write(g.greeting());
+    await peer.take(4);
+    await peer.option();
+    peer.write(g.reply(g.OPT.STRUCTURED_REPLY, g.ACK));
+    await peer.option();
+    const answer = g.reply(g.OPT.SET_META, g.META, g.metaContext(1, base));
+    peer.write(answer, answer, g.reply(g.OPT.SET_META, g.ACK));
+    await peer.option();
+    peer.write(g.reply(g.OPT.GO, g.INFO, g.infoExport(1 << 20, g.ALL_FLAGS)), g.reply(g.OPT.GO, g.ACK));
+    await connected;
+    expect([connection.getNrMetaContexts(), connection.canMetaContext(base)]).toEqual([2, true]);
+    const status = connection.blockStatus(4096, 0);
+    peer.answer(await peer.request());
+    expect([...(await status).keys()]).toEqual([base]);
   });
 
   it.each([7, null, 'x'.repeat(4097), 'a\0b'])('a name that is none is refused: %p', async (name) => {
