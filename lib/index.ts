@@ -4,14 +4,14 @@
 
 export { NbdConnection, type ByteCount } from './client/connection.js';
 export type { DebugCallback } from './client/debug.js';
-export type { NbdFacts } from './client/facts.js';
-export type { NbdConnectionEvents, NbdHandle } from './client/handle.js';
-export type { ContextCallback, ListCallback, NbdNegotiation, OptionCallback } from './client/negotiation.js';
-export type { NbdConnectionOptions } from './client/options.js';
-export type { NbdSecurity } from './client/security.js';
+export type { NbdFacts } from './client/api/facts.js';
+export type { NbdConnectionEvents, NbdHandle } from './client/api/settings.js';
+export type { ContextCallback, ListCallback, NbdNegotiation, OptionCallback } from './client/api/option-mode.js';
+export type { NbdConnectionOptions } from './client/options/options.js';
+export type { NbdSecurity } from './client/api/security-settings.js';
 export type { ConnectionState } from './client/state.js';
-export type { NbdTarget } from './client/targets.js';
-export type { NbdTlsOptions, PemInput, TlsPsk } from './client/tls-options.js';
+export type { NbdTarget } from './client/connect/targets.js';
+export type { NbdTlsOptions, PemInput, TlsPsk } from './client/options/tls-options.js';
 export type { CommandTrace } from './client/tracing.js';
 export {
   NbdError,
@@ -29,10 +29,10 @@ export type { BlockStatusEntries } from './protocol/block-status.js';
 export type { ListedExport } from './protocol/handshake/opt-list.js';
 export type { ProtocolName } from './protocol/export-info.js';
 export { type Extent, Extents } from './util/extents.js';
-export { type ExtentsOptions, extents } from './stream/extents.js';
+export { type ExtentsOptions, extents } from './bulk/maps/extents.js';
 export * from './protocol/client-constants.js';
-export { prefetch, type PrefetchOptions, type PrefetchResult, type RangeOptions } from './stream/prefetch.js';
-export { copy, type CopyOptions, type CopyResult } from './stream/copy.js';
+export { prefetch, type PrefetchOptions, type PrefetchResult, type RangeOptions } from './bulk/prefetch.js';
+export { copy, type CopyOptions, type CopyResult } from './bulk/copy.js';
 export {
   type Connections,
   type CopyDestination,
@@ -41,12 +41,12 @@ export {
   exportSource,
   nullDestination,
   type ZeroRun,
-} from './stream/endpoint.js';
-export { createReadStream, type ReadStreamOptions } from './stream/read-stream.js';
-export { createWriteStream, type WriteStreamOptions } from './stream/write-stream.js';
-export { compare, type CompareOptions, type CompareResult } from './stream/compare.js';
-export { BlockHasher, type BlockHasherOptions } from './stream/block-hasher.js';
-export { blockHash, type BlockHashOptions, hash, type HashOptions } from './stream/hash.js';
-export type { StatusOptions } from './stream/checks.js';
-export type { ExportLike } from './stream/facts.js';
-export type { Progress } from './stream/lanes.js';
+} from './bulk/ends/endpoint.js';
+export { createReadStream, type ReadStreamOptions } from './bulk/streams/read-stream.js';
+export { createWriteStream, type WriteStreamOptions } from './bulk/streams/write-stream.js';
+export { compare, type CompareOptions, type CompareResult } from './bulk/compare.js';
+export { BlockHasher, type BlockHasherOptions } from './bulk/hash/block-hasher.js';
+export { blockHash, type BlockHashOptions, hash, type HashOptions } from './bulk/hash/hash.js';
+export type { StatusOptions } from './bulk/options.js';
+export type { ExportLike } from './bulk/facts.js';
+export type { Progress } from './bulk/lanes.js';

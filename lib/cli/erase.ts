@@ -3,17 +3,17 @@
 
 import { createInterface } from 'node:readline';
 import type { NbdConnection } from '../index.js';
-import { inRange } from '../stream/prefetch.js';
-import { isAllZero } from '../stream/zeroes.js';
+import { inRange } from '../bulk/prefetch.js';
+import { isAllZero } from '../bulk/zeroes.js';
 import type { Operand, ParsedArguments } from './arguments.js';
 import { CliError, type CommandContext, type OptionSpec } from './command.js';
-import { mapRuns } from './map-report.js';
-import { PROGRESS_OPTION, withProgress } from './progress.js';
+import { mapRuns } from './map/report.js';
+import { PROGRESS_OPTION, withProgress } from './output/progress.js';
 import { givenRange, LAST_BLOCK_MAY_BE_SHORT, minimumBlock, type Range, RANGE_OPTIONS, rangeOf } from './range.js';
 import { readRange } from './read-range.js';
 import { CMD_FLAG_FAST_ZERO, CMD_FLAG_FUA, CMD_FLAG_NO_HOLE, CONTEXT_BASE_ALLOCATION, STATE_HOLE } from './sdk.js';
 import { CONNECT_OPTIONS, onlyServer, openServer } from './server.js';
-import { parseCount, parseSmallSize, UsageError } from './text.js';
+import { parseCount, parseSmallSize, UsageError } from './output/text.js';
 
 export const ERASE_OPTIONS: readonly OptionSpec[] = [
   ...RANGE_OPTIONS,

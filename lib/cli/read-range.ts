@@ -1,8 +1,8 @@
 // Reading a range for people: any bytes of it, whatever the server's blocks are.
 
 import { extents, NbdCommandError, type NbdConnection, STATE_ZERO } from '../index.js';
-import { factsOf, multipleOf } from '../stream/facts.js';
-import { hasAllocation } from '../stream/prefetch.js';
+import { factsOf, multipleOf } from '../bulk/facts.js';
+import { hasAllocation } from '../bulk/prefetch.js';
 import { blocksAround, type Range } from './range.js';
 
 /** A piece of what was read. */

@@ -8,7 +8,7 @@ import { type Command, type CommandContext, CliError, Interruption, UsageError }
 import { parse } from './arguments.js';
 import { exitCodeOf, leave, leaveNow, SIGNALS } from './leaving.js';
 import { COMMANDS, TOOLS } from './registry.js';
-import { OutputClosed, StandardOutput } from './standard-io.js';
+import { OutputClosed, StandardOutput } from './output/standard-io.js';
 import { visible } from '../util/visible.js';
 
 /** How long a command may take to stop after a signal before it is left behind. */
@@ -67,7 +67,7 @@ function interruption(signal: AbortSignal): Promise<never> {
 /** Shows a failure, and returns the exit code that it makes. */
 async function report(error: unknown, program: string, verbose: boolean): Promise<number> {
   if (!(error instanceof OutputClosed)) {
-    const { tell } = await import('./failure.js');
+    const { tell } = await import('./output/failure.js');
     process.stderr.write(tell(error, program, verbose));
     if (error instanceof UsageError) process.stderr.write(`Try '${program} --help'.\n`);
   }

@@ -2,6 +2,6 @@
 // it, which `nbd info` can do without: it starts some 10 ms sooner.
 
 export { NbdConnection } from '../client/connection.js';
-export { type NbdConnectionOptions } from '../client/options.js';
+export { type NbdConnectionOptions } from '../client/options/options.js';
 export { NbdCommandError, NbdConnectionError, NbdError } from '../errors.js';
 export * from '../protocol/client-constants.js';

@@ -4,9 +4,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { NbdConnection, NbdConnectionError, type NbdConnectionOptions, SHUTDOWN_ABANDON_PENDING } from './sdk.js';
 import type { Operand, ParsedArguments } from './arguments.js';
 import { type CommandContext, type OptionSpec, UsageError } from './command.js';
-import { messageOf } from './failure.js';
+import { messageOf } from './output/failure.js';
 import { onImpatience } from './leaving.js';
-import { parseSeconds } from './text.js';
+import { parseSeconds } from './output/text.js';
 
 /** How the usage of commands names the operand. */
 export const SERVER = 'NBD-URI | [ CMD ARGS ... ]';

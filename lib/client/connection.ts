@@ -10,17 +10,17 @@ import { toCallback } from '../protocol/strict.js';
 import { isUri, parseUri } from '../protocol/uri.js';
 import type { Extents } from '../util/extents.js';
 import type { Duplex } from 'node:stream';
-import { lifecycleOf } from './handle.js';
-import { NbdNegotiation, type OptionCallback } from './negotiation.js';
+import { lifecycleOf } from './api/settings.js';
+import { NbdNegotiation, type OptionCallback } from './api/option-mode.js';
 import type { Lifecycle } from './lifecycle.js';
-import type { Target } from './opening.js';
-import { checkBits, checkSignal, type NbdConnectionOptions, shownExportName } from './options.js';
-import { abortable } from './program-end.js';
-import { activationTarget, commandTarget, killSubprocess, subprocessOf, vsockTarget } from './process-targets.js';
+import type { Target } from './connect/opening.js';
+import { checkBits, checkSignal, type NbdConnectionOptions, shownExportName } from './options/options.js';
+import { abortable } from './connect/program-end.js';
+import { activationTarget, commandTarget, killSubprocess, subprocessOf, vsockTarget } from './connect/process-targets.js';
 import { checkState, WHEN_CONNECTED, WHEN_CREATED, WHEN_NOT_CREATED, WHEN_STARTED } from './state.js';
-import { Submission } from './submission.js';
-import { namedTarget, type NbdTarget, streamTarget, tcpTarget, unixTarget } from './targets.js';
-import { uriOf, uriTarget } from './uri-target.js';
+import { Submission } from './api/submission.js';
+import { namedTarget, type NbdTarget, streamTarget, tcpTarget, unixTarget } from './connect/targets.js';
+import { uriOf, uriTarget } from './connect/uri-target.js';
 import { visibleInspection } from '../util/visible.js';
 
 /** A 64-bit count or offset in bytes. Numbers must be safe integers from 0; use a bigint above 2^53 - 1. */

@@ -4,19 +4,19 @@
 import { NbdError, NbdProtocolError, NbdStateError, NbdStrictError } from '../errors.js';
 import type { HandshakeSession } from '../protocol/handshake/session.js';
 import type { StrictContext } from '../protocol/strict.js';
-import { Completions } from './completions.js';
+import { Completions } from './transmission/completions.js';
 import { CLOSED, endedEarly, endOfCommands, isFatal, toConnectionError } from './connection-errors.js';
-import { withDeadline } from './deadline.js';
+import { withDeadline } from './connect/deadline.js';
 import { type DebugEmit, DebugLog } from './debug.js';
 import type { LinkOwner } from './link.js';
-import { Opening, type Target } from './opening.js';
-import { optGo, type OptionRun } from './option-mode.js';
-import { checkBits, type Settings } from './options.js';
-import { endOfProgram } from './program-end.js';
+import { Opening, type Target } from './connect/opening.js';
+import { optGo, type OptionRun } from './connect/option-runs.js';
+import { checkBits, type Settings } from './options/options.js';
+import { endOfProgram } from './connect/program-end.js';
 import { asEvent, checkState, type ConnectionState, type Phase, WHEN_CREATED, WHEN_NEGOTIATING } from './state.js';
 import { inNextTurn } from '../util/timers.js';
 import { traceClose, traceOpen } from './tracing.js';
-import { Transmission, type TransmissionOwner } from './transmission.js';
+import { Transmission, type TransmissionOwner } from './transmission/transmission.js';
 
 /** What a lifecycle tells the public face. Never called from within a constructor. */
 export interface LifecycleEvents {

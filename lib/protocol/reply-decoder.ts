@@ -6,7 +6,7 @@ import { NbdProtocolError } from '../errors.js';
 import { get16, get32 } from '../util/bytes.js';
 import { allocate } from '../util/memory.js';
 import { fromHalves, TWO_32 } from '../util/u64.js';
-import { ChunkReader, MAX_IDLE_CHUNKS, type ReplyContext, TOO_MANY_IDLE } from './chunk.js';
+import { ChunkReader, MAX_IDLE_CHUNKS, type ReplyContext, TOO_MANY_IDLE } from './reply-rules.js';
 import type { Command } from './command.js';
 import * as c from './constants.js';
 import { chunkName } from './names.js';

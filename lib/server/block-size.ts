@@ -10,7 +10,7 @@ import {
   wholeNumber,
 } from '../util/option-checks.js';
 import { add, type U64 } from '../util/u64.js';
-import type { BlockSize } from './backend.js';
+import type { BlockSize } from './backends/backend.js';
 
 const MAX_MINIMUM = 65536;
 /** "… or 0xffffffff to denote no limit". */

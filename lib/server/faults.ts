@@ -12,7 +12,7 @@ import {
   shown,
   wholeNumber,
 } from '../util/option-checks.js';
-import { type CommandName, NAMED_COMMANDS, type NamedCommand } from './command-name.js';
+import { type CommandName, NAMED_COMMANDS, type NamedCommand } from './transmission/command-name.js';
 
 /** Picks requests. Conditions left out match everything; `nth` counts the requests that match the others. */
 export interface FaultCondition {

@@ -13,11 +13,11 @@ export {
   type NbdBackend,
   type WriteOptions,
   type ZeroOptions,
-} from './backend.js';
-export { MemoryBackend, type MemoryBackendOptions } from './memory-backend.js';
-export { FileBackend, type FileBackendOptions } from './file-backend.js';
-export { fillPattern, PatternBackend, type PatternBackendOptions } from './pattern-backend.js';
-export { ExtentMap } from './extent-map.js';
+} from './backends/backend.js';
+export { MemoryBackend, type MemoryBackendOptions } from './backends/memory.js';
+export { FileBackend, type FileBackendOptions } from './backends/file.js';
+export { fillPattern, PatternBackend, type PatternBackendOptions } from './backends/pattern.js';
+export { ExtentMap } from './backends/extent-map.js';
 export {
   type BytesFault,
   type CutFault,
@@ -29,6 +29,6 @@ export {
   FaultPlan,
   type StallFault,
 } from './faults.js';
-export { type CommandName } from './command-name.js';
+export { type CommandName } from './transmission/command-name.js';
 export { type NbdServerStatistics } from './statistics.js';
 export { type Feature, type HandshakeFeatures, type OptionRefusal } from '../protocol/handshake/serve-offer.js';

@@ -15,7 +15,7 @@ import {
   wholeNumber,
   wholeNumberOrInfinity,
 } from '../util/option-checks.js';
-import type { NbdBackend } from './backend.js';
+import type { NbdBackend } from './backends/backend.js';
 import type { FaultedRequest } from './faults.js';
 import type { NbdExportOptions } from './served-export.js';
 import { type NbdServerTlsOptions, someTlsOptions } from './tls-upgrade.js';

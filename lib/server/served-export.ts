@@ -15,8 +15,8 @@ import {
   shown,
 } from '../util/option-checks.js';
 import type { U64 } from '../util/u64.js';
-import { alignedExtents } from './aligned-extents.js';
-import type { BackendExtents, BlockSize, NbdBackend } from './backend.js';
+import { alignedExtents } from './backends/aligned-extents.js';
+import type { BackendExtents, BlockSize, NbdBackend } from './backends/backend.js';
 import { aBlockSize, checkSize } from './block-size.js';
 
 /** Answers block status for one metadata context; an ExtentMap is one. */

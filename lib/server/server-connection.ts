@@ -8,10 +8,10 @@ import { NbdConnectionError, NbdProtocolError } from '../errors.js';
 import { serve } from '../protocol/handshake/serve.js';
 import type { ServedSession, ServerOffer } from '../protocol/handshake/serve-offer.js';
 import { HandshakeRunner } from './handshake-runner.js';
-import { ReplyOutput } from './reply-output.js';
+import { ReplyOutput } from './transmission/reply-output.js';
 import type { ServedExport } from './served-export.js';
 import { type NbdServerTlsOptions, upgrade } from './tls-upgrade.js';
-import { Transmission, type TransmissionOptions } from './transmission.js';
+import { Transmission, type TransmissionOptions } from './transmission/transmission.js';
 
 export interface ConnectionOptions extends TransmissionOptions {
   readonly offer: ServerOffer<ServedExport>;

@@ -8,10 +8,10 @@ import { NbdStateError } from '../errors.js';
 import type { ServerOffer } from '../protocol/handshake/serve-offer.js';
 import { duplexPair } from '../transport/memory.js';
 import { refuse, shown } from '../util/option-checks.js';
-import type { NbdBackend } from './backend.js';
+import type { NbdBackend } from './backends/backend.js';
 import { FaultPlan } from './faults.js';
 import { checkSocketPath, checkTcpAddress, isStaleSocket } from './listening.js';
-import { MemoryBudget } from './memory-budget.js';
+import { MemoryBudget } from './transmission/memory-budget.js';
 import {
   DEFAULT_FEATURES,
   isBackend,
@@ -19,7 +19,7 @@ import {
   type NbdServerOptions,
   type ServerSettings,
 } from './options.js';
-import { PayloadPool } from './payload-pool.js';
+import { PayloadPool } from './transmission/payload-pool.js';
 import { type NbdExportOptions, ServedExport } from './served-export.js';
 import { ServerConnection } from './server-connection.js';
 import { type NbdServerStatistics, Statistics } from './statistics.js';

@@ -1,6 +1,6 @@
 // What a server has done, for tests and logs.
 
-import type { CommandName } from './command-name.js';
+import type { CommandName } from './transmission/command-name.js';
 
 /** Counts since the server was made. */
 export interface NbdServerStatistics {

@@ -1,8 +1,8 @@
 import { parse } from '../../lib/cli/arguments.js';
 import { type CommandSpec } from '../../lib/cli/command.js';
 import { info } from '../../lib/cli/commands/info.js';
-import { findQuestion } from '../../lib/cli/features.js';
-import { duration, general, humanSize, jsonString, parseSize, roundSize } from '../../lib/cli/text.js';
+import { findQuestion } from '../../lib/cli/info/features.js';
+import { duration, general, humanSize, jsonString, parseSize, roundSize } from '../../lib/cli/output/text.js';
 
 const SPEC: CommandSpec = {
   name: 'x',

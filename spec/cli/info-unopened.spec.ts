@@ -3,7 +3,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { general, oneDecimal } from '../../lib/cli/text.js';
+import { general, oneDecimal } from '../../lib/cli/output/text.js';
 import { MemoryBackend, NbdServer } from '../../lib/server/index.js';
 import { describeWith, runTool, startNbdkit, startQemuNbd } from '../support/real-servers.js';
 import { nbd, out } from './support.js';

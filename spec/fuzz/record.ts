@@ -7,7 +7,7 @@ import { join } from 'node:path';
 
 import { NbdConnection, type NbdConnectionOptions } from '../../lib/index.js';
 import { MemoryBackend, NbdServer } from '../../lib/server/index.js';
-import { lifecycleOf } from '../../lib/client/handle.js';
+import { lifecycleOf } from '../../lib/client/api/settings.js';
 import { duplexPair } from '../../lib/transport/memory.js';
 import { startNbdkit, startNbdServer, startQemuNbd, stopAllServers } from '../support/real-servers.js';
 import { startTrixieQemuNbd, whyNoTrixie } from '../support/trixie.js';

@@ -3,7 +3,7 @@
 
 import { expect } from '@jest/globals';
 
-import { Negotiator } from '../../lib/client/negotiator.js';
+import { Negotiator } from '../../lib/client/connect/handshake-phase.js';
 import { type NbdError } from '../../lib/errors.js';
 import { type Handshake } from '../../lib/protocol/handshake/effects.js';
 import { negotiate } from '../../lib/protocol/handshake/negotiate.js';

@@ -7,7 +7,7 @@ import ts from 'typescript';
 
 import { COMMANDS as CLI_COMMANDS } from '../../lib/cli/registry.js';
 import * as api from '../../lib/index.js';
-import { makeSettings } from '../../lib/client/options.js';
+import { makeSettings } from '../../lib/client/options/options.js';
 import { COMMANDS, DISCONNECT, FLAG_NEEDS } from '../../lib/protocol/commands.js';
 import * as serverApi from '../../lib/server/index.js';
 import { ROOT, typeCheck } from '../support/type-check.js';
@@ -15,8 +15,8 @@ import { ROOT, typeCheck } from '../support/type-check.js';
 type Row = Readonly<Record<string, string>>;
 
 const CONNECTION = 'lib/client/connection.ts';
-const OPTIONS = 'lib/client/options.ts';
-const HANDLE = 'lib/client/handle.ts';
+const OPTIONS = 'lib/client/options/options.ts';
+const HANDLE = 'lib/client/api/settings.ts';
 const TRACING = 'lib/client/tracing.ts';
 
 const { program } = typeCheck(new Map([CONNECTION, OPTIONS, HANDLE, TRACING].map((path) => [path, null])), {

@@ -4,12 +4,12 @@
 import { describe, expect, it } from '@jest/globals';
 import { inspect } from 'node:util';
 
-import { messageOf, tell } from '../../lib/cli/failure.js';
+import { messageOf, tell } from '../../lib/cli/output/failure.js';
 import { CliError } from '../../lib/cli/command.js';
-import { type ExportReport, reportJson, reportText } from '../../lib/cli/export-report.js';
-import { escapeXml } from '../../lib/cli/map-render.js';
-import { jsonString, Paint } from '../../lib/cli/text.js';
-import { explainTls } from '../../lib/client/tls-errors.js';
+import { type ExportReport, reportJson, reportText } from '../../lib/cli/info/report.js';
+import { escapeXml } from '../../lib/cli/map/render.js';
+import { jsonString, Paint } from '../../lib/cli/output/text.js';
+import { explainTls } from '../../lib/client/tls/errors.js';
 import { NbdConnection, NbdConnectionError, type NbdConnectionOptions, NbdError } from '../../lib/index.js';
 import { printable, printableText } from '../../lib/protocol/names.js';
 import {

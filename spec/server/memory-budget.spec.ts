@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { MemoryBudget, type MemoryAccount } from '../../lib/server/memory-budget.js';
+import { MemoryBudget, type MemoryAccount } from '../../lib/server/transmission/memory-budget.js';
 import { until } from './raw-client.js';
 
 /** A holder that takes what it wants as soon as it may. */

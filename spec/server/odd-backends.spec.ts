@@ -2,7 +2,7 @@
 // server lives.
 
 import { describe, expect, it } from '@jest/globals';
-import { alignedExtents } from '../../lib/server/aligned-extents.js';
+import { alignedExtents } from '../../lib/server/backends/aligned-extents.js';
 import type { BackendExtent, BackendExtents, NbdBackend } from '../../lib/server/index.js';
 import * as g from '../support/golden.js';
 import { newServer, RawClient } from './raw-client.js';

@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals';
-import { PayloadPool } from '../../lib/server/payload-pool.js';
+import { PayloadPool } from '../../lib/server/transmission/payload-pool.js';
 
 const SIZE = 100_000;
 

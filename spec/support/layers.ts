@@ -1,5 +1,5 @@
-// The layering of lib/, as a check of source text: which room may import which, what protocol/ may use, how long a
-// file may be. Kept apart from its spec so that the spec can try it on made-up files.
+// The layering of lib/, as a check of source text: which room may import which, that there are no circles of files or
+// of neighbouring folders, what protocol/ may use, how long a file and how full a folder may be. Kept apart from its spec so that the spec can try it on made-up files.
 
 import { posix } from 'node:path';
 import ts from 'typescript';
@@ -21,10 +21,11 @@ const BELOW: Readonly<Record<string, readonly string[]>> = {
   client: ['base', 'protocol', 'transport'],
   server: ['base', 'protocol', 'transport'],
   pool: ['base', 'protocol', 'transport', 'client'],
-  stream: ['base', 'protocol', 'transport', 'client'],
-  index: ['base', 'protocol', 'transport', 'client', 'pool', 'stream'],
-  cli: ['base', 'protocol', 'transport', 'client', 'server', 'pool', 'stream', 'index'],
-  testing: ['base', 'protocol', 'transport', 'client', 'server', 'pool', 'stream', 'index'],
+  bulk: ['base', 'protocol', 'transport', 'client', 'pool'],
+  index: ['base', 'protocol', 'transport', 'client', 'pool', 'bulk'],
+  fleet: ['base', 'protocol', 'transport', 'client', 'pool', 'bulk', 'index'],
+  cli: ['base', 'protocol', 'transport', 'client', 'server', 'pool', 'bulk', 'index', 'fleet'],
+  testing: ['base', 'protocol', 'transport', 'client', 'server', 'pool', 'bulk', 'index'],
 };
 
 /** Node's modules that compute and do nothing else. */
@@ -40,9 +41,78 @@ const MAX_LINES = 400;
 /** Mostly documentation. */
 const LONG_FILES = new Set(['client/connection.ts']);
 
+const MAX_FILES = 15;
+/** One file per command, and one per rule of the protocol. */
+const FULL_FOLDERS = new Set(['cli/commands', 'protocol']);
+
 /** What is wrong with the files, one line each; empty when all is well. */
 export function checkLayers(files: readonly SourceFile[]): string[] {
-  return files.flatMap((file) => [...checkImports(file), ...checkPurity(file), ...checkLength(file)]);
+  return [
+    ...files.flatMap((file) => [...checkImports(file), ...checkPurity(file), ...checkLength(file)]),
+    ...checkCircles(files),
+    ...checkFolders(files),
+  ];
+}
+
+type Graph = Map<string, Set<string>>;
+
+/** Circles of files, and of folders that stand side by side: which of two imports the other must be clear. */
+function checkCircles(files: readonly SourceFile[]): string[] {
+  const paths = new Set(files.map(({ path }) => path));
+  const between: Graph = new Map();
+  const folders: Graph = new Map();
+  for (const file of files) {
+    for (const specifier of importsOf(file)) {
+      const target = posix.join(posix.dirname(file.path), specifier).replace(/\.js$/, '.ts');
+      if (!specifier.startsWith('.') || !paths.has(target)) continue;
+      addEdge(between, file.path, target);
+      const [from, to] = siblingFolders(file.path, target);
+      if (from !== null && to !== null) addEdge(folders, from, to);
+    }
+  }
+  return [
+    ...circlesOf(between).map((circle) => `a circle of files: ${circle.join(' -> ')}`),
+    ...circlesOf(folders).map((circle) => `a circle of folders: ${circle.join(' -> ')}`),
+  ];
+}
+
+function addEdge(graph: Graph, from: string, to: string): void {
+  const targets = graph.get(from);
+  if (targets === undefined) graph.set(from, new Set([to]));
+  else targets.add(to);
+}
+
+/** The folders below the deepest one that both files are in; null for a file that lies in that folder itself. */
+function siblingFolders(from: string, to: string): [string | null, string | null] {
+  const [one, other] = [from.split('/'), to.split('/')];
+  let at = 0;
+  while (at < one.length - 1 && at < other.length - 1 && one[at] === other[at]) at++;
+  const folder = (parts: readonly string[]): string | null =>
+    at < parts.length - 1 ? parts.slice(0, at + 1).join('/') : null;
+  return [folder(one), folder(other)];
+}
+
+/** One circle for each edge that closes one, found depth first. */
+function circlesOf(graph: Graph): string[][] {
+  const circles: string[][] = [];
+  const done = new Set<string>();
+  const visit = (node: string, way: readonly string[]): void => {
+    const at = way.indexOf(node);
+    if (at !== -1) circles.push([...way.slice(at), node]);
+    if (at !== -1 || done.has(node)) return;
+    for (const next of graph.get(node) ?? []) visit(next, [...way, node]);
+    done.add(node);
+  };
+  for (const node of graph.keys()) visit(node, []);
+  return circles;
+}
+
+function checkFolders(files: readonly SourceFile[]): string[] {
+  const counts = new Map<string, number>();
+  for (const { path } of files) counts.set(posix.dirname(path), (counts.get(posix.dirname(path)) ?? 0) + 1);
+  return [...counts]
+    .filter(([folder, count]) => count > MAX_FILES && !FULL_FOLDERS.has(folder))
+    .map(([folder, count]) => `${folder}/ has ${count} files side by side, more than ${MAX_FILES}`);
 }
 
 function checkImports(file: SourceFile): string[] {

@@ -2,10 +2,10 @@
 
 import { CONTEXT_BASE_ALLOCATION, NbdError, prefetch, type PrefetchResult } from '../../index.js';
 import type { Command } from '../command.js';
-import { makeProgress, PROGRESS_OPTION } from '../progress.js';
+import { makeProgress, PROGRESS_OPTION } from '../output/progress.js';
 import { blocksAround, givenRange, LAST_BLOCK_MAY_BE_SHORT, RANGE_OPTIONS, rangeOf } from '../range.js';
 import { CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '../server.js';
-import { CliError, duration, parseCount, parseSmallSize, roundSize, UsageError } from '../text.js';
+import { CliError, duration, parseCount, parseSmallSize, roundSize, UsageError } from '../output/text.js';
 import { visibleJson } from '../../util/visible.js';
 
 export const cache: Command = {

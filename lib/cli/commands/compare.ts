@@ -2,10 +2,10 @@
 
 import { compare as compareExports, type CompareResult } from '../../index.js';
 import { type Command, UsageError } from '../command.js';
-import { openSource, sizeOf, sourceOf } from '../copy-ends.js';
-import { PROGRESS_OPTION, withProgress } from '../progress.js';
+import { openSource, sizeOf, sourceOf } from '../copy/ends.js';
+import { PROGRESS_OPTION, withProgress } from '../output/progress.js';
 import { CONNECT_OPTIONS } from '../server.js';
-import { CliError, roundSize } from '../text.js';
+import { CliError, roundSize } from '../output/text.js';
 import { visibleJson } from '../../util/visible.js';
 
 export const compare: Command = {

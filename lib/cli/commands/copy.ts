@@ -2,7 +2,7 @@
 
 import { availableParallelism } from 'node:os';
 import type { CopyOptions } from '../../index.js';
-import { copy as copyExport } from '../../stream/copy.js';
+import { copy as copyExport } from '../../bulk/copy.js';
 import type { ParsedArguments } from '../arguments.js';
 import { CliError, type Command, type CommandContext, type CommandSpec, UsageError } from '../command.js';
 import {
@@ -16,11 +16,11 @@ import {
   OPS,
   sizeOf,
   sourceOf,
-} from '../copy-ends.js';
-import { BLOCK_HASH_OPTIONS, blockHasher, showBlockHash } from '../block-hash.js';
-import { makeProgress, PROGRESS_OPTION } from '../progress.js';
+} from '../copy/ends.js';
+import { BLOCK_HASH_OPTIONS, blockHasher, showBlockHash } from '../copy/block-hash.js';
+import { makeProgress, PROGRESS_OPTION } from '../output/progress.js';
 import { CONNECT_OPTIONS } from '../server.js';
-import { humanSize, parseCount, parseSmallSize, roundSize } from '../text.js';
+import { humanSize, parseCount, parseSmallSize, roundSize } from '../output/text.js';
 import { visible } from '../../util/visible.js';
 
 const spec: CommandSpec = {
@@ -145,7 +145,7 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
     );
   }
   if (synchronous && (source.kind === 'pipe' || destination.kind === 'pipe')) {
-    const { stream } = await import('../copy-stream.js');
+    const { stream } = await import('../copy/stream.js');
     const sparse = settings.copy.allocated === true ? 0 : (settings.copy.sparse ?? 0);
     await stream(source, destination, size, sparse, args, context, hasher);
     if (hasher !== null) await showBlockHash(hasher, args, context);

@@ -2,12 +2,12 @@
 
 import type { ParsedArguments } from '../arguments.js';
 import type { Command } from '../command.js';
-import { HexDump } from '../hex-dump.js';
+import { HexDump } from '../output/hex-dump.js';
 import { givenRange, LAST_BLOCK_MAY_BE_SHORT, type Range, RANGE_OPTIONS, rangeOf } from '../range.js';
 import { readRange } from '../read-range.js';
 import { CONTEXT_BASE_ALLOCATION } from '../sdk.js';
 import { CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '../server.js';
-import { choosePaint, COLOUR_OPTIONS } from '../text.js';
+import { choosePaint, COLOUR_OPTIONS } from '../output/text.js';
 
 export const dump: Command = {
   spec: {

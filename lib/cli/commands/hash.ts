@@ -3,9 +3,9 @@
 import { getHashes } from 'node:crypto';
 import { blockHash, CONTEXT_BASE_ALLOCATION, hash as hashExport } from '../../index.js';
 import type { Command } from '../command.js';
-import { PROGRESS_OPTION, withProgress } from '../progress.js';
+import { PROGRESS_OPTION, withProgress } from '../output/progress.js';
 import { CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '../server.js';
-import { CliError, jsonString } from '../text.js';
+import { CliError, jsonString } from '../output/text.js';
 import { visible } from '../../util/visible.js';
 
 export const hash: Command = {

@@ -3,11 +3,11 @@
 import { CONTEXT_BASE_ALLOCATION, type NbdConnection, NbdError } from '../sdk.js';
 import type { Operand, ParsedArguments } from '../arguments.js';
 import { type Command, type CommandContext, type CommandSpec, UsageError } from '../command.js';
-import { collectReport, type ExportReport, informed, reportJson, reportText } from '../export-report.js';
-import { messageOf, hintOf } from '../failure.js';
-import { CAN_NAMES, CANNOT_NAMES, findQuestion, type Question } from '../features.js';
+import { collectReport, type ExportReport, informed, reportJson, reportText } from '../info/report.js';
+import { messageOf, hintOf } from '../output/failure.js';
+import { CAN_NAMES, CANNOT_NAMES, findQuestion, type Question } from '../info/features.js';
 import { canonicalUri, CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '../server.js';
-import { choosePaint, COLOUR_OPTIONS, COLOURS, jsonString } from '../text.js';
+import { choosePaint, COLOUR_OPTIONS, COLOURS, jsonString } from '../output/text.js';
 import { visible } from '../../util/visible.js';
 
 const spec: CommandSpec = {
@@ -80,7 +80,7 @@ export async function run(args: ParsedArguments, context: CommandContext): Promi
 
   if (can !== undefined) return answer(args, can, server, context);
   if (args.has('map')) {
-    const { showMap } = await import('../map-report.js');
+    const { showMap } = await import('../map/report.js');
     await showMap(args, args.value('map') ?? CONTEXT_BASE_ALLOCATION, server, context);
     return 0;
   }

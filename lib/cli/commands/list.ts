@@ -3,7 +3,7 @@
 import { ParsedArguments } from '../arguments.js';
 import type { Command } from '../command.js';
 import { CONNECT_OPTIONS, SERVER } from '../server.js';
-import { COLOUR_OPTIONS } from '../text.js';
+import { COLOUR_OPTIONS } from '../output/text.js';
 import { run } from './info.js';
 
 export const list: Command = {

@@ -4,7 +4,7 @@ import { CONTEXT_BASE_ALLOCATION } from '../sdk.js';
 import type { Command } from '../command.js';
 import { RANGE_OPTIONS, givenRange } from '../range.js';
 import { CONNECT_OPTIONS, onlyServer, SERVER } from '../server.js';
-import { COLOUR_OPTIONS, UsageError } from '../text.js';
+import { COLOUR_OPTIONS, UsageError } from '../output/text.js';
 
 export const map: Command = {
   spec: {
@@ -51,12 +51,12 @@ export const map: Command = {
     const contexts = args.options.filter(({ name }) => name === 'context').map(({ value }) => value ?? '');
     const picture = args.value('picture');
     if (picture !== undefined) {
-      const { drawPicture } = await import('../map-picture.js');
+      const { drawPicture } = await import('../map/picture.js');
       await drawPicture(args, contexts, picture, server, context);
       return;
     }
     if (contexts.length > 1) throw new UsageError('several contexts need --picture');
-    const { showMap } = await import('../map-report.js');
+    const { showMap } = await import('../map/report.js');
     await showMap(args, contexts[0] ?? CONTEXT_BASE_ALLOCATION, server, context);
   },
 };

@@ -15,10 +15,10 @@ import {
 import { decodeKey } from '../../util/psk-file.js';
 import type { ParsedArguments } from '../arguments.js';
 import { CliError, type Command, type CommandContext, UsageError } from '../command.js';
-import { deviceSize } from '../device-size.js';
-import { parentEnded, privateSocketPath, runInShell, standardStreams } from '../serve-ways.js';
-import { systemReason } from '../system-reason.js';
-import { parseCount, parseSize } from '../text.js';
+import { deviceSize } from '../copy/device-size.js';
+import { parentEnded, privateSocketPath, runInShell, standardStreams } from './serve-ways.js';
+import { systemReason } from '../output/system-reason.js';
+import { parseCount, parseSize } from '../output/text.js';
 
 export const serve: Command = {
   spec: {

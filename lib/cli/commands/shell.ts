@@ -5,7 +5,7 @@ import * as sdk from '../../index.js';
 import type { Operand, ParsedArguments } from '../arguments.js';
 import { type Command, type CommandContext, UsageError } from '../command.js';
 import { CONNECT_OPTIONS, connectionSettings, openServer } from '../server.js';
-import { CliError } from '../text.js';
+import { CliError } from '../output/text.js';
 
 export const shell: Command = {
   spec: {

@@ -1,0 +1,163 @@
+// The two ends of a copy, as a caller may write them, and of connections. Positions are numbers up to 2^53 - 1 and
+// bigints above, so that most ends never see a bigint, and need not know that there are any.
+
+import type { ByteCount } from '../../client/connection.js';
+import { NbdStrictError } from '../../errors.js';
+import { CMD_FLAG_NO_HOLE, STATE_ZERO } from '../../protocol/client-constants.js';
+import { fromBigInt } from '../../util/u64.js';
+import type { StatusOptions } from '../options.js';
+import { questions } from '../maps/extents.js';
+import { checkConnections, type Connections } from '../facts.js';
+import { isCommandFailure } from '../failures.js';
+
+export type { Connections } from '../facts.js';
+
+/** A stretch of a source, and whether it is known to read as zeroes. */
+export interface ZeroRun<Position extends ByteCount = number> {
+  readonly offset: Position;
+  readonly length: Position;
+  readonly isZero: boolean;
+}
+
+/**
+ * What can be copied from. A `lane` is a number from 0: of a set of equal connections it chooses one.
+ *
+ * Offsets up to 2^53 - 1 are numbers, and bigints above: a source of at most that size gets numbers only, and is a plain
+ * `CopySource`. A larger one is a `CopySource<ByteCount>`.
+ */
+export interface CopySource<Position extends ByteCount = number> {
+  /** Bytes, up to 2^63 - 1. */
+  readonly size: Position;
+  /** What offsets and lengths of reads are multiples of, but for the end of the source: a power of 2. Default 1. */
+  readonly minimumBlock?: number;
+  /** The size that requests had better be multiples of. */
+  readonly preferredBlock?: number;
+  /** The longest read that it takes. */
+  readonly maximumRequest?: number;
+  /** Fills the buffer. */
+  read(buffer: Buffer, offset: Position, lane: number, signal?: AbortSignal): Promise<void>;
+  /** What is known to be zero, in order; gaps are read. Missing: nothing is known. */
+  zeroRuns?(
+    offset: Position,
+    length: Position,
+    signal?: AbortSignal,
+    options?: StatusOptions,
+  ): AsyncIterable<ZeroRun<Position>>;
+}
+
+/** What can be copied to. Offsets are as in {@link CopySource}. */
+export interface CopyDestination<Position extends ByteCount = number> {
+  /** Bytes, up to 2^63 - 1; Infinity when it takes as much as comes. */
+  readonly size: Position;
+  /** What offsets and lengths of writes are multiples of, but for the end of the destination: a power of 2. Default 1. */
+  readonly minimumBlock?: number;
+  readonly preferredBlock?: number;
+  readonly maximumRequest?: number;
+  write(buffer: Buffer, offset: Position, lane: number, signal?: AbortSignal): Promise<void>;
+  /** Reads blocks back, of which only a part is written. Needed where there is a `minimumBlock`. */
+  read?(buffer: Buffer, offset: Position, lane: number, signal?: AbortSignal): Promise<void>;
+  /** Makes a range zero without its bytes being sent; resolves with false where it cannot. */
+  zero?(offset: Position, count: Position, allocate: boolean, lane: number, signal?: AbortSignal): Promise<boolean>;
+  /** Puts what was written on permanent storage. Missing: it cannot, and `flush` is refused. */
+  flush?(signal?: AbortSignal): Promise<void>;
+}
+
+/**
+ * An export as a source. Its extents are known when `base:allocation` was negotiated.
+ *
+ * @throws NbdStrictError `EINVAL` when several connections differ in size, flags or block sizes, or the server has not
+ *   said multi-conn of an export that can be written. NbdStateError when one is not open.
+ */
+export function exportSource(connections: Connections): CopySource<ByteCount> {
+  return sourceOfConnections(connections, 'exportSource');
+}
+
+/** The same, for the function that the caller has called. */
+export function sourceOfConnections(connections: Connections, syscall: string): CopySource<ByteCount> {
+  const { list, first, facts } = checkConnections(connections, syscall, false);
+  const { size, minimum, preferred, maximum } = facts;
+  const runs = async function* (
+    offset: ByteCount,
+    length: ByteCount,
+    signal?: AbortSignal,
+    { step, onStatusError = 'data' }: StatusOptions = {},
+  ): AsyncGenerator<ZeroRun<ByteCount>> {
+    const end = BigInt(offset) + BigInt(length);
+    const asked = questions(first, facts, { start: BigInt(offset), end, step, signal, syscall });
+    for await (const { start, end: until, entries, failure } of asked) {
+      if (failure !== null) {
+        if (onStatusError === 'throw' || !isCommandFailure(failure.error)) throw failure.error;
+        yield { offset: fromBigInt(start), length: fromBigInt(until - start), isZero: false };
+        continue;
+      }
+      let from = start;
+      for (let index = 0; index < entries.length && from < until; index += 2) {
+        const next = from + (entries[index] as bigint);
+        // Flags of base:allocation are 32 bits.
+        const isZero = (Number(entries[index + 1]) & STATE_ZERO) !== 0;
+        yield { offset: fromBigInt(from), length: fromBigInt((next < until ? next : until) - from), isZero };
+        from = next;
+      }
+    }
+  };
+  return {
+    size: fromBigInt(size),
+    minimumBlock: minimum,
+    preferredBlock: preferred,
+    maximumRequest: maximum,
+    read: (buffer, offset, lane, signal) => (list[lane % list.length] ?? first).preadInto(buffer, offset, 0, signal),
+    ...(facts.hasAllocation ? { zeroRuns: runs } : {}),
+  };
+}
+
+/**
+ * An export as a destination.
+ *
+ * @throws NbdStrictError `EPERM` when it is read-only, `EINVAL` when several connections differ, or the server has not
+ *   said multi-conn. NbdStateError when one is not open.
+ */
+export function exportDestination(connections: Connections): CopyDestination<ByteCount> {
+  return destinationOfConnections(connections, 'exportDestination');
+}
+
+/** The same, for the function that the caller has called. */
+export function destinationOfConnections(connections: Connections, syscall: string): CopyDestination<ByteCount> {
+  const { list, first, facts } = checkConnections(connections, syscall, true);
+  if (facts.isReadOnly) throw new NbdStrictError(`${syscall}: the export is read-only`, { code: 'EPERM', syscall });
+  const of = (lane: number): (typeof list)[number] => list[lane % list.length] ?? first;
+  return {
+    size: fromBigInt(facts.size),
+    minimumBlock: facts.minimum,
+    preferredBlock: facts.preferred,
+    maximumRequest: facts.maximum,
+    write: (buffer, offset, lane, signal) => of(lane).pwrite(buffer, offset, 0, signal),
+    read: (buffer, offset, lane, signal) => of(lane).preadInto(buffer, offset, 0, signal),
+    ...(facts.canZero
+      ? {
+          zero: async (offset, count, allocate, lane, signal) => {
+            await of(lane).zero(count, offset, allocate ? CMD_FLAG_NO_HOLE : 0, signal);
+            return true;
+          },
+        }
+      : {}),
+    ...(facts.canFlush
+      ? {
+          flush: async (signal) => {
+            // Each of them: a server's promise that one flush counts for all is not relied on.
+            const flushes = await Promise.allSettled([...new Set(list)].map((each) => each.flush(0, signal)));
+            for (const flush of flushes) if (flush.status === 'rejected') throw flush.reason;
+          },
+        }
+      : {}),
+  };
+}
+
+/** Takes everything and keeps nothing. */
+export function nullDestination(): CopyDestination {
+  return {
+    size: Infinity,
+    write: () => Promise.resolve(),
+    zero: () => Promise.resolve(true),
+    flush: () => Promise.resolve(),
+  };
+}

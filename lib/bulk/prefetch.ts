@@ -1,0 +1,146 @@
+// Prefetching an export: cache commands for a range or for its data only, split and bounded.
+
+import type { ByteCount } from '../client/connection.js';
+import { CONTEXT_BASE_ALLOCATION } from '../protocol/client-constants.js';
+import { aBoolean, aFunction, checkOptions, refuse } from '../util/option-checks.js';
+import { DEPTH_CHECKS, pick, RANGE_CHECKS, SIGNAL_CHECKS, STATUS_CHECKS, type StatusOptions } from './options.js';
+import { sourceOfConnections } from './ends/endpoint.js';
+import { Source } from './ends/ends.js';
+import { type ExportLike, factsOf, hasContext, multipleOf, rangeOf } from './facts.js';
+import { at, checkAllDone } from './failures.js';
+import { inLanes, report } from './lanes.js';
+import { cutRun, knownRuns, type Run } from './maps/runs.js';
+
+/** What {@link prefetch} takes. */
+export interface PrefetchOptions extends StatusOptions {
+  /** First byte. Default 0. */
+  offset?: ByteCount;
+  /** Number of bytes. Default: up to the end of the export. */
+  length?: ByteCount;
+  /** Leave out what reads as zeroes, where `base:allocation` was negotiated. Default true. */
+  dataOnly?: boolean;
+  /** Read instead of asking the server to cache: for servers without the command. Default false. */
+  read?: boolean;
+  /** Bytes of one command; cut to the server's maximum. Default 4 MiB. */
+  requestSize?: number;
+  /** Commands in flight. Default 8. */
+  requests?: number;
+  /** Called after each command with what has been covered so far, in bytes of the range. */
+  onProgress?: (progress: PrefetchResult) => void;
+  signal?: AbortSignal;
+}
+
+/** What {@link prefetch} has done. */
+export interface PrefetchResult {
+  /** Bytes that were prefetched. */
+  readonly cached: bigint;
+  /** Bytes that were left out because they read as zeroes. */
+  readonly skipped: bigint;
+  /** Commands that were sent. */
+  readonly commands: number;
+}
+
+const PREFETCH_OPTIONS = {
+  ...RANGE_CHECKS,
+  ...DEPTH_CHECKS,
+  ...SIGNAL_CHECKS,
+  ...STATUS_CHECKS,
+  dataOnly: aBoolean,
+  read: aBoolean,
+  onProgress: aFunction,
+};
+
+const DEFAULT_REQUEST = 4 * 1024 * 1024;
+const DEFAULT_DEPTH = 8;
+
+/**
+ * Asks the server to prefetch a range, or what of it holds data, with a bounded number of commands in flight. Of a range
+ * that is not aligned to the server's minimum block size the whole blocks around it are prefetched; the result counts
+ * the range.
+ *
+ * @throws NbdStrictError `EINVAL` for bad options and when the range leaves the export. What
+ *   {@link NbdConnection.cache} (with `read`, `pread`) rejects with: `EINVAL` from a server without the command. The
+ *   first error ends it; commands in flight are waited for. The signal's reason.
+ */
+export async function prefetch(connection: ExportLike, options: PrefetchOptions = {}): Promise<PrefetchResult> {
+  const checked = checkOptions<PrefetchOptions>('prefetch', options, PREFETCH_OPTIONS);
+  const { signal, onProgress, read = false } = checked;
+  const facts = factsOf(connection, 'prefetch');
+  const [first, last] = rangeOf(facts.size, checked, 'prefetch');
+  const source = new Source(sourceOfConnections(connection, 'prefetch'), 'prefetch: connection');
+  const requestSize = multipleOf(facts.minimum, Math.min(checked.requestSize ?? DEFAULT_REQUEST, facts.maximum));
+  const buffers: Buffer[] = [];
+  let cached = 0n;
+  let skipped = 0n;
+  let commands = 0;
+  const pieces = async function* (): AsyncGenerator<Run> {
+    const runs = knownRuns(source, first, last, {
+      ...pick(checked, 'step', 'onStatusError', 'signal'),
+      extents: checked.dataOnly !== false,
+      align: facts.minimum,
+      syscall: 'prefetch',
+    });
+    for await (const run of runs) {
+      if (run.isZero) yield run;
+      else yield* cutRun(run, BigInt(requestSize), BigInt(facts.minimum));
+    }
+  };
+  const work = async ({ start, end, isZero }: Run, lane: number): Promise<void> => {
+    if (isZero) {
+      skipped += end - start;
+    } else {
+      const [from, until] = source.blocks.around(start, end, facts.size);
+      const count = Number(until - from);
+      if (read) {
+        const buffer = (buffers[lane] ??= Buffer.allocUnsafeSlow(requestSize)).subarray(0, count);
+        await at(connection.preadInto(buffer, from, 0, signal), 'prefetch', 'read', from, signal);
+      } else {
+        await at(connection.cache(count, from, 0, signal), 'prefetch', 'cache', from, signal);
+      }
+      cached += end - start;
+      commands++;
+    }
+    await report(onProgress, { cached, skipped, commands });
+  };
+  await inLanes(pieces(), checked.requests ?? DEFAULT_DEPTH, work, signal);
+  checkAllDone(cached + skipped, last - first, 'prefetch');
+  return { cached, skipped, commands };
+}
+
+/** Whether `base:allocation` can be asked for. */
+export function hasAllocation(connection: ExportLike): boolean {
+  return hasContext(connection, CONTEXT_BASE_ALLOCATION);
+}
+
+/** What {@link inRange} takes. */
+export interface RangeOptions {
+  offset?: ByteCount;
+  length?: ByteCount;
+  /** Bytes of one piece; cut to a multiple of the server's minimum block. */
+  requestSize: number;
+  /** Pieces at a time. */
+  requests: number;
+  signal?: AbortSignal;
+}
+
+const IN_RANGE_OPTIONS = { ...RANGE_CHECKS, ...DEPTH_CHECKS, ...SIGNAL_CHECKS };
+
+/**
+ * Calls `command` for every piece of a range, some at a time: for commands without a payload (`zero`, `trim`, `cache`),
+ * whose length a server limits less than a read's.
+ */
+export async function inRange(
+  connection: ExportLike,
+  options: RangeOptions,
+  command: (count: bigint, offset: bigint) => Promise<void>,
+): Promise<void> {
+  const checked = checkOptions<RangeOptions>('inRange', options, IN_RANGE_OPTIONS);
+  aFunction('inRange: command', command);
+  const { requestSize, requests, signal } = checked;
+  if (requestSize === undefined || requests === undefined)
+    throw refuse('inRange', 'requestSize and requests are needed');
+  const { size, minimum } = factsOf(connection, 'inRange');
+  const [start, end] = rangeOf(size, checked, 'inRange');
+  const pieces = cutRun({ start, end, isZero: false }, BigInt(multipleOf(minimum, requestSize)), BigInt(minimum));
+  await inLanes(pieces, requests, (piece) => command(piece.end - piece.start, piece.start), signal);
+}

@@ -1,0 +1,145 @@
+// An export, or a range of it, as a Readable: several reads are in flight ahead of the consumer, holes are not read.
+
+import { Readable } from 'node:stream';
+import type { ByteCount } from '../../client/connection.js';
+import { aBoolean, checkOptions } from '../../util/option-checks.js';
+import { DEPTH_CHECKS, pick, RANGE_CHECKS, SIGNAL_CHECKS, STATUS_CHECKS, type StatusOptions } from '../options.js';
+import { sourceOfConnections } from '../ends/endpoint.js';
+import { Source } from '../ends/ends.js';
+import { type ExportLike, factsOf, multipleOf, rangeOf } from '../facts.js';
+import { at } from '../failures.js';
+import { makeBreather } from '../lanes.js';
+import { cutRun, knownRuns } from '../maps/runs.js';
+
+/** What {@link createReadStream} takes. */
+export interface ReadStreamOptions extends StatusOptions {
+  /** First byte. Default 0. */
+  offset?: ByteCount;
+  /** Number of bytes. Default: up to the end of the export. */
+  length?: ByteCount;
+  /** Bytes of one read, and of a chunk at the most. Default 256 KiB. */
+  requestSize?: number;
+  /** Reads in flight, the consumer's chunk included. Default 16. */
+  requests?: number;
+  /** Where `base:allocation` was negotiated, make the zeroes of holes here. Default true. */
+  extents?: boolean;
+  /** Destroys the stream with its reason. */
+  signal?: AbortSignal;
+}
+
+const READ_STREAM_OPTIONS = {
+  ...RANGE_CHECKS,
+  ...DEPTH_CHECKS,
+  ...SIGNAL_CHECKS,
+  ...STATUS_CHECKS,
+  extents: aBoolean,
+};
+
+const DEFAULT_REQUEST = 256 * 1024;
+const DEFAULT_DEPTH = 16;
+
+/**
+ * Reads an export in order. The connection stays open when the stream ends. A range need not be aligned to the server's
+ * minimum block size.
+ *
+ * @throws NbdStrictError `EINVAL` for bad options and when the range leaves the export. What goes wrong later destroys
+ *   the stream.
+ *
+ * @example
+ * await pipeline(createReadStream(connection), createGzip(), createWriteStream('disk.img.gz'));
+ */
+export function createReadStream(connection: ExportLike, options: ReadStreamOptions = {}): Readable {
+  const syscall = 'createReadStream';
+  const checked = checkOptions<ReadStreamOptions>(syscall, options, READ_STREAM_OPTIONS);
+  const abort = new AbortController();
+  const signal = checked.signal === undefined ? abort.signal : AbortSignal.any([checked.signal, abort.signal]);
+  const { requestSize, chunks } = chunksOf(connection, { ...checked, signal }, syscall);
+  return new Readable({
+    highWaterMark: requestSize,
+    ...pick(checked, 'signal'),
+    read() {
+      chunks.next().then(
+        ({ done, value }) => this.push(done === true ? null : value),
+        (error: unknown) => this.destroy(error as Error),
+      );
+    },
+    // The reads in flight are not waited for: nobody wants their bytes any more.
+    destroy(error, callback) {
+      abort.abort(error ?? new Error('the stream was destroyed'));
+      chunks.return().catch(() => undefined);
+      callback(error);
+    },
+  });
+}
+
+/** The bytes of a range in order, zeroes included, with reads ahead; the options have been checked. */
+export function chunksOf(
+  connection: ExportLike,
+  options: ReadStreamOptions,
+  syscall: string,
+): { readonly requestSize: number; readonly total: bigint; readonly chunks: AsyncGenerator<Buffer, void, undefined> } {
+  const facts = factsOf(connection, syscall);
+  const [start, end] = rangeOf(facts.size, options, syscall);
+  const source = new Source(sourceOfConnections(connection, syscall), `${syscall}: connection`);
+  const requestSize = multipleOf(facts.minimum, Math.min(options.requestSize ?? DEFAULT_REQUEST, facts.maximum));
+  const reads = readsOf(source, start, end, requestSize, options, syscall);
+  return { requestSize, total: end - start, chunks: readAhead(reads, options.requests ?? DEFAULT_DEPTH) };
+}
+
+/** Reads begin as pieces are taken; what is given out comes in order. */
+async function* readAhead(
+  reads: AsyncGenerator<() => Promise<Buffer>>,
+  depth: number,
+): AsyncGenerator<Buffer, void, undefined> {
+  const queue: Promise<Buffer>[] = [];
+  const breathe = makeBreather();
+  try {
+    for (;;) {
+      // Zeroes are there at once, for as long as there are any.
+      const pause = breathe();
+      if (pause !== null) await pause;
+      while (queue.length < depth) {
+        const next = await reads.next();
+        if (next.done === true) break;
+        const reading = next.value();
+        // It is looked at when its turn comes.
+        reading.catch(() => undefined);
+        queue.push(reading);
+      }
+      const first = queue.shift();
+      if (first === undefined) return;
+      yield await first;
+    }
+  } finally {
+    await reads.return(undefined);
+  }
+}
+
+async function* readsOf(
+  source: Source,
+  start: bigint,
+  end: bigint,
+  requestSize: number,
+  options: ReadStreamOptions,
+  syscall: string,
+): AsyncGenerator<() => Promise<Buffer>> {
+  const { signal } = options;
+  const align = source.blocks.minimum;
+  const read = async (offset: bigint, count: number): Promise<Buffer> => {
+    const buffer = Buffer.allocUnsafeSlow(count);
+    await at(source.read(buffer, offset, 0, signal), syscall, 'read', offset, signal);
+    return buffer;
+  };
+  const known = knownRuns(source, start, end, {
+    ...pick(options, 'extents', 'step', 'onStatusError', 'signal'),
+    align,
+    syscall,
+  });
+  for await (const run of known) {
+    for (const piece of cutRun(run, BigInt(requestSize), BigInt(align))) {
+      const count = Number(piece.end - piece.start);
+      // A consumer may change its chunk, so that each gets its own.
+      yield () => (run.isZero ? Promise.resolve(Buffer.alloc(count)) : read(piece.start, count));
+    }
+  }
+}

@@ -1,0 +1,231 @@
+// The ends of `nbd copy`: NBD servers, files, devices, standard input and output, and nothing at all.
+
+import { fstatSync, type Stats } from 'node:fs';
+import { type FileHandle, open, stat } from 'node:fs/promises';
+import type { ByteCount, CopyDestination, CopySource, NbdConnection } from '../../index.js';
+import { exportDestination, exportSource, nullDestination } from '../../bulk/ends/endpoint.js';
+import type { Operand } from '../arguments.js';
+import { CliError, type CommandContext } from '../command.js';
+import { deviceSize } from './device-size.js';
+import { fileZeroRuns } from './file-holes.js';
+import { FileTarget } from './file-target.js';
+import { type Flow, openFlow } from './flowing.js';
+import { type Holder, holdersOf, isSameFile } from './holders.js';
+import { CONTEXT_BASE_ALLOCATION } from '../sdk.js';
+import { canonicalUri, openFurther, openServer } from '../server.js';
+import { systemReason } from '../output/system-reason.js';
+
+/** An end that is open. */
+export type End =
+  | { readonly kind: 'nbd'; readonly connection: NbdConnection; readonly operand: Operand; readonly name: string }
+  | {
+      readonly kind: 'file';
+      readonly file: FileHandle;
+      readonly stats: Stats;
+      readonly name: string;
+      /** Where it is copied to. */
+      readonly target: FileTarget | null;
+    }
+  /** Without a flow, it is standard input or output. */
+  | { readonly kind: 'pipe'; readonly name: string; readonly flow: Flow | null }
+  | { readonly kind: 'null'; readonly name: string };
+
+/** How --verbose calls them. */
+export const OPS = { nbd: 'nbd_ops', file: 'file_ops', pipe: 'pipe_ops', null: 'null_ops' } as const;
+
+const NBD_SCHEME = /^nbds?(\+\w+)?:/i;
+
+/** Nothing needs clearing: a failed read ends the copy. */
+const CONNECTION_OPTIONS = { preadInitialize: false, metaContexts: [CONTEXT_BASE_ALLOCATION] } as const;
+
+export async function openSource(operand: Operand, context: CommandContext): Promise<End> {
+  if ('command' in operand || NBD_SCHEME.test(operand.word)) return openNbd(operand, context);
+  const { word } = operand;
+  if (word === '-') return { kind: 'pipe', name: '-', flow: null };
+  if (word === 'null:') throw new CliError('null: can only be a destination');
+  return openLocal(word, context, false);
+}
+
+export async function openDestination(operand: Operand, context: CommandContext): Promise<End> {
+  if ('command' in operand || NBD_SCHEME.test(operand.word)) return openNbd(operand, context);
+  const { word } = operand;
+  if (word === 'null:') return { kind: 'null', name: word };
+  if (word === '-') {
+    if (process.stdout.isTTY) throw ttyRefused(word);
+    return { kind: 'pipe', name: '-', flow: null };
+  }
+  const end = await openLocal(word, context, true);
+  if (end.kind === 'pipe' && end.flow?.isTerminal === true) throw ttyRefused(word);
+  return end;
+}
+
+const ttyRefused = (name: string): CliError =>
+  new CliError(`${name === '-' ? '' : `${name}: `}refusing to write to tty`, {
+    hint: 'name a file, or pipe the output somewhere',
+  });
+
+async function openNbd(operand: Operand, context: CommandContext): Promise<End> {
+  const name = 'word' in operand ? operand.word : (operand.command[0] ?? '');
+  return { kind: 'nbd', connection: await openServer(operand, context, CONNECTION_OPTIONS), operand, name };
+}
+
+async function openLocal(path: string, context: CommandContext, write: boolean): Promise<End> {
+  try {
+    const there = await stat(path).catch((error: unknown) => {
+      if (write && (error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+      throw error;
+    });
+    if (there?.isDirectory() === true) throw Object.assign(new Error('Is a directory'), { code: 'EISDIR' });
+    if (there !== null && !there.isFile() && !there.isBlockDevice()) return await flowing(path, there, context, write);
+    if (write) {
+      const target = await FileTarget.open(path);
+      context.onEnd(() => target.end());
+      return { kind: 'file', file: target.file, stats: target.stats, name: path, target };
+    }
+    const file = await open(path, 'r');
+    const stats = await file.stat();
+    if (stats.isFile() && stats.size === 0 && (await file.read(Buffer.alloc(1), 0, 1, 0)).bytesRead > 0) {
+      // What the kernel makes up when it is read, in /proc, has no size.
+      await file.close();
+      return await flowing(path, stats, context, false);
+    }
+    context.onEnd(() => file.close());
+    return { kind: 'file', file, stats, name: path, target: null };
+  } catch (cause) {
+    if (cause === context.signal.reason) throw cause;
+    throw new CliError(`${path}: ${systemReason(cause)}`, { cause });
+  }
+}
+
+async function flowing(path: string, stats: Stats, context: CommandContext, write: boolean): Promise<End> {
+  const flow = await openFlow(path, stats, write, context.signal);
+  context.onEnd(() => flow.close());
+  return { kind: 'pipe', name: path, flow };
+}
+
+/** Size in bytes; null for what only flows. */
+export async function sizeOf(end: End): Promise<bigint | null> {
+  switch (end.kind) {
+    case 'nbd':
+      return end.connection.getSize();
+    case 'file':
+      return BigInt(end.stats.isBlockDevice() ? await deviceSize(end.name, end.stats) : end.stats.size);
+    default:
+      return null;
+  }
+}
+
+/**
+ * Refuses to copy a local file onto itself, also where a server on this machine serves it: as far as the system tells
+ * (Linux, processes of this user).
+ */
+export function checkDistinct(source: End, destination: End, context: CommandContext): void {
+  let isSame = false;
+  if (source.kind === 'nbd' && destination.kind === 'nbd') {
+    // Reading and writing back what is there: how one tests a server, and harmless.
+    const [from, to] = [source, destination].map(({ connection, operand }) => canonicalUri(connection, operand));
+    if (from !== null && from === to) context.warn('note: the source and the destination are the same export');
+  } else if (source.kind === 'nbd' && destination.kind === 'file') {
+    refuseHeld(destination.name, holders(source, destination.stats), 'source');
+  } else if (source.kind === 'file' && destination.kind === 'nbd') {
+    // An image may be the backing file of the one that it is copied into: open for reading is no harm.
+    const writers = holders(destination, source.stats).filter(({ writes }) => writes);
+    refuseHeld(source.name, writers, 'destination');
+  } else {
+    const [from, to] = [fileOf(source, 0), fileOf(destination, 1)];
+    isSame = from !== null && to !== null && isSameFile(from, to);
+  }
+  if (isSame) throw new CliError('the source and the destination are the same');
+}
+
+/** What a local end is; standard input and output may be files, too. */
+function fileOf(end: End, standard: number): Stats | null {
+  if (end.kind === 'file') return end.stats;
+  return end.kind === 'pipe' && end.flow === null ? fstatSync(standard) : null;
+}
+
+/** A server on this machine, which may have files open that are here. */
+const LOCAL_SERVER = /^nbds?(\+unix:|:\/\/([^@/]*@)?(localhost|127\.[\d.]+|\[::1\])([:/?]|$))/i;
+
+function holders(end: End & { kind: 'nbd' }, stats: Stats): Holder[] {
+  if (stats.isFile() && stats.size === 0) return [];
+  if ('command' in end.operand) return holdersOf(stats, end.connection.getSubprocessPid());
+  return LOCAL_SERVER.test(end.operand.word) ? holdersOf(stats, null) : [];
+}
+
+function refuseHeld(file: string, [holder]: readonly Holder[], which: string): void {
+  if (holder === undefined) return;
+  throw new CliError(
+    `the source and the destination are the same: process ${holder.pid} (${holder.name}) has ${file} open`,
+    {
+      hint: `if it is not the server of the ${which}, let it close ${file} first`,
+    },
+  );
+}
+
+/** The connection of an end and others to the same export, `count` together where the server takes them. */
+export async function moreConnections(end: End, count: number, context: CommandContext): Promise<NbdConnection[]> {
+  if (end.kind !== 'nbd') return [];
+  return [end.connection, ...(await openFurther(end.operand, context, count - 1, CONNECTION_OPTIONS))];
+}
+
+/** An end that is read at any place. */
+export function sourceOf(end: End, size: number, connections: readonly NbdConnection[]): CopySource<ByteCount> {
+  if (end.kind === 'nbd') return exportSource(connections);
+  if (end.kind !== 'file') throw new CliError(`${end.name}: cannot be read out of order`);
+  const { file, stats, name } = end;
+  return {
+    size,
+    preferredBlock: 4096,
+    read: (buffer, offset) => readFully(file, buffer, Number(offset), name),
+    ...(stats.isFile() ? { zeroRuns: () => fileZeroRuns(file.fd, stats, size) } : {}),
+  };
+}
+
+async function readFully(file: FileHandle, buffer: Buffer, offset: number, name: string): Promise<void> {
+  let done = 0;
+  while (done < buffer.length) {
+    const { bytesRead } = await file.read(buffer, done, buffer.length - done, offset + done);
+    if (bytesRead === 0) throw new CliError(`${name}: unexpected end of file`);
+    done += bytesRead;
+  }
+}
+
+/** An end that is written at any place. `size` is the source's. */
+export async function destinationOf(
+  end: End,
+  size: number,
+  connections: readonly NbdConnection[],
+): Promise<CopyDestination<ByteCount>> {
+  if (end.kind === 'null') return nullDestination();
+  if (end.kind === 'nbd') return exportDestination(connections);
+  if (end.kind !== 'file' || end.target === null) {
+    throw new CliError(`${end.name}: cannot be written out of order`);
+  }
+  const { target } = end;
+  return {
+    size: target.isFile ? size : Number((await sizeOf(end)) ?? 0n),
+    preferredBlock: 4096,
+    write: async (buffer, offset) => {
+      await target.prepare(size);
+      await target.write(buffer, Number(offset));
+    },
+    ...(target.isFile
+      ? {
+          zero: async (_offset, _count, allocate) => {
+            await target.prepare(size);
+            return !allocate;
+          },
+        }
+      : {}),
+    flush: () => target.flush(),
+  };
+}
+
+/** Closes what was written: some file systems report only then that there was no room. */
+export async function finishEnd(end: End, size: number): Promise<void> {
+  if (end.kind !== 'file' || end.target === null) return;
+  // Nothing may have been written, where there is nothing, or nothing but zeroes that were left out.
+  await end.target.prepare(size);
+  await end.target.finish();
+}

@@ -1,0 +1,74 @@
+// Output that must appear as a whole or not at all, in bounded memory: what is short stays in memory, the rest goes to
+// a temporary file that has no name.
+
+import { type FileHandle, mkdtemp, open, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { CliError, type CommandContext } from '../command.js';
+import { systemReason } from './system-reason.js';
+
+const MOST_IN_MEMORY = 1024 * 1024;
+const PIECE = 64 * 1024;
+
+export class Spool {
+  readonly #context: CommandContext;
+  #texts: string[] = [];
+  /** Characters in `#texts`. */
+  #length = 0;
+  #file: FileHandle | null = null;
+  /** Bytes in the file. */
+  #written = 0;
+
+  constructor(context: CommandContext) {
+    this.#context = context;
+  }
+
+  /** Adds text. Resolves when it may be called again. */
+  async write(text: string): Promise<void> {
+    this.#texts.push(text);
+    this.#length += text.length;
+    if (this.#length < (this.#file === null ? MOST_IN_MEMORY : PIECE)) return;
+    const bytes = Buffer.from(this.#texts.join(''));
+    this.#texts = [];
+    this.#length = 0;
+    try {
+      this.#file ??= await this.#create();
+      for (let done = 0; done < bytes.length;) {
+        const { bytesWritten } = await this.#file.write(bytes, done, bytes.length - done, this.#written);
+        done += bytesWritten;
+        this.#written += bytesWritten;
+      }
+    } catch (cause) {
+      throw new CliError(`cannot keep the output in ${tmpdir()}: ${systemReason(cause)}`, {
+        cause,
+        hint: 'the variable TMPDIR names another folder',
+      });
+    }
+  }
+
+  /** Everything is complete: prints it. */
+  async print(): Promise<void> {
+    if (this.#file !== null) {
+      const piece = Buffer.allocUnsafe(PIECE);
+      for (let at = 0; at < this.#written;) {
+        const { bytesRead } = await this.#file.read(piece, 0, PIECE, at);
+        if (bytesRead === 0) throw new CliError('the temporary file of the output has become shorter');
+        await this.#context.out(piece.subarray(0, bytesRead));
+        at += bytesRead;
+      }
+    }
+    await this.#context.out(this.#texts.join(''));
+  }
+
+  /** A file that goes by itself, however this process ends. */
+  async #create(): Promise<FileHandle> {
+    const folder = await mkdtemp(join(tmpdir(), 'nbd-output-'));
+    try {
+      const file = await open(join(folder, 'output'), 'wx+', 0o600);
+      this.#context.onEnd(() => file.close());
+      return file;
+    } finally {
+      await rm(folder, { recursive: true, force: true });
+    }
+  }
+}

@@ -1,0 +1,272 @@
+// The way from a target to a handshake that has come to its stage: opens the transport, puts a link and a negotiator
+// on it. It ends nothing itself; whoever runs it does, when it rejects.
+
+import { NbdConnectionError, NbdError, NbdOptionError, NbdStateError } from '../../errors.js';
+import type { ReplyContext } from '../../protocol/reply-rules.js';
+import { TLS_DISABLE } from '../../protocol/client-constants.js';
+import { NBD_OPT_EXPORT_NAME, NBD_OPT_GO, NBD_OPT_INFO, NBD_OPT_STARTTLS } from '../../protocol/constants.js';
+import { greetingOf, notNbd } from '../../protocol/handshake/greeting.js';
+import { type HandshakeStage, negotiate } from '../../protocol/handshake/negotiate.js';
+import { encodeAbort } from '../../protocol/handshake/opt-simple.js';
+import { HandshakeSession } from '../../protocol/handshake/session.js';
+import { optionName } from '../../protocol/names.js';
+import { StreamTransport } from '../../transport/stream.js';
+import type { Subprocess } from '../../transport/subprocess.js';
+import type { NbdUriParts } from '../../protocol/uri.js';
+import type { Transport } from '../../transport/transport.js';
+import type { U64 } from '../../util/u64.js';
+import { isFatal, optionTimeout, toConnectionError, withContext } from '../connection-errors.js';
+import { withDeadline } from './deadline.js';
+import { Link, type LinkOwner } from '../link.js';
+import { Negotiator } from './handshake-phase.js';
+import type { OptionRun } from './option-runs.js';
+import { handshakeRequest, type Settings } from '../options/options.js';
+import type { TlsSetup } from '../tls/setup.js';
+import { quoted } from '../../util/visible.js';
+
+type Without<Parts, Keys extends string> = Parts extends unknown ? Omit<Parts, Keys> : never;
+/** The part of a URI that tells the place. */
+export type TargetLocation = Without<NbdUriParts, 'tls' | 'exportName' | `tls${string}`>;
+
+/** What is to be connected to. */
+export interface Target {
+  /** For messages: `127.0.0.1:10809`, a socket's path. */
+  readonly description: string;
+  /** A TCP connect that fails leaves the connection as it was, so that it can be tried again (libnbd). */
+  readonly mayRetry: boolean;
+  /** The TCP host: what the server is told that it was called by, if it is a name. */
+  readonly serverName?: string;
+  /** The name that the server's certificate must have where the user sets none; none: the user must. */
+  readonly certificateName?: string;
+  /** The program that was started for it. */
+  readonly subprocess?: Subprocess | null;
+  /** Where it is, as a URI says it; absent where none can. */
+  readonly location?: TargetLocation | null;
+  open(signal: AbortSignal): Promise<Transport>;
+  /** Ends what was given in an open state, where the connection comes to nothing before it could be taken over. */
+  discard?(): void;
+}
+
+/** Options that a server can only refuse by hanging up, or that some do. */
+const OPENING_OPTIONS: ReadonlySet<number> = new Set([NBD_OPT_EXPORT_NAME, NBD_OPT_GO, NBD_OPT_INFO]);
+
+const TRY_EXPORT_NAME = '; if it is an old server that does not know this option, try exportNameOnly';
+
+/** A handshake on a link: what there is of a connection before its transmission phase, and what that builds on. */
+export class Opening {
+  readonly target: Target;
+  readonly session: HandshakeSession;
+  #link: Link | null = null;
+  #negotiator: Negotiator | null = null;
+  readonly #settings: Settings;
+  /** Read before anything is opened: where it fails, nothing has happened yet. */
+  #tls: TlsSetup | null = null;
+
+  constructor(target: Target, settings: Settings) {
+    this.target = target;
+    this.#settings = settings;
+    this.session = new HandshakeSession(handshakeRequest(settings));
+  }
+
+  get link(): Link | null {
+    return this.#link;
+  }
+
+  get negotiator(): Negotiator | null {
+    return this.#negotiator;
+  }
+
+  /**
+   * Opens the transport. Rejects with the signal's reason, with NbdStrictError when the TLS options name something
+   * that cannot be used, or with the transport's error as ours.
+   */
+  async open(signal: AbortSignal): Promise<Transport> {
+    try {
+      await this.#prepareTls();
+      signal.throwIfAborted();
+      const transport = await this.target.open(signal);
+      if (signal.aborted) transport.destroy();
+      signal.throwIfAborted();
+      return transport;
+    } catch (cause) {
+      this.target.discard?.();
+      if (signal.aborted) throw signal.reason;
+      if (cause instanceof NbdError) throw withContext(cause, this.#what, 'connect');
+      throw toConnectionError(cause, this.#what);
+    }
+  }
+
+  async #prepareTls(): Promise<void> {
+    const settings = this.#settings;
+    // In option mode TLS may be asked for later.
+    if (settings.tls === TLS_DISABLE && !settings.optMode) return;
+    const { TlsSetup } = await import('../tls/setup.js');
+    this.#tls = await TlsSetup.load(settings);
+    if (settings.tls !== TLS_DISABLE) this.#tls.check();
+  }
+
+  /** At once takes the transport away from the link, which gets it back encrypted. */
+  async #startTls(): Promise<Transport> {
+    const link = this.#link;
+    const raw = link?.transport;
+    if (link === null || this.#tls === null || !(raw instanceof StreamTransport)) {
+      throw new NbdConnectionError('TLS is not possible on this transport', { code: 'ENOTSUP' });
+    }
+    const secure = await this.#tls.start(raw, this.target);
+    link.transport = secure;
+    secure.start(link);
+    return secure;
+  }
+
+  /**
+   * Runs the handshake. `reached` is called synchronously: the bytes behind its last reply belong to the next phase
+   * and may be in the same event. Rejects with the signal's reason, or with why the handshake failed.
+   */
+  negotiate(
+    transport: Transport,
+    owner: LinkOwner,
+    signal: AbortSignal,
+    reached: (stage: HandshakeStage) => void,
+  ): Promise<void> {
+    if (signal.aborted) {
+      // The connection was ended between the opening of the transport and now.
+      transport.destroy();
+      return Promise.reject(signal.reason as Error);
+    }
+    const negotiator = new Negotiator(transport, () => this.#startTls());
+    this.#negotiator = negotiator;
+    const link = new Link(transport, negotiator, owner);
+    this.#link = link;
+    return new Promise((resolve, reject) => {
+      const onAbort = (): void => {
+        negotiator.stop(signal.reason);
+      };
+      signal.addEventListener('abort', onAbort);
+      negotiator.run(
+        negotiate(this.session),
+        (stage) => {
+          signal.removeEventListener('abort', onAbort);
+          reached(stage);
+          resolve();
+        },
+        (thrown) => {
+          signal.removeEventListener('abort', onAbort);
+          const greeting = greetingOf(thrown);
+          const error = greeting === undefined ? thrown : notNbd(Buffer.concat([greeting, ...negotiator.takeRest()]));
+          // The server refused in good order: it is told that we leave.
+          if (error instanceof NbdOptionError) this.sendAbort();
+          if (signal.aborted) reject(signal.reason as Error);
+          else if (error instanceof NbdError) reject(withContext(error, this.#what, 'connect'));
+          else reject(toConnectionError(error, this.#what));
+        },
+      );
+      link.transport.start(link);
+    });
+  }
+
+  /** How replies are read, once the export is open. */
+  replyContext(exportSize: U64): ReplyContext {
+    const { structuredReplies, extendedHeaders, contexts } = this.session.negotiated;
+    return {
+      ...{ structuredReplies, extendedHeaders, exportSize, contexts: contexts ?? new Map<number, string>() },
+      ...(this.#settings.maskExportName ? { secret: this.#settings.exportName } : {}),
+    };
+  }
+
+  /** The stream's end during the handshake, as ours. */
+  explain(error: Error): NbdError {
+    if (error instanceof NbdError) return withContext(error, this.#what, 'connect');
+    const explained = toConnectionError(error, this.#what, 'ENOTCONN');
+    // The server hung up, and had read less than was sent: the stream is reset then.
+    if ((error as NodeJS.ErrnoException).code === 'ECONNRESET') explained.message += this.#whyHungUp();
+    return explained;
+  }
+
+  /** The server sends no more, in the middle of the handshake. */
+  ended(): NbdConnectionError {
+    const why = this.#whyHungUp();
+    return new NbdConnectionError(`the server closed the connection during the handshake${why}`, { code: 'ENOTCONN' });
+  }
+
+  /** What a server means that hangs up, as far as the moment tells: the protocol gives it no words. */
+  #whyHungUp(): string {
+    const { lastOption, protocol, shownName } = this.session;
+    if (protocol === null) {
+      const said = Buffer.concat(this.#negotiator?.takeRest() ?? []);
+      if (said.length > 0) return `: ${notNbd(said).message}`;
+      return ', before it had greeted: it may not accept connections from this address, or no more of them';
+    }
+    if (lastOption === null || this.#negotiator?.isBusy !== true) return '';
+    const at = `, at ${optionName(lastOption)}`;
+    if (!OPENING_OPTIONS.has(lastOption)) return `${at}${lastOption === NBD_OPT_STARTTLS ? '' : TRY_EXPORT_NAME}`;
+    return (
+      `${at}: it probably has no export ${quoted(shownName)}, or does not accept connections from this address` +
+      (lastOption === NBD_OPT_EXPORT_NAME ? '' : TRY_EXPORT_NAME)
+    );
+  }
+
+  /** Throws when an option is pending: there is one at a time. */
+  checkNoOption(method: string): void {
+    if (this.#negotiator?.isBusy !== true) return;
+    throw new NbdStateError(`${method}: another option is pending: there is one at a time`, {
+      code: 'EINVAL',
+      syscall: method,
+    });
+  }
+
+  /** Runs one option; `reached` is called synchronously, as in {@link negotiate}. */
+  async runOption<Result>(
+    method: string,
+    run: OptionRun<Result>,
+    signal: AbortSignal | undefined,
+    reached: () => void,
+  ): Promise<Result> {
+    this.checkNoOption(method);
+    const negotiator = this.#negotiator;
+    const timeout = this.#settings.connectTimeout;
+    const makeError = (): Error => optionTimeout(method, timeout);
+    return withDeadline(signal, timeout, makeError, (controller) => {
+      controller.signal.throwIfAborted();
+      return new Promise<Result>((resolve, reject) => {
+        // A late answer finds nobody; after a timeout the connection ends, because it may never come.
+        controller.signal.addEventListener('abort', () => {
+          reject(controller.signal.reason as Error);
+        });
+        negotiator?.run(
+          run(this.session),
+          (result) => {
+            reached();
+            resolve(result);
+          },
+          (error) => {
+            reject(isFatal(error) ? (error as Error) : withContext(error as NbdError, method, method));
+          },
+        );
+      });
+    });
+  }
+
+  /** NBD_OPT_ABORT, and no more; the server may close without a reply. */
+  sendAbort(): void {
+    const link = this.#link;
+    const negotiator = this.#negotiator;
+    if (link === null || negotiator === null) return;
+    const bytes = encodeAbort();
+    this.session.optionsSent++;
+    negotiator.bytesSent += bytes.length;
+    link.transport.write([bytes], () => undefined);
+    link.transport.end();
+  }
+
+  timeoutError(timeout: number): NbdConnectionError {
+    const doing = this.#link === null ? 'no connection' : 'the handshake did not end';
+    return new NbdConnectionError(`${this.#what}: ${doing} within ${timeout} ms (connectTimeout)`, {
+      code: 'ETIMEDOUT',
+      syscall: 'connect',
+    });
+  }
+
+  get #what(): string {
+    return `connect to ${this.target.description}`;
+  }
+}

@@ -1,0 +1,104 @@
+// What can be connected to, as a way to open it: TCP, Unix socket, a stream that is open already, a URI.
+
+import { Duplex } from 'node:stream';
+import { DEFAULT_PORT } from '../../protocol/constants.js';
+import { printableText } from '../../protocol/names.js';
+import { dialTcp, dialUnix } from '../../transport/dial.js';
+import { StreamTransport } from '../../transport/stream.js';
+import { isAbstract, keepsAbstractNames, unixPathProblem } from '../../transport/unix-path.js';
+import { refuse } from '../options/checks.js';
+import type { Target } from './opening.js';
+import type { Settings } from '../options/options.js';
+import { abstractTarget, activationTarget, commandTarget, vsockTarget } from './process-targets.js';
+
+/** A host and a port from 1 to 65535, as a number or in decimal digits. */
+export function tcpTarget(method: string, host: unknown, port: unknown): Target {
+  if (typeof host !== 'string' || host === '' || host.includes('\0')) {
+    throw refuse(method, 'host must be a name or an address');
+  }
+  const number = typeof port === 'string' && /^\d{1,5}$/.test(port) ? Number(port) : port;
+  if (typeof number !== 'number' || !Number.isInteger(number) || number < 1 || number > 65535) {
+    throw refuse(method, `port must be from 1 to 65535, not ${String(port).slice(0, 20)}`);
+  }
+  const shown = printableText(host);
+  const description = host.includes(':') ? `[${shown}]:${number}` : `${shown}:${number}`;
+  return {
+    description,
+    mayRetry: true,
+    serverName: host,
+    location: { transport: 'tcp', host, port: number },
+    open: (signal) => dialTcp(host, number, signal),
+  };
+}
+
+/** A path in the file system, or `\0name` for an abstract socket. */
+export function unixTarget(method: string, path: unknown, settings: Settings): Target {
+  if (typeof path !== 'string' || path === '') throw refuse(method, 'path must be the path of a Unix socket');
+  if (path.includes('\0', 1)) throw refuse(method, 'path cannot hold a NUL');
+  if (path === '\0') throw refuse(method, 'path has no name behind its NUL');
+  const wrong = unixPathProblem(path);
+  if (wrong !== null) throw refuse(method, wrong.message, wrong.code);
+  const description = printableText(path.replace('\0', '@'));
+  if (isAbstract(path) && !keepsAbstractNames()) return abstractTarget(path, description, settings);
+  return {
+    description,
+    mayRetry: false,
+    location: { transport: 'unix', socketPath: path },
+    open: (signal) => dialUnix(path, signal),
+  };
+}
+
+/** Any connected Duplex; it becomes the connection's own and is destroyed with it. */
+export function streamTarget(method: string, stream: unknown): Target {
+  if (!isDuplex(stream)) throw refuse(method, 'must be a Duplex stream, such as a net.Socket');
+  if (stream.destroyed) throw refuse(method, 'the stream is destroyed');
+  if (stream.readableObjectMode || stream.writableObjectMode) throw refuse(method, 'the stream is in object mode');
+  const transport = new StreamTransport(stream, 'a given stream');
+  return {
+    description: transport.description,
+    mayRetry: false,
+    open: () => Promise.resolve(transport),
+    discard: () => {
+      transport.destroy();
+    },
+  };
+}
+
+function isDuplex(value: unknown): value is Duplex {
+  if (value instanceof Duplex) return true;
+  const stream = value as Partial<Duplex> | null;
+  return (
+    typeof stream === 'object' &&
+    stream !== null &&
+    typeof stream.pipe === 'function' &&
+    typeof stream.write === 'function'
+  );
+}
+
+/** What `NbdConnection.connect` takes. */
+export type NbdTarget =
+  | string
+  | URL
+  | Duplex
+  | { readonly host?: string; readonly port?: number | string }
+  | { readonly path: string }
+  | { readonly cid: number; readonly port?: number }
+  | { readonly command: readonly string[] }
+  | { readonly socketActivation: readonly string[] };
+
+/** A target that is not a URI. */
+export function namedTarget(method: string, target: unknown, settings: Settings): Target {
+  if (isDuplex(target)) return streamTarget(method, target);
+  if (typeof target === 'object' && target !== null) {
+    const { host, port, path, cid, command, socketActivation } = target as Record<string, unknown>;
+    if (path !== undefined) return unixTarget(method, path, settings);
+    if (command !== undefined) return commandTarget(method, command, settings);
+    if (socketActivation !== undefined) return activationTarget(method, socketActivation, settings);
+    if (cid !== undefined) return vsockTarget(method, cid, port ?? DEFAULT_PORT, settings);
+    if (host !== undefined || port !== undefined) return tcpTarget(method, host ?? 'localhost', port ?? DEFAULT_PORT);
+  }
+  throw refuse(
+    method,
+    'the target must be an NBD URI, { host, port }, { path }, { command }, { socketActivation }, { cid, port } or a Duplex',
+  );
+}

@@ -1,0 +1,52 @@
+// AbortSignals of commands. One listener per signal, however many commands of however many connections share it: a
+// listener each costs a microsecond and trips Node's MaxListenersExceededWarning at eleven. Invariant: no command left,
+// no listener left.
+
+import type { Command } from '../../protocol/command.js';
+import { addAbortListener, removeAbortListener } from '../../util/abort.js';
+
+interface Watch {
+  readonly commands: Set<Command>;
+  readonly listener: () => void;
+}
+
+export class AbortRegistry {
+  readonly #watches = new Map<AbortSignal, Watch>();
+  readonly #onAbort: (command: Command, reason: unknown) => void;
+
+  constructor(onAbort: (command: Command, reason: unknown) => void) {
+    this.#onAbort = onAbort;
+  }
+
+  watch(command: Command, signal: AbortSignal): void {
+    command.signal = signal;
+    const watch = this.#watches.get(signal);
+    if (watch !== undefined) {
+      watch.commands.add(command);
+      return;
+    }
+    const commands = new Set([command]);
+    const listener = (): void => {
+      this.#watches.delete(signal);
+      for (const each of commands) {
+        each.signal = null;
+        this.#onAbort(each, signal.reason);
+      }
+    };
+    this.#watches.set(signal, { commands, listener });
+    addAbortListener(signal, listener);
+  }
+
+  forget(command: Command): void {
+    const { signal } = command;
+    if (signal === null) return;
+    command.signal = null;
+    const watch = this.#watches.get(signal);
+    if (watch === undefined) return;
+    watch.commands.delete(command);
+    if (watch.commands.size === 0) {
+      this.#watches.delete(signal);
+      removeAbortListener(signal, watch.listener);
+    }
+  }
+}

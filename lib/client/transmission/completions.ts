@@ -1,0 +1,49 @@
+// Raw commands that have finished and that nobody has retired yet: what aioCommandCompleted and
+// aioPeekCommandCompleted look at.
+
+import { NbdStateError, NbdStrictError } from '../../errors.js';
+import { toU64 } from '../../protocol/strict.js';
+
+const METHOD = 'aioCommandCompleted';
+
+/** From here on a warning is due: each entry is held until somebody asks for it. */
+const WARN_AT = 65_536;
+
+export class Completions {
+  readonly #finished = new Map<number, unknown>();
+  #warned = false;
+
+  /** Keeps how a command went until it is asked for; null when it succeeded. */
+  add(cookie: number, error: unknown): void {
+    this.#finished.set(cookie, error);
+    if (this.#finished.size >= WARN_AT && !this.#warned) {
+      this.#warned = true;
+      process.emitWarning(
+        `${WARN_AT} completed NBD commands have not been retired: call aioCommandCompleted(cookie) for each, ` +
+          'or let their completion callbacks return true',
+        { type: 'NbdWarning', code: 'NBD_UNRETIRED_COMMANDS' },
+      );
+    }
+  }
+
+  /** The oldest one; 0n while some are in flight and none is here. */
+  peek(inFlight: number): bigint {
+    const oldest = this.#finished.keys().next().value;
+    if (oldest !== undefined) return BigInt(oldest);
+    if (inFlight > 0) return 0n;
+    throw new NbdStateError('aioPeekCommandCompleted: no commands are in flight', {
+      code: 'EINVAL',
+      syscall: 'aioPeekCommandCompleted',
+    });
+  }
+
+  /** Retires the command: true when it succeeded, false when it is not here; throws its error. */
+  completed(cookie: unknown): boolean {
+    const number = Number(toU64(cookie, METHOD, 'cookie'));
+    if (number === 0) throw new NbdStrictError(`${METHOD}: invalid cookie 0`, { code: 'EINVAL', syscall: METHOD });
+    const error = this.#finished.get(number);
+    if (!this.#finished.delete(number)) return false;
+    if (error !== null) throw error as Error;
+    return true;
+  }
+}

@@ -1,0 +1,53 @@
+// Where the results of reads come from. Invariants: no two results overlap, none is used again by us, and none can be
+// taken away together with others: the memory that small ones share cannot be transferred.
+
+import { allocate } from '../../util/memory.js';
+
+/** Results up to this are cut from slabs: memory of its own costs as much as all the rest of a small read. */
+const POOLED_LENGTH = 16 * 1024;
+/** What a result that is kept may hold at the most. */
+const SLAB_LENGTH = 64 * 1024;
+
+type Mark = (memory: object) => void;
+let mark: Mark | null = null;
+
+/**
+ * Memory that `postMessage()` and `structuredClone()` copy (Node 20) or refuse to transfer (later ones), as they do
+ * with Node's own pool of small Buffers.
+ */
+function allocateShared(): Buffer<ArrayBuffer> {
+  const slab = allocate(SLAB_LENGTH);
+  // Loaded by the first small read: it takes 2 ms, which a program that only asks for facts does not have to wait.
+  mark ??= process.getBuiltinModule('node:worker_threads').markAsUntransferable;
+  mark(slab.buffer);
+  for (const method of DETACHING) {
+    // Node 22 heeds the mark in messages only.
+    if (method in slab.buffer) Object.defineProperty(slab.buffer, method, { value: refuseTransfer });
+  }
+  return slab;
+}
+
+const DETACHING = ['transfer', 'transferToFixedLength', 'transferToImmutable'] as const;
+
+function refuseTransfer(): never {
+  throw new TypeError(`a result of up to ${POOLED_LENGTH} bytes shares its memory with others: copy it first`);
+}
+
+export class ResultMemory {
+  #slab = Buffer.alloc(0);
+  #slabUsed = 0;
+
+  /** Memory for the result of a read, every byte of which will be written. */
+  readonly allocate = (length: number): Buffer<ArrayBuffer> => {
+    if (length > POOLED_LENGTH) return allocate(length);
+    if (this.#slabUsed + length > this.#slab.length) {
+      this.#slab = allocateShared();
+      this.#slabUsed = 0;
+    }
+    const start = this.#slabUsed;
+    // Multiples of 8, so that any typed array can be laid over a result.
+    this.#slabUsed = (start + length + 7) & ~7;
+    // A third cheaper than subarray(), which looks up what to construct.
+    return Buffer.from(this.#slab.buffer, start, length);
+  };
+}

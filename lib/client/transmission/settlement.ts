@@ -1,0 +1,93 @@
+// How a command is announced and how it is settled: debug messages, traces, the promise or the completion callback, and
+// what is kept until it is retired. Invariant: a command is settled once, and holds nothing of the caller's afterwards.
+
+import { NbdError } from '../../errors.js';
+import { type Command, describeCall } from '../../protocol/command.js';
+import { DISCONNECT } from '../../protocol/commands.js';
+import type { AbortRegistry } from './abort-registry.js';
+import { wrapThrown } from './call-errors.js';
+import type { Completions } from './completions.js';
+import type { DebugLog } from '../debug.js';
+import { endTrace, isTraced, startTrace } from '../tracing.js';
+
+/** How a command went that went well. */
+export const SUCCESS = Symbol('success');
+
+export class Settlement {
+  readonly #handle: object;
+  readonly #aborts: AbortRegistry;
+  readonly #completions: Completions;
+  readonly #debug: DebugLog;
+
+  constructor(handle: object, aborts: AbortRegistry, completions: Completions, debug: DebugLog) {
+    this.#handle = handle;
+    this.#aborts = aborts;
+    this.#completions = completions;
+    this.#debug = debug;
+  }
+
+  /**
+   * Reports a command that was accepted. Last of all: it is where an abort, a close() or a disconnect by one of the
+   * listeners finds it.
+   */
+  announce(command: Command): void {
+    if (!this.#debug.enabled && !isTraced()) return;
+    command.entering = true;
+    if (this.#debug.enabled)
+      this.#debug.say(
+        command.spec.method,
+        `enter: ${describeCall(command.spec, command.count, command.offset)}, cookie ${command.cookie}`,
+      );
+    if (!command.settled) startTrace(command, this.#handle);
+    command.entering = false;
+  }
+
+  /** `failure` is SUCCESS or whatever it failed with: users abort with, and throw, anything. */
+  settle(command: Command, failure: unknown): void {
+    command.settled = true;
+    if (command.signal !== null) this.#aborts.forget(command);
+    const { resolve, reject, result } = command;
+    // Whoever still holds the command, be it a dead object of V8's old generation, does not hold what it moved.
+    command.result = undefined;
+    command.buffer = null;
+    command.payload = null;
+    endTrace(command, failure !== SUCCESS, failure);
+    if (this.#debug.enabled)
+      this.#debug.say(
+        command.spec.method,
+        `leave: cookie ${command.cookie}${failure === SUCCESS ? '' : `: ${String(failure)}`}`,
+      );
+    if (reject !== null && resolve !== null) {
+      command.resolve = null;
+      command.reject = null;
+      if (failure === SUCCESS) resolve(result);
+      else reject(failure);
+    } else {
+      this.#complete(command, failure);
+    }
+  }
+
+  #complete(command: Command, failure: unknown): void {
+    if (command.entering && command.completion !== null) {
+      // Its call has not returned the cookie yet.
+      process.nextTick(() => {
+        command.entering = false;
+        this.#complete(command, failure);
+      });
+      return;
+    }
+    let kept: unknown = failure === SUCCESS ? null : (failure ?? wrapThrown(command, failure));
+    const { completion } = command;
+    command.completion = null;
+    if (completion !== null) {
+      try {
+        const error = kept === null || kept instanceof NbdError ? kept : wrapThrown(command, kept);
+        if (completion(error, BigInt(command.cookie)) === true) return;
+      } catch (thrown) {
+        // As in libnbd's Python binding: what the callback throws is how the command went.
+        kept = thrown ?? wrapThrown(command, thrown);
+      }
+    }
+    if (command.spec !== DISCONNECT) this.#completions.add(command.cookie, kept);
+  }
+}

@@ -1,0 +1,73 @@
+// Settling a long list without holding the event loop: a part at once, the rest in turns of the loop. What the users'
+// continuations take counts as well. Invariant: every entry is visited once, in order, and lists one after the other.
+
+import { inNextTurn } from '../../util/timers.js';
+
+/** What one call visits before continuations have their turn; the usual end of a connection is over within it. */
+const PART = 1024;
+/** Milliseconds of one turn of the event loop. */
+const TURN = 20;
+
+interface Work<Entry> {
+  /** Entries that have been visited are given up, so that the lists hold nothing. */
+  readonly lists: (Entry | undefined)[][];
+  next: number;
+  readonly visit: (entry: Entry) => void;
+  readonly done: (() => void) | null;
+}
+
+export class Slices<Entry> {
+  #works: Work<Entry>[] = [];
+  #isRunning = false;
+  #isScheduled = false;
+  #turnEnds = 0;
+
+  /** Visits lists behind those that are here already, and empties them; begins at once unless a visit calls it. */
+  add(lists: (Entry | undefined)[][], visit: (entry: Entry) => void, done: (() => void) | null = null): void {
+    this.#works.push({ lists, next: 0, visit, done });
+    if (this.#isRunning || this.#isScheduled) return;
+    this.#turnEnds = performance.now() + TURN;
+    this.#run();
+  }
+
+  readonly #run = (): void => {
+    this.#isScheduled = false;
+    this.#isRunning = true;
+    let left = PART;
+    for (let work = this.#works[0]; work !== undefined; work = this.#works[0]) {
+      for (let list = work.lists[0]; list !== undefined && left > 0; list = work.lists[0]) {
+        for (; left > 0 && work.next < list.length; left--) {
+          const entry = list[work.next];
+          list[work.next++] = undefined;
+          if (entry !== undefined) work.visit(entry);
+          if (left % 64 === 0 && performance.now() > this.#turnEnds) left = 1;
+        }
+        if (work.next < list.length) break;
+        work.lists.shift();
+        work.next = 0;
+      }
+      if (work.lists.length > 0) break;
+      this.#works.shift();
+      work.done?.();
+    }
+    this.#isRunning = false;
+    if (this.#works.length === 0) return;
+    this.#isScheduled = true;
+    // A tick that begins in a microtask comes behind the continuations of this part, which may take longer than it has.
+    queueMicrotask(this.#afterMicrotasks);
+  };
+
+  readonly #afterMicrotasks = (): void => {
+    process.nextTick(this.#goOn);
+  };
+
+  readonly #goOn = (): void => {
+    if (performance.now() < this.#turnEnds) this.#run();
+    else inNextTurn(this.#takeTurn);
+  };
+
+  readonly #takeTurn = (): void => {
+    this.#turnEnds = performance.now() + TURN;
+    this.#run();
+  };
+}

@@ -1,0 +1,170 @@
+// An export in memory, in pages that exist once written: a 1 TiB export costs what is written to it.
+
+import { add, fromHalves, highHalf, lowHalf, type U64 } from '../../util/u64.js';
+import { NBD_STATE_HOLE, NBD_STATE_ZERO } from '../../protocol/constants.js';
+import { aBoolean, checkOptions, type OptionTable } from '../../util/option-checks.js';
+import type { BackendExtent, BlockSize, NbdBackend, ZeroOptions } from './backend.js';
+import { aBlockSize, checkSize } from '../block-size.js';
+import { ExtentMap, subtract } from './extent-map.js';
+
+const PAGE_SIZE = 65536;
+const PAGES_PER_HIGH = 65536; // pages in 4 GiB
+const HOLE = NBD_STATE_HOLE | NBD_STATE_ZERO;
+
+/** What a MemoryBackend may be made with. */
+export interface MemoryBackendOptions {
+  readonly readOnly?: boolean;
+  readonly blockSize?: BlockSize;
+}
+
+const OPTIONS: OptionTable<MemoryBackendOptions> = { readOnly: aBoolean, blockSize: aBlockSize };
+
+/**
+ * An export of `size` bytes in memory, all zeroes at first. Written pages of 64 KiB are held, all else is a hole; trim
+ * and zero give whole pages back. Everything is done at once, never asynchronously, so requests from one connection
+ * take effect in the order of their arrival.
+ */
+export class MemoryBackend implements NbdBackend {
+  readonly size: number | bigint;
+  readonly readOnly: boolean;
+  readonly blockSize?: BlockSize;
+  readonly fua = true;
+  readonly fastZero = true;
+  readonly copiesData = true;
+  readonly #pages = new Map<number, Buffer>();
+  // What was zeroed with `noHole` and holds no page: it counts as allocated at no cost. Made when first needed.
+  #provisioned: ExtentMap | null = null;
+
+  /** Throws an NbdStrictError (`EINVAL`) for a size that is not a 64-bit number of bytes and for a bad option. */
+  constructor(size: number | bigint, options: MemoryBackendOptions = {}) {
+    const { readOnly, blockSize } = checkOptions('MemoryBackend', options, OPTIONS);
+    checkSize('MemoryBackend: size', size);
+    this.size = size;
+    this.readOnly = readOnly ?? false;
+    if (blockSize !== undefined) this.blockSize = blockSize;
+  }
+
+  /** A backend that holds a copy of these bytes. */
+  static from(contents: Uint8Array, options: MemoryBackendOptions = {}): MemoryBackend {
+    const backend = new MemoryBackend(contents.length, options);
+    backend.write(Buffer.from(contents.buffer, contents.byteOffset, contents.length), 0);
+    return backend;
+  }
+
+  /** Bytes of memory that the written pages take. */
+  get allocated(): number {
+    return this.#pages.size * PAGE_SIZE;
+  }
+
+  read(buffer: Buffer, offset: U64): void {
+    let index = pageOf(offset);
+    let within = lowHalf(offset) % PAGE_SIZE;
+    for (let at = 0; at < buffer.length; index += 1, within = 0) {
+      const length = Math.min(PAGE_SIZE - within, buffer.length - at);
+      const page = this.#pages.get(index);
+      if (page === undefined) buffer.fill(0, at, at + length);
+      else page.copy(buffer, at, within, within + length);
+      at += length;
+    }
+  }
+
+  write(data: Buffer, offset: U64): void {
+    let index = pageOf(offset);
+    let within = lowHalf(offset) % PAGE_SIZE;
+    for (let at = 0; at < data.length; index += 1, within = 0) {
+      const length = Math.min(PAGE_SIZE - within, data.length - at);
+      this.#page(index).set(data.subarray(at, at + length), within);
+      at += length;
+    }
+  }
+
+  /** There is nothing to flush to: the contents live as long as the process. */
+  flush(): void {
+    // Nothing is deferred.
+  }
+
+  trim(offset: U64, count: U64): void {
+    this.zero(offset, count);
+  }
+
+  zero(offset: U64, count: U64, options?: ZeroOptions): void {
+    const noHole = options?.noHole === true;
+    if (noHole) this.#provisioned ??= new ExtentMap(this.size);
+    this.#provisioned?.set(offset, count, noHole ? 1 : 0);
+    const end = subtract(add(offset, count), 1);
+    // The last page of the export may be short; whatever lies behind its end is nobody's.
+    const isTail = add(offset, count) >= this.size;
+    const first = pageOf(offset);
+    const last = pageOf(end);
+    const from = lowHalf(offset) % PAGE_SIZE;
+    const to = isTail ? PAGE_SIZE : (lowHalf(end) % PAGE_SIZE) + 1;
+    if (first === last) {
+      this.#clear(first, from, to);
+      return;
+    }
+    this.#clear(first, from, PAGE_SIZE);
+    this.#clear(last, 0, to);
+    for (const index of this.#held(first + 1, last - 1)) this.#pages.delete(index);
+  }
+
+  /** Memory needs no prefetch; the command succeeds. */
+  cache(): void {
+    // Everything is as near as it gets.
+  }
+
+  *extents(offset: U64, count: U64): Generator<BackendExtent, void> {
+    const end = add(offset, count);
+    const last = pageOf(subtract(end, 1));
+    let at = offset;
+    for (const index of this.#held(pageOf(offset), last).sort((a, b) => a - b)) {
+      const start = startOf(index);
+      if (start > at) yield* this.#absent(at, subtract(start, at));
+      const stop = add(start, PAGE_SIZE);
+      const from = start > at ? start : at;
+      at = stop < end ? stop : end;
+      yield { length: subtract(at, from), flags: 0 };
+    }
+    if (at < end) yield* this.#absent(at, subtract(end, at));
+  }
+
+  /** A range without pages: holes, but for what was zeroed with `noHole`. */
+  *#absent(offset: U64, length: U64): Generator<BackendExtent, void> {
+    if (this.#provisioned === null) {
+      yield { length, flags: HOLE };
+      return;
+    }
+    for (const run of this.#provisioned.extents(offset, length)) {
+      yield { length: run.length, flags: run.flags === 1 ? NBD_STATE_ZERO : HOLE };
+    }
+  }
+
+  #clear(index: number, from: number, to: number): void {
+    if (from === 0 && to === PAGE_SIZE) this.#pages.delete(index);
+    else this.#pages.get(index)?.fill(0, from, to);
+  }
+
+  /** Indexes of the held pages from `first` to `last`, by the shorter of two ways. */
+  #held(first: number, last: number): number[] {
+    const held: number[] = [];
+    if (last - first < this.#pages.size) {
+      for (let index = first; index <= last; index += 1) if (this.#pages.has(index)) held.push(index);
+    } else {
+      for (const index of this.#pages.keys()) if (index >= first && index <= last) held.push(index);
+    }
+    return held;
+  }
+
+  #page(index: number): Buffer {
+    let page = this.#pages.get(index);
+    if (page === undefined) {
+      page = Buffer.alloc(PAGE_SIZE);
+      this.#pages.set(index, page);
+    }
+    return page;
+  }
+}
+
+// A page's index stays a safe integer on the whole 64-bit range, as offsets themselves do not.
+const pageOf = (offset: U64): number => highHalf(offset) * PAGES_PER_HIGH + Math.floor(lowHalf(offset) / PAGE_SIZE);
+const startOf = (index: number): U64 =>
+  fromHalves(Math.floor(index / PAGES_PER_HIGH), (index % PAGES_PER_HIGH) * PAGE_SIZE);

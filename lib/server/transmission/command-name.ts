@@ -1,0 +1,40 @@
+// Names of commands as the server's statistics and observers use them: the client's method names, without the p of pread
+// and pwrite. Faults take either.
+
+import * as c from '../../protocol/constants.js';
+
+/** A command of the transmission phase; `unknown` is every number that the protocol does not have. */
+export type CommandName =
+  'read' | 'write' | 'disconnect' | 'flush' | 'trim' | 'cache' | 'zero' | 'blockStatus' | 'unknown';
+
+/** A command as the fault plan takes it. */
+export type NamedCommand = CommandName | 'pread' | 'pwrite';
+
+export const NAMED_COMMANDS: readonly NamedCommand[] = [
+  'pread',
+  'pwrite',
+  'flush',
+  'trim',
+  'cache',
+  'zero',
+  'blockStatus',
+  'disconnect',
+  'read',
+  'write',
+  'unknown',
+];
+
+const NAMES: readonly CommandName[] = ((): CommandName[] => {
+  const names: CommandName[] = [];
+  names[c.NBD_CMD_READ] = 'read';
+  names[c.NBD_CMD_WRITE] = 'write';
+  names[c.NBD_CMD_DISC] = 'disconnect';
+  names[c.NBD_CMD_FLUSH] = 'flush';
+  names[c.NBD_CMD_TRIM] = 'trim';
+  names[c.NBD_CMD_CACHE] = 'cache';
+  names[c.NBD_CMD_WRITE_ZEROES] = 'zero';
+  names[c.NBD_CMD_BLOCK_STATUS] = 'blockStatus';
+  return names;
+})();
+
+export const commandNameOf = (type: number): CommandName => NAMES[type] ?? 'unknown';

@@ -1,0 +1,385 @@
+// The transmission phase of one connection: requests in, replies out. Invariants: no more requests run, and no more
+// bytes are held, than the limits say; a client that does not read its replies is not read from; whatever a backend
+// throws becomes an error reply; after destroy() nothing happens any more.
+
+import { clearTimeout, setTimeout } from 'node:timers';
+import { NbdConnectionError } from '../../errors.js';
+import * as c from '../../protocol/constants.js';
+import { wireError } from '../../protocol/names.js';
+import { ReplyEncoder } from '../../protocol/reply-encoder.js';
+import { type Request, RequestDecoder } from '../../protocol/request-decoder.js';
+import { type CommandName, commandNameOf } from './command-name.js';
+import type { FaultedRequest, FaultPlan, RequestFault } from '../faults.js';
+import type { MemoryAccount, MemoryBudget } from './memory-budget.js';
+import type { PayloadPool } from './payload-pool.js';
+import type { ReplyOutput } from './reply-output.js';
+import { RequestHandler } from './request-handler.js';
+import { filterLimit, hasFilter, type Session, validate } from './request-validation.js';
+import type { Statistics } from '../statistics.js';
+import { wireErrorOf } from './wire-error.js';
+
+/** "any payload not exceeding 2^25 bytes SHOULD NOT be considered a denial of service attack". */
+const TOLERATED_PAYLOAD = 1 << 25;
+/** Payloads up to here lie in the chunk that they came in, or cost as little. */
+const SMALL_PAYLOAD = 65536;
+
+export interface TransmissionOptions {
+  /** Requests that run at the same time. */
+  readonly maxInFlight: number;
+  /** Bytes of payload that they have together; one larger request runs alone. */
+  readonly maxInFlightBytes: number;
+  /** Replies that may wait for a client that has not shown that it reads. */
+  readonly maxReplyBytes: number;
+  /** What all connections hold together. */
+  readonly budget: MemoryBudget;
+  /** Where the memory for payloads comes from. */
+  readonly payloads: PayloadPool;
+  readonly connection: number;
+  readonly faults: FaultPlan;
+  readonly statistics: Statistics;
+  readonly onRequest: ((request: FaultedRequest) => void) | undefined;
+}
+
+/** The connection, as the transmission phase needs it. */
+export interface TransmissionHost {
+  readonly output: ReplyOutput;
+  /** Stops and restarts reading from the client. */
+  pause(): void;
+  resume(): void;
+  /** All is answered and the client, or the server, has taken its leave. */
+  finished(): void;
+  /** A fault ends the connection. */
+  cut(how: 'close' | 'reset'): void;
+  /** The connection cannot go on. */
+  failed(error: Error): void;
+}
+
+export class Transmission {
+  readonly #host: TransmissionHost;
+  readonly #session: Session;
+  readonly #options: TransmissionOptions;
+  readonly #encoder: ReplyEncoder;
+  readonly #decoder: RequestDecoder;
+  readonly #handler: RequestHandler;
+  // Requests that have come and wait for others to end; bounded by what one chunk from the stream holds.
+  #waiting: Request[] = [];
+  #nextWaiting = 0;
+  #running = 0;
+  #runningBytes = 0;
+  /** Of the running bytes those that will be replies. */
+  #readingBytes = 0;
+  /** Payloads of requests that wait. */
+  #waitingBytes = 0;
+  /** Replies that may be made ahead of the client: more for one that reads them. */
+  #window: number;
+  #sentInWindow = 0;
+  #account: MemoryAccount;
+  readonly #abort = new AbortController();
+  /** When the client last took or sent something. */
+  #lastProgress = performance.now();
+  readonly #timers = new Set<NodeJS.Timeout>();
+  #pumping = false;
+  #paused = false;
+  #ending = false;
+  #isDisconnected = false;
+  #shuttingDown = false;
+  #gone = false;
+
+  constructor(host: TransmissionHost, session: Session, options: TransmissionOptions) {
+    this.#host = host;
+    this.#session = session;
+    this.#options = options;
+    this.#encoder = new ReplyEncoder(session.style, (length) => host.output.take(length));
+    this.#handler = new RequestHandler(session, this.#encoder, host.output, this.#abort.signal);
+    this.#window = options.maxReplyBytes;
+    this.#account = options.budget.open({
+      roomAgain: () => {
+        this.#roomAgain();
+      },
+      isStalled: (milliseconds) => this.#isStalled(milliseconds),
+      evict: () => {
+        const reason = 'the client stands still while others need memory';
+        host.failed(new NbdConnectionError(reason, { code: 'ETIMEDOUT' }));
+      },
+    });
+    this.#decoder = new RequestDecoder(
+      {
+        payloadFor: (request, present) => this.#payloadFor(request, present),
+        request: (request) => {
+          this.#arrived(request);
+        },
+      },
+      {
+        extendedHeaders: session.style === 'extended',
+        payloadLimit: Math.max(session.export.maxPayload, TOLERATED_PAYLOAD),
+      },
+    );
+  }
+
+  /** Bytes from the client; throws NbdProtocolError where they are none of the protocol's. */
+  push(chunk: Buffer): void {
+    this.#lastProgress = performance.now();
+    this.#decoder.push(chunk);
+    this.#pump();
+  }
+
+  /** The client sends no more: what has come whole is still answered. */
+  end(): void {
+    this.#decoder.stop();
+    this.#ending = true;
+    this.#pump();
+  }
+
+  /** The client has sent NBD_CMD_DISC. */
+  get isDisconnected(): boolean {
+    return this.#isDisconnected;
+  }
+
+  /** The stream has taken what waited. */
+  drained(): void {
+    this.#pump();
+  }
+
+  /** Replies have left this process. */
+  written(): void {
+    this.#lastProgress = performance.now();
+    if (this.#host.output.waiting === 0) {
+      if (this.#sentInWindow >= this.#window) {
+        this.#window = Math.min(Math.max(this.#window, 1) * 2, Math.max(this.#window, this.#options.maxInFlightBytes));
+        this.#sentInWindow = 0;
+      }
+    }
+    this.#pump();
+  }
+
+  /** The server closes: what runs is finished, everything else is answered with ESHUTDOWN. */
+  shutdown(): void {
+    this.#shuttingDown = true;
+    this.end();
+  }
+
+  /** The connection is gone. */
+  destroy(): void {
+    this.#gone = true;
+    this.#decoder.stop();
+    this.#waiting = [];
+    this.#nextWaiting = 0;
+    this.#waitingBytes = 0;
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#timers.clear();
+    this.#abort.abort();
+    this.#account.close();
+    this.#account.set(this.#runningBytes);
+  }
+
+  /** Counts what this connection holds: for the rest of its life, and until the backend has let go. */
+  #count(): void {
+    const own = this.#gone ? 0 : this.#waitingBytes + this.#decoder.arriving + this.#host.output.waiting;
+    this.#account.set(own + this.#runningBytes);
+  }
+
+  #roomAgain(): void {
+    if (this.#gone) return;
+    try {
+      this.#decoder.resume();
+    } catch (error) {
+      this.#host.failed(error as Error);
+      return;
+    }
+    this.#pump();
+  }
+
+  #isStalled(milliseconds: number): boolean {
+    const isDue = this.#host.output.waiting > 0 || (this.#decoder.arriving > 0 && !this.#paused);
+    return isDue && performance.now() - this.#lastProgress >= milliseconds;
+  }
+
+  #payloadFor(request: Request, present: Buffer | null): Buffer | null | 'later' {
+    if (hasFilter(request.type, request.flags) && request.payloadLength > filterLimit(this.#session)) return null;
+    // A request that will be refused needs no memory for what it brings.
+    if (validate(request, this.#session) !== null) return null;
+    // A backend that may keep the data would keep the whole chunk with it.
+    if (present !== null && this.#session.export.backend.copiesData === true) return present;
+    if (request.payloadLength > SMALL_PAYLOAD && !this.#account.mayTake(request.payloadLength)) return 'later';
+    this.#account.set(this.#account.held + request.payloadLength);
+    return this.#options.payloads.take(request.payloadLength);
+  }
+
+  #arrived(request: Request): void {
+    if (request.type === c.NBD_CMD_DISC) {
+      // "A client MUST NOT send anything to the server after": whatever follows is not looked at.
+      this.#decoder.stop();
+      this.#isDisconnected = true;
+    }
+    this.#waitingBytes += request.payload?.length ?? 0;
+    this.#waiting.push(request);
+  }
+
+  #pump(): void {
+    if (this.#pumping || this.#gone) return;
+    this.#pumping = true;
+    while (this.#nextWaiting < this.#waiting.length && this.#hasRoom()) {
+      const request = this.#waiting[this.#nextWaiting];
+      this.#nextWaiting += 1;
+      if (request !== undefined) this.#begin(request);
+    }
+    this.#pumping = false;
+    this.#count();
+    this.#afterPump();
+  }
+
+  #afterPump(): void {
+    if (this.#gone) return;
+    const isIdle = this.#nextWaiting === this.#waiting.length;
+    if (isIdle) {
+      this.#waiting = [];
+      this.#nextWaiting = 0;
+      if (this.#ending && this.#running === 0) {
+        this.#host.finished();
+        return;
+      }
+    }
+    this.#setPaused(!isIdle || this.#decoder.isWaiting);
+  }
+
+  #setPaused(paused: boolean): void {
+    if (paused === this.#paused) return;
+    this.#paused = paused;
+    if (paused) this.#host.pause();
+    else this.#host.resume();
+  }
+
+  #hasRoom(): boolean {
+    if (this.#gone) return false;
+    const { output } = this.#host;
+    if (!output.hasRoom()) return false;
+    const next = this.#waiting[this.#nextWaiting];
+    if (next === undefined) return false;
+    const weight = this.#weight(next);
+    if (this.#running > 0) {
+      if (this.#running >= this.#options.maxInFlight) return false;
+      if (this.#runningBytes + weight > this.#options.maxInFlightBytes) return false;
+    }
+    // Memory for a payload was asked for when it arrived; for a reply it is now.
+    if (next.type !== c.NBD_CMD_READ || weight === 0) return true;
+    const ahead = this.#readingBytes + output.waiting;
+    if (ahead > 0 && ahead + weight > this.#window) return false;
+    return weight <= SMALL_PAYLOAD || this.#account.mayTake(weight);
+  }
+
+  /** Bytes that a request holds while it runs. */
+  #weight(request: Request): number {
+    if (request.type !== c.NBD_CMD_READ) return request.payload?.length ?? 0;
+    return request.count <= this.#session.export.maxPayload ? Number(request.count) : 0;
+  }
+
+  #begin(request: Request): void {
+    const command = commandNameOf(request.type);
+    this.#waitingBytes -= request.payload?.length ?? 0;
+    this.#options.statistics.requests[command] += 1;
+    let fault: RequestFault | null;
+    try {
+      fault = this.#faultOf(request, command);
+    } catch (error) {
+      this.#fail(request, error);
+      return;
+    }
+    if (fault === null) this.#perform(request);
+    else this.#suffer(fault, request);
+  }
+
+  /** Shows the request to those who look on; both are functions of the user's and may throw. */
+  #faultOf(request: Request, command: CommandName): RequestFault | null {
+    const { connection, faults, onRequest } = this.#options;
+    if (onRequest === undefined && faults.isEmpty) return null;
+    const { flags, offset, count } = request;
+    const seen = { command, flags, offset, count, exportName: this.#session.export.name, connection };
+    onRequest?.(seen);
+    return faults.match(seen);
+  }
+
+  #suffer(fault: RequestFault, request: Request): void {
+    if ('stall' in fault) return;
+    if ('cut' in fault) {
+      this.#host.cut(fault.cut);
+      return;
+    }
+    if ('error' in fault) {
+      // There is no reply to a disconnect, not even this.
+      if (request.type === c.NBD_CMD_DISC) this.#perform(request);
+      else this.#refuse(request, wireError(fault.error), fault.message ?? '');
+      return;
+    }
+    this.#running += 1;
+    const timer = setTimeout(() => {
+      this.#timers.delete(timer);
+      this.#running -= 1;
+      this.#perform(request);
+      this.#pump();
+    }, fault.delay);
+    this.#timers.add(timer);
+  }
+
+  #perform(request: Request): void {
+    if (request.type === c.NBD_CMD_DISC) {
+      this.#ending = true;
+      return;
+    }
+    if (this.#shuttingDown) {
+      this.#refuse(request, c.NBD_ESHUTDOWN, 'the server is shutting down');
+      return;
+    }
+    const refusal = validate(request, this.#session);
+    if (refusal !== null) {
+      this.#refuse(request, wireError(refusal.code), refusal.message);
+      return;
+    }
+    const weight = this.#weight(request);
+    let pending: Promise<void> | undefined;
+    try {
+      pending = this.#handler.perform(request);
+    } catch (error) {
+      this.#fail(request, error);
+      return;
+    }
+    if (request.type === c.NBD_CMD_WRITE) this.#options.statistics.bytesWritten += request.payloadLength;
+    const isRead = request.type === c.NBD_CMD_READ;
+    if (isRead) this.#sentInWindow += weight;
+    if (pending === undefined) {
+      this.#release(request);
+      return;
+    }
+    this.#running += 1;
+    this.#runningBytes += weight;
+    if (isRead) this.#readingBytes += weight;
+    this.#account.set(this.#account.held + (isRead ? weight : 0));
+    const settled = (): void => {
+      this.#running -= 1;
+      this.#runningBytes -= weight;
+      if (isRead) this.#readingBytes -= weight;
+      this.#release(request);
+      if (this.#gone) this.#count();
+      else this.#pump();
+    };
+    pending.then(settled, (error: unknown) => {
+      if (!this.#gone) this.#fail(request, error);
+      settled();
+    });
+  }
+
+  #release(request: Request): void {
+    const { payload } = request;
+    request.payload = null;
+    if (payload !== null && this.#session.export.backend.copiesData === true) this.#options.payloads.give(payload);
+  }
+
+  #fail(request: Request, error: unknown): void {
+    const { number, message } = wireErrorOf(error);
+    this.#refuse(request, number, message);
+  }
+
+  #refuse(request: Request, error: number, message: string): void {
+    this.#options.statistics.errors += 1;
+    this.#host.output.push(this.#encoder.encodeError(request, error, message));
+  }
+}
