@@ -7,7 +7,7 @@ import { type SourceLike, toSource } from './ends/ends.js';
 import { checkAllDone, located } from './failures.js';
 import { multipleOf } from './facts.js';
 import { inLanes, type Progress, report } from './lanes.js';
-import { knownRuns, type Run } from './maps/runs.js';
+import { knownRuns, type Run } from './ends/runs.js';
 import { isAllZero } from './zeroes.js';
 
 /** What {@link compare} takes. */

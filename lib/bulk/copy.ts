@@ -16,7 +16,7 @@ import {
 import { abortable, at, checkAllDone } from './failures.js';
 import { multipleOf } from './facts.js';
 import { inLanes, type Progress, report } from './lanes.js';
-import { knownRuns, type Run } from './maps/runs.js';
+import { knownRuns, type Run } from './ends/runs.js';
 import { splitZeroes } from './zeroes.js';
 
 /** What {@link copy} takes. Sizes are bytes; the defaults are nbdcopy's unless said otherwise. */

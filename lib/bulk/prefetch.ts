@@ -9,7 +9,7 @@ import { Source } from './ends/ends.js';
 import { type ExportLike, factsOf, hasContext, multipleOf, rangeOf } from './facts.js';
 import { at, checkAllDone } from './failures.js';
 import { inLanes, report } from './lanes.js';
-import { cutRun, knownRuns, type Run } from './maps/runs.js';
+import { cutRun, knownRuns, type Run } from './ends/runs.js';
 
 /** What {@link prefetch} takes. */
 export interface PrefetchOptions extends StatusOptions {

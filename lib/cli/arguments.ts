@@ -3,7 +3,8 @@
 // parseArgs does the lexing; it lacks abbreviations, optional values and these operands.
 
 import { parseArgs } from 'node:util';
-import { type CommandSpec, type OptionSpec, UsageError } from './command.js';
+import type { CommandSpec, OptionSpec } from './command-spec.js';
+import { UsageError } from './errors.js';
 
 /** An operand: a word, or the command of a server to start. */
 export type Operand = { readonly word: string } | { readonly command: readonly string[] };

@@ -1,7 +1,7 @@
 // --help, --version and the lists that completion reads, all from the commands' descriptions.
 
 import { PACKAGE_NAME, VERSION } from '../util/version.js';
-import type { CommandSpec, OptionSpec } from './command.js';
+import type { CommandSpec, OptionSpec } from './command-spec.js';
 import { optionsOf } from './arguments.js';
 import { COMMANDS } from './registry.js';
 

@@ -2,7 +2,8 @@
 
 import { type NbdConnection, SIZE_MINIMUM, STRICT_ALIGN, STRICT_MASK } from './sdk.js';
 import type { ParsedArguments } from './arguments.js';
-import { CliError, type OptionSpec } from './command.js';
+import type { OptionSpec } from './command-spec.js';
+import { CliError } from './errors.js';
 import { parseSize } from './output/text.js';
 
 /** Bytes, as bigint: an export may have up to 2^63 - 1 of them. */

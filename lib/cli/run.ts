@@ -4,7 +4,8 @@
 
 import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Command, type CommandContext, CliError, Interruption, UsageError } from './command.js';
+import type { Command, CommandContext } from './command.js';
+import { CliError, Interruption, UsageError } from './errors.js';
 import { parse } from './arguments.js';
 import { exitCodeOf, leave, leaveNow, SIGNALS } from './leaving.js';
 import { COMMANDS, TOOLS } from './registry.js';
@@ -135,6 +136,7 @@ async function runCommand(
       program,
       verbose,
       args,
+      commands: Object.keys(COMMANDS),
       signal,
       out: (text) => output.write(text),
       flushOutput: () => output.flush(),

@@ -3,7 +3,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { NbdConnection, NbdConnectionError, type NbdConnectionOptions, SHUTDOWN_ABANDON_PENDING } from './sdk.js';
 import type { Operand, ParsedArguments } from './arguments.js';
-import { type CommandContext, type OptionSpec, UsageError } from './command.js';
+import type { CommandContext } from './command.js';
+import type { OptionSpec } from './command-spec.js';
+import { UsageError } from './errors.js';
 import { messageOf } from './output/failure.js';
 import { onImpatience } from './leaving.js';
 import { parseSeconds } from './output/text.js';

@@ -16,7 +16,13 @@ import type { Lifecycle } from './lifecycle.js';
 import type { Target } from './connect/opening.js';
 import { checkBits, checkSignal, type NbdConnectionOptions, shownExportName } from './options/options.js';
 import { abortable } from './connect/program-end.js';
-import { activationTarget, commandTarget, killSubprocess, subprocessOf, vsockTarget } from './connect/process-targets.js';
+import {
+  activationTarget,
+  commandTarget,
+  killSubprocess,
+  subprocessOf,
+  vsockTarget,
+} from './connect/process-targets.js';
 import { checkState, WHEN_CONNECTED, WHEN_CREATED, WHEN_NOT_CREATED, WHEN_STARTED } from './state.js';
 import { Submission } from './api/submission.js';
 import { namedTarget, type NbdTarget, streamTarget, tcpTarget, unixTarget } from './connect/targets.js';

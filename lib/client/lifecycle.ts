@@ -15,6 +15,7 @@ import { checkBits, type Settings } from './options/options.js';
 import { endOfProgram } from './connect/program-end.js';
 import { asEvent, checkState, type ConnectionState, type Phase, WHEN_CREATED, WHEN_NEGOTIATING } from './state.js';
 import { inNextTurn } from '../util/timers.js';
+import { type Statistics, statisticsOf } from './statistics.js';
 import { traceClose, traceOpen } from './tracing.js';
 import { Transmission, type TransmissionOwner } from './transmission/transmission.js';
 
@@ -103,22 +104,8 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     if (this.#strict !== null) this.#strict.strictMode = strictMode;
   }
 
-  // Statistics, as libnbd counts them: plaintext bytes; a chunk is a message that begins with a magic.
-
-  get bytesSent(): number {
-    return (this.#opening?.negotiator?.bytesSent ?? 0) + (this.#transmission?.bytesSent ?? 0);
-  }
-
-  get chunksSent(): number {
-    return (this.#opening?.session.optionsSent ?? 0) + (this.#transmission?.chunksSent ?? 0);
-  }
-
-  get bytesReceived(): number {
-    return this.#opening?.link?.bytesReceived ?? 0;
-  }
-
-  get chunksReceived(): number {
-    return (this.#opening?.session.protocol == null ? 0 : 1) + (this.#transmission?.chunksReceived ?? 0);
+  get statistics(): Statistics {
+    return statisticsOf(this.#opening, this.#transmission);
   }
 
   nextCookie(): number {
@@ -187,19 +174,12 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     const opening = this.#opening;
     const { session, link, negotiator } = opening ?? {};
     if (opening === null || link == null || negotiator == null || session?.info == null) return;
-    const { negotiated, info } = session;
-    this.#strict = {
-      strictMode: this.settings.strictMode,
-      info,
-      structuredReplies: negotiated.structuredReplies,
-      extendedHeaders: negotiated.extendedHeaders,
-      hasContexts: (negotiated.contexts?.size ?? 0) > 0,
-    };
+    this.#strict = opening.strictContext(session.info);
     const transmission = new Transmission(
       this.#handle,
       this,
       link.transport,
-      opening.replyContext(info.size),
+      opening.replyContext(session.info.size),
       this.settings,
       this.completions,
       this.debug,

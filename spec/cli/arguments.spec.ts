@@ -1,5 +1,5 @@
 import { parse } from '../../lib/cli/arguments.js';
-import { type CommandSpec } from '../../lib/cli/command.js';
+import type { CommandSpec } from '../../lib/cli/command-spec.js';
 import { info } from '../../lib/cli/commands/info.js';
 import { findQuestion } from '../../lib/cli/info/features.js';
 import { duration, general, humanSize, jsonString, parseSize, roundSize } from '../../lib/cli/output/text.js';

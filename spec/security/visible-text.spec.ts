@@ -5,7 +5,7 @@ import { describe, expect, it } from '@jest/globals';
 import { inspect } from 'node:util';
 
 import { messageOf, tell } from '../../lib/cli/output/failure.js';
-import { CliError } from '../../lib/cli/command.js';
+import { CliError } from '../../lib/cli/errors.js';
 import { type ExportReport, reportJson, reportText } from '../../lib/cli/info/report.js';
 import { escapeXml } from '../../lib/cli/map/render.js';
 import { jsonString, Paint } from '../../lib/cli/output/text.js';

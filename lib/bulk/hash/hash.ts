@@ -10,7 +10,7 @@ import { at, checkAllDone } from '../failures.js';
 import { type ExportLike, multipleOf } from '../facts.js';
 import { inLanes, type Progress, report } from '../lanes.js';
 import { chunksOf } from '../streams/read-stream.js';
-import { cutRun, knownRuns, type Run } from '../maps/runs.js';
+import { cutRun, knownRuns, type Run } from '../ends/runs.js';
 
 /** What {@link hash} takes. */
 export interface HashOptions extends StatusOptions {

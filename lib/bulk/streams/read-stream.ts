@@ -9,7 +9,7 @@ import { Source } from '../ends/ends.js';
 import { type ExportLike, factsOf, multipleOf, rangeOf } from '../facts.js';
 import { at } from '../failures.js';
 import { makeBreather } from '../lanes.js';
-import { cutRun, knownRuns } from '../maps/runs.js';
+import { cutRun, knownRuns } from '../ends/runs.js';
 
 /** What {@link createReadStream} takes. */
 export interface ReadStreamOptions extends StatusOptions {

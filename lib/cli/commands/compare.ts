@@ -1,7 +1,8 @@
 // `nbd compare`: whether two exports, or an export and a file, hold the same bytes.
 
 import { compare as compareExports, type CompareResult } from '../../index.js';
-import { type Command, UsageError } from '../command.js';
+import type { Command } from '../command.js';
+import { UsageError } from '../errors.js';
 import { openSource, sizeOf, sourceOf } from '../copy/ends.js';
 import { PROGRESS_OPTION, withProgress } from '../output/progress.js';
 import { CONNECT_OPTIONS } from '../server.js';

@@ -1,16 +1,14 @@
 // `nbd completion`: scripts for shells. They ask `nbd COMMAND --long-options` when Tab is pressed, so that they never
 // grow old.
 
-import { type Command, UsageError } from '../command.js';
-import { COMMANDS } from '../registry.js';
+import type { Command } from '../command.js';
+import { UsageError } from '../errors.js';
 
-const names = (): string => Object.keys(COMMANDS).join(' ');
-
-const SCRIPTS: Readonly<Record<string, () => string>> = {
-  bash: () => `_nbd() {
+const SCRIPTS: Readonly<Record<string, (names: string) => string>> = {
+  bash: (names) => `_nbd() {
   local word=\${COMP_WORDS[COMP_CWORD]}
   if [ "$COMP_CWORD" -eq 1 ]; then
-    COMPREPLY=($(compgen -W "${names()} help" -- "$word"))
+    COMPREPLY=($(compgen -W "${names} help" -- "$word"))
   elif [[ $word == -* ]]; then
     COMPREPLY=($(compgen -W "$(nbd "\${COMP_WORDS[1]}" --long-options 2>/dev/null)" -- "$word"))
   else
@@ -19,10 +17,10 @@ const SCRIPTS: Readonly<Record<string, () => string>> = {
 }
 complete -F _nbd nbd
 `,
-  zsh: () => `#compdef nbd
+  zsh: (names) => `#compdef nbd
 _nbd() {
   if (( CURRENT == 2 )); then
-    compadd -- ${names()} help
+    compadd -- ${names} help
   elif [[ $words[CURRENT] == -* ]]; then
     compadd -- \${(f)"$(nbd $words[2] --long-options 2>/dev/null)"}
   else
@@ -32,7 +30,7 @@ _nbd() {
 }
 compdef _nbd nbd
 `,
-  fish: () => `complete -c nbd -n __fish_use_subcommand -f -a '${names()} help'
+  fish: (names) => `complete -c nbd -n __fish_use_subcommand -f -a '${names} help'
 complete -c nbd -n 'not __fish_use_subcommand' -a '(nbd (commandline -opc)[2] --long-options 2>/dev/null)'
 `,
 };
@@ -55,6 +53,6 @@ export const completion: Command = {
     if (script === undefined || args.operands.length > 1) {
       throw new UsageError('a shell is expected: bash, zsh or fish');
     }
-    await context.out(script());
+    await context.out(script(context.commands.join(' ')));
   },
 };

@@ -4,7 +4,9 @@ import { availableParallelism } from 'node:os';
 import type { CopyOptions } from '../../index.js';
 import { copy as copyExport } from '../../bulk/copy.js';
 import type { ParsedArguments } from '../arguments.js';
-import { CliError, type Command, type CommandContext, type CommandSpec, UsageError } from '../command.js';
+import type { Command, CommandContext } from '../command.js';
+import type { CommandSpec } from '../command-spec.js';
+import { CliError, UsageError } from '../errors.js';
 import {
   checkDistinct,
   destinationOf,

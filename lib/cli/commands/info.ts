@@ -2,7 +2,9 @@
 
 import { CONTEXT_BASE_ALLOCATION, type NbdConnection, NbdError } from '../sdk.js';
 import type { Operand, ParsedArguments } from '../arguments.js';
-import { type Command, type CommandContext, type CommandSpec, UsageError } from '../command.js';
+import type { Command, CommandContext } from '../command.js';
+import type { CommandSpec } from '../command-spec.js';
+import { UsageError } from '../errors.js';
 import { collectReport, type ExportReport, informed, reportJson, reportText } from '../info/report.js';
 import { messageOf, hintOf } from '../output/failure.js';
 import { CAN_NAMES, CANNOT_NAMES, findQuestion, type Question } from '../info/features.js';

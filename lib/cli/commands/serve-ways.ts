@@ -8,7 +8,8 @@ import { Socket } from 'node:net';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Duplex } from 'node:stream';
-import { CliError, type CommandContext, UsageError } from '../command.js';
+import type { CommandContext } from '../command.js';
+import { CliError, UsageError } from '../errors.js';
 
 /** Standard input and output as one stream: a socket that is both of them, or two pipes. */
 export function standardStreams(): Duplex {

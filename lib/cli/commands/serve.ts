@@ -14,7 +14,8 @@ import {
 } from '../../server/index.js';
 import { decodeKey } from '../../util/psk-file.js';
 import type { ParsedArguments } from '../arguments.js';
-import { CliError, type Command, type CommandContext, UsageError } from '../command.js';
+import type { Command, CommandContext } from '../command.js';
+import { CliError, UsageError } from '../errors.js';
 import { deviceSize } from '../copy/device-size.js';
 import { parentEnded, privateSocketPath, runInShell, standardStreams } from './serve-ways.js';
 import { systemReason } from '../output/system-reason.js';

@@ -3,7 +3,8 @@
 import { start } from 'node:repl';
 import * as sdk from '../../index.js';
 import type { Operand, ParsedArguments } from '../arguments.js';
-import { type Command, type CommandContext, UsageError } from '../command.js';
+import type { Command, CommandContext } from '../command.js';
+import { UsageError } from '../errors.js';
 import { CONNECT_OPTIONS, connectionSettings, openServer } from '../server.js';
 import { CliError } from '../output/text.js';
 

@@ -2,7 +2,9 @@
 
 import { BlockHasher, NbdStrictError } from '../../index.js';
 import type { ParsedArguments } from '../arguments.js';
-import { type CommandContext, type OptionSpec, UsageError } from '../command.js';
+import type { CommandContext } from '../command.js';
+import type { OptionSpec } from '../command-spec.js';
+import { UsageError } from '../errors.js';
 import { parseSmallSize } from '../output/text.js';
 import { writeWhole } from '../output/whole-file.js';
 

@@ -3,7 +3,7 @@
 
 import { constants as fs, type Stats } from 'node:fs';
 import { type FileHandle, open, stat, unlink } from 'node:fs/promises';
-import { CliError } from '../command.js';
+import { CliError } from '../errors.js';
 import { isSameFile } from './holders.js';
 import { systemReason } from '../output/system-reason.js';
 

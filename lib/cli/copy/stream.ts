@@ -4,10 +4,17 @@
 import { createReadStream as createFileStream } from 'node:fs';
 import { Readable, Transform, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { type BlockHasher, createReadStream, createWriteStream, type NbdConnection, NbdStrictError } from '../../index.js';
+import {
+  type BlockHasher,
+  createReadStream,
+  createWriteStream,
+  type NbdConnection,
+  NbdStrictError,
+} from '../../index.js';
 import { splitZeroes } from '../../bulk/zeroes.js';
 import type { ParsedArguments } from '../arguments.js';
-import { CliError, type CommandContext } from '../command.js';
+import type { CommandContext } from '../command.js';
+import { CliError } from '../errors.js';
 import { type End, finishEnd } from './ends.js';
 import type { FileTarget } from './file-target.js';
 import type { Flow } from './flowing.js';

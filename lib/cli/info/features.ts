@@ -1,7 +1,7 @@
 // The questions of `nbd info --can` and its many spellings.
 
 import type { NbdConnection } from '../sdk.js';
-import { UsageError } from '../command.js';
+import { UsageError } from '../errors.js';
 
 /** A question, and how far the connection must have come to answer it. */
 export interface Question {

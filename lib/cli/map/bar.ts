@@ -2,7 +2,7 @@
 
 import { describeType } from './contexts.js';
 import { CellGrid, cellColour, colourOf } from './cells.js';
-import { type Run, Totals } from './report.js';
+import { type Run, Totals } from './runs.js';
 import type { Range } from '../range.js';
 import { type Paint, roundSize } from '../output/text.js';
 

@@ -1,6 +1,6 @@
 // A map as cells of equal size, for pictures and bars: how much of each cell is of which type.
 
-import type { Run } from './report.js';
+import type { Run, Totals } from './runs.js';
 import type { Range } from '../range.js';
 
 export interface Cell {
@@ -8,6 +8,23 @@ export interface Cell {
   readonly length: bigint;
   /** Bytes of each type. */
   readonly shares: ReadonlyMap<bigint, bigint>;
+}
+
+/** One context of the export. */
+export interface DrawnMap {
+  readonly context: string;
+  readonly cells: readonly Cell[];
+  readonly totals: Totals['list'];
+}
+
+/** What a picture shows. */
+export interface Picture extends Range {
+  readonly exportName: string;
+  /** Of the whole export. */
+  readonly size: bigint;
+  /** Bytes of a cell. */
+  readonly cellSize: bigint;
+  readonly maps: readonly DrawnMap[];
 }
 
 /** A range in cells of `cellSize` bytes, of which the last may be shorter. Only the cells are kept, not the runs. */

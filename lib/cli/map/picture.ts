@@ -1,30 +1,14 @@
 // `nbd map --picture`: collects the maps and writes the file.
 
 import type { Operand, ParsedArguments } from '../arguments.js';
-import { type CommandContext, UsageError } from '../command.js';
-import { type Cell, CellGrid, niceCellSize } from './cells.js';
+import type { CommandContext } from '../command.js';
+import { UsageError } from '../errors.js';
+import { CellGrid, type DrawnMap, niceCellSize } from './cells.js';
 import { MOST_CELLS, renderHtml, renderSvg } from './render.js';
-import { mapRuns, openForContexts, Totals } from './report.js';
-import { type Range, rangeOf } from '../range.js';
+import { mapRuns, openForContexts, Totals } from './runs.js';
+import { rangeOf } from '../range.js';
 import { CONTEXT_BASE_ALLOCATION } from '../sdk.js';
 import { writeWhole } from '../output/whole-file.js';
-
-/** One context of the export. */
-export interface DrawnMap {
-  readonly context: string;
-  readonly cells: readonly Cell[];
-  readonly totals: Totals['list'];
-}
-
-/** What a picture shows. */
-export interface Picture extends Range {
-  readonly exportName: string;
-  /** Of the whole export. */
-  readonly size: bigint;
-  /** Bytes of a cell. */
-  readonly cellSize: bigint;
-  readonly maps: readonly DrawnMap[];
-}
 
 export async function drawPicture(
   args: ParsedArguments,

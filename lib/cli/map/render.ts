@@ -2,8 +2,7 @@
 // pointer. Both stand alone: nothing is loaded from anywhere.
 
 import { describeType } from './contexts.js';
-import { type Cell, cellColour, colourOf, hex } from './cells.js';
-import type { DrawnMap, Picture } from './picture.js';
+import { type Cell, cellColour, colourOf, type DrawnMap, hex, type Picture } from './cells.js';
 import { humanSize, oneDecimal, roundSize } from '../output/text.js';
 import { visible } from '../../util/visible.js';
 

@@ -2,7 +2,7 @@
 // with --verbose.
 
 import { NbdError } from '../sdk.js';
-import { CliError } from '../command.js';
+import { CliError } from '../errors.js';
 import { tlsHint, withoutTlsAdvice } from './tls-hints.js';
 import { visible, visibleLines } from '../../util/visible.js';
 

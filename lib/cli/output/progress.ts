@@ -4,7 +4,8 @@
 import { writeSync } from 'node:fs';
 import type { SingleBar } from 'cli-progress';
 import type { ParsedArguments } from '../arguments.js';
-import type { CommandContext, OptionSpec } from '../command.js';
+import type { CommandContext } from '../command.js';
+import type { OptionSpec } from '../command-spec.js';
 import { duration, parseCount, roundSize } from './text.js';
 
 export interface Progress {

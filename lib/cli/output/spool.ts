@@ -4,7 +4,8 @@
 import { type FileHandle, mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { CliError, type CommandContext } from '../command.js';
+import type { CommandContext } from '../command.js';
+import { CliError } from '../errors.js';
 import { systemReason } from './system-reason.js';
 
 const MOST_IN_MEMORY = 1024 * 1024;

@@ -7,7 +7,7 @@ import { close, fstatSync, fsync, read, write, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { CliError } from '../command.js';
+import { CliError } from '../errors.js';
 import { systemReason } from './system-reason.js';
 
 const STDIN = 0;

@@ -1,6 +1,6 @@
 // Sizes, strings and colours as libnbd's tools write them, and the sizes that users write.
 
-import { CliError, UsageError } from '../command.js';
+import { CliError, UsageError } from '../errors.js';
 import { visibleJson } from '../../util/visible.js';
 
 const SUFFIXES = ['', 'K', 'M', 'G', 'T', 'P', 'E'];

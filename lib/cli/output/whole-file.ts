@@ -2,7 +2,7 @@
 
 import { randomUUID } from 'node:crypto';
 import { type FileHandle, open, realpath, rename, rm, stat } from 'node:fs/promises';
-import { CliError } from '../command.js';
+import { CliError } from '../errors.js';
 import { systemReason } from './system-reason.js';
 
 /** Writes a file that is there as a whole or not at all; what was there before stays if it fails. */

@@ -187,21 +187,21 @@ export abstract class NbdFacts extends NbdHandle {
 
   /** Bytes sent, before encryption (libnbd: `nbd_stats_bytes_sent`). */
   statsBytesSent(): bigint {
-    return BigInt(this.#lifecycle.bytesSent);
+    return BigInt(this.#lifecycle.statistics.bytesSent);
   }
 
   /** Options and commands sent (libnbd: `nbd_stats_chunks_sent`). */
   statsChunksSent(): bigint {
-    return BigInt(this.#lifecycle.chunksSent);
+    return BigInt(this.#lifecycle.statistics.chunksSent);
   }
 
   /** Bytes received, after decryption (libnbd: `nbd_stats_bytes_received`). */
   statsBytesReceived(): bigint {
-    return BigInt(this.#lifecycle.bytesReceived);
+    return BigInt(this.#lifecycle.statistics.bytesReceived);
   }
 
   /** The greeting, and each reply or chunk of one, received (libnbd: `nbd_stats_chunks_received`). */
   statsChunksReceived(): bigint {
-    return BigInt(this.#lifecycle.chunksReceived);
+    return BigInt(this.#lifecycle.statistics.chunksReceived);
   }
 }

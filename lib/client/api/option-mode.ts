@@ -7,7 +7,15 @@ import { extendedHeaders, startTls, structuredReply } from '../../protocol/hands
 import { toCallback } from '../../protocol/strict.js';
 import { lifecycleOf } from './settings.js';
 import type { Lifecycle } from '../lifecycle.js';
-import { optBoolean, optGo, optInfo, optList, optMetaContext, optRequired, type OptionRun } from '../connect/option-runs.js';
+import {
+  optBoolean,
+  optGo,
+  optInfo,
+  optList,
+  optMetaContext,
+  optRequired,
+  type OptionRun,
+} from '../connect/option-runs.js';
 import { checkNames, checkSignal, type NbdConnectionOptions } from '../options/options.js';
 import { NbdSecurity } from './security-settings.js';
 import { checkState, WHEN_NEGOTIATING } from '../state.js';

@@ -12,6 +12,8 @@ import { HandshakeSession } from '../../protocol/handshake/session.js';
 import { optionName } from '../../protocol/names.js';
 import { StreamTransport } from '../../transport/stream.js';
 import type { Subprocess } from '../../transport/subprocess.js';
+import type { ExportInfo } from '../../protocol/export-info.js';
+import type { StrictContext } from '../../protocol/strict.js';
 import type { NbdUriParts } from '../../protocol/uri.js';
 import type { Transport } from '../../transport/transport.js';
 import type { U64 } from '../../util/u64.js';
@@ -162,6 +164,13 @@ export class Opening {
       );
       link.transport.start(link);
     });
+  }
+
+  /** What commands are checked against, once the export is open. */
+  strictContext(info: ExportInfo): StrictContext & { strictMode: number } {
+    const { structuredReplies, extendedHeaders, contexts } = this.session.negotiated;
+    const { strictMode } = this.#settings;
+    return { strictMode, info, structuredReplies, extendedHeaders, hasContexts: (contexts?.size ?? 0) > 0 };
   }
 
   /** How replies are read, once the export is open. */

@@ -4,7 +4,7 @@
 import { NbdStrictError } from '../../errors.js';
 import { fromBigInt } from '../../util/u64.js';
 import type { StatusOptions } from '../options.js';
-import type { Source } from '../ends/ends.js';
+import type { Source } from './ends.js';
 import { isCommandFailure, located } from '../failures.js';
 import { makeBreather } from '../lanes.js';
 
