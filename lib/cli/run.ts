@@ -119,6 +119,8 @@ async function runCommand(
   let code: number;
   let failed = false;
   let running: Promise<number | void> | undefined;
+  /** A signal is how such a command comes to its good end. */
+  let wasAwaited = false;
   try {
     const args = parse(command.spec, words);
     verbose = args.has('verbose');
@@ -138,6 +140,7 @@ async function runCommand(
     };
     running = command.run(args, context);
     code = (await untilStopped(running, signal)) ?? 0;
+    wasAwaited = signal.aborted;
   } catch (error) {
     failed = true;
     code = error instanceof Interruption ? error.exitCode : await report(error, program, verbose);
@@ -153,6 +156,7 @@ async function runCommand(
     }
   }
   if (!(signal.reason instanceof Interruption)) return code;
+  if (wasAwaited) return signal.reason.exitCode;
   // Without its connections, a command that was left behind comes to its end, and says how far it came.
   await Promise.race([running?.catch(() => undefined), sleep(LAST_WORDS)]);
   return report(signal.reason, program, verbose);
