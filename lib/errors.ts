@@ -127,7 +127,13 @@ export class NbdError extends Error {
     // Assigned one by one: a connection may end with a million commands, and an error for each.
     const fields = details as unknown as Record<string, unknown>;
     const own = this as unknown as Record<string, unknown>;
-    for (const key in fields) if (key !== 'cause' && fields[key] !== undefined) own[key] = fields[key];
+    for (const key in fields) {
+      const value = fields[key];
+      if (value === undefined || key === 'cause') continue;
+      // The prototype's getter stands in the way of an assignment.
+      if (key === 'transient') Object.defineProperty(this, key, { value, enumerable: true, configurable: true });
+      else own[key] = value;
+    }
     own['errno'] = errnoOf(details.code);
   }
 

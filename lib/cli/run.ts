@@ -124,6 +124,8 @@ async function runCommand(
   let code: number;
   let failed = false;
   let running: Promise<number | void> | undefined;
+  /** A signal is how such a command comes to its good end. */
+  let wasAwaited = false;
   try {
     const args = parse(command.spec, words);
     verbose = args.has('verbose');
@@ -145,6 +147,7 @@ async function runCommand(
     };
     running = command.run(args, context);
     code = (await (command.endsBySignal === true ? running : untilStopped(running, signal))) ?? 0;
+    wasAwaited = signal.aborted;
   } catch (error) {
     failed = true;
     code = error instanceof Interruption ? error.exitCode : await report(error, program, verbose);
@@ -160,6 +163,7 @@ async function runCommand(
     }
   }
   if (!(signal.reason instanceof Interruption) || command.endsBySignal === true) return code;
+  if (wasAwaited) return signal.reason.exitCode;
   // Without its connections, a command that was left behind comes to its end, and says how far it came.
   await Promise.race([running?.catch(() => undefined), sleep(LAST_WORDS)]);
   return report(signal.reason, program, verbose);
