@@ -1,10 +1,14 @@
-// Copying an export: holes are neither read nor sent, runs of zeroes that are read become zero commands, and a bounded
-// number of requests is in flight. Invariant: it resolves only when every byte of the source is at the destination.
+// Copying an export, or what is chosen of it: holes are neither read nor sent, runs of zeroes that are read become zero
+// commands, and as much is in flight as pays. Invariant: it resolves only when every byte of what was chosen is at the
+// destination, and was flushed there where that was possible and not declined.
 
 import { NbdStrictError } from '../errors.js';
-import { aBoolean, aFunction, checkOptions, powerOfTwo, wholeNumber, zeroOr } from '../util/option-checks.js';
-import type { BlockHasher } from './hash/block-hasher.js';
-import { aBlockHasher, pick, type StatusOptions, WORK_CHECKS } from './options.js';
+import { checkOptions, refuse } from '../util/option-checks.js';
+import { checkIdentity, type CopyIdentity, decodeState, describeSpans } from './copy/checkpoint.js';
+import { COPY_OPTIONS, type CopyOptions, type CopyResult } from './copy/options.js';
+import { checkFlush, CopyRun } from './copy/run.js';
+import { Selection } from './copy/selection.js';
+import { type Shape, shapeOf } from './copy/shape.js';
 import {
   type Destination,
   type DestinationLike,
@@ -13,80 +17,23 @@ import {
   toDestination,
   toSource,
 } from './ends/ends.js';
-import { abortable, at, checkAllDone } from './failures.js';
-import { multipleOf } from './facts.js';
-import { inLanes, type Progress, report } from './lanes.js';
-import { knownRuns, type Run } from './ends/runs.js';
-import { splitZeroes } from './zeroes.js';
+import { abortable, at } from './failures.js';
+import { pick } from './options.js';
 
-/** What {@link copy} takes. Sizes are bytes; the defaults are nbdcopy's unless said otherwise. */
-export interface CopyOptions extends StatusOptions {
-  /** Bytes of one request: a power of 2 from 512. Default 256 KiB, raised to the ends' preferred block sizes. */
-  requestSize?: number;
-  /** Requests in flight, all connections together. Default 64, and never more than 32 MiB of them. */
-  requests?: number;
-  /** Payload in flight. Default 32 MiB. */
-  queueSize?: number;
-  /** Blocks of zeroes of this size are found in what is read: a power of 2, 0 for not at all. Default 4096. */
-  sparse?: number;
-  /** Zeroes are written so that the destination has space for them; none are looked for. Default false. */
-  allocated?: boolean;
-  /** The destination reads as zeroes already: zeroes are left out. Default false. */
-  destinationIsZero?: boolean;
-  /** Ask the source for its extents. Default true. */
-  extents?: boolean;
-  /** Flush the destination at the end; one that cannot is refused before anything is copied. Default false. */
-  flush?: boolean;
-  /** Gets every byte of the source, zeroes too: the block hash is made while copying. */
-  hash?: BlockHasher;
-  /** Called as bytes arrive at the destination, zeroes included; `done` counts them. */
-  onProgress?: (progress: Progress) => void;
-  signal?: AbortSignal;
-}
-
-/** What a copy has done, in bytes. */
-export interface CopyResult {
-  /** Size of the source. */
-  readonly total: bigint;
-  /** Bytes read from the source. */
-  readonly read: bigint;
-  /** Bytes sent to the destination. */
-  readonly written: bigint;
-  /** Bytes made zero without being sent. */
-  readonly zeroed: bigint;
-}
-
-const COPY_OPTIONS = {
-  ...WORK_CHECKS,
-  requestSize: powerOfTwo(512),
-  requests: wholeNumber(1),
-  queueSize: wholeNumber(1),
-  sparse: zeroOr(powerOfTwo(512)),
-  allocated: aBoolean,
-  destinationIsZero: aBoolean,
-  flush: aBoolean,
-  hash: aBlockHasher,
-  onProgress: aFunction,
-};
-
-/** Zeroes are not joined across this, so that one command is not too much for a server. As nbdcopy's work unit. */
-const UNIT = 128n * 1024n * 1024n;
-const DEFAULT_REQUEST = 256 * 1024;
-const DEFAULT_QUEUE = 32 * 1024 * 1024;
-const DEFAULT_DEPTH = 64;
-const DEFAULT_SPARSE = 4096;
+export type { CopyOptions, CopyResult } from './copy/options.js';
 
 /**
- * Copies all of a source to the beginning of a destination, which may be larger. Either is a connection, an array of
- * connections to one export, or an end of your own. Where the destination's minimum block is larger than what the
- * source's end leaves, the block there is read, changed and written.
+ * Copies a source, or a part of it, to a destination, which may be larger. Either is a connection, an array of
+ * connections to one export, or an end of your own. Where the destination's minimum block is larger than what the ends
+ * of a range leave, the block there is read, changed and written.
  *
  * @throws NbdStrictError `EINVAL` for bad options and ends, for connections of an array that differ or have no
- *   multi-conn, for `flush` where the destination cannot, and where the end of the source is no whole block of a
- *   destination that cannot be read; `ENOSPC` when the destination is smaller, `EPERM` when it is read-only: all before
- *   anything is copied. What the ends reject with, of its own class and with its own fields, and a message that says
- *   where; `ENOTCONN` for a connection that was lost. Requests in flight have settled by then, and the destination holds
- *   some of the source. The signal's reason.
+ *   multi-conn, for a destination that is the source itself, for `flush` and `checkpoint` where the destination cannot
+ *   flush, where the end of a range is not a whole block of a destination that cannot be read, and for a checkpoint
+ *   that is damaged or not one; `ESTALE` for a checkpoint of another copy; `ENOSPC` when the destination is too small,
+ *   `EPERM` when it is read-only: all before anything is copied. What the ends reject with, of its own class and with
+ *   its own fields, and a message that names the place; `ENOTCONN` for a connection that was lost. Requests in flight
+ *   have settled by then, and the destination holds some of the source. The signal's reason.
  */
 export async function copy(
   source: SourceLike,
@@ -96,184 +43,89 @@ export async function copy(
   const checked = checkOptions<CopyOptions>('copy', options, COPY_OPTIONS);
   const from = toSource(source, 'copy', 'source');
   const to = toDestination(destination, 'copy', 'destination');
-  if (to.size !== null && from.size > to.size) {
-    throw new NbdStrictError(`copy: the destination has ${to.size} bytes, fewer than the source's ${from.size}`, {
-      code: 'ENOSPC',
-      syscall: 'copy',
-    });
-  }
-  if (checked.flush === true && to.end.flush === undefined) {
-    throw new NbdStrictError('copy: flush: the destination cannot flush, nothing was copied (see canFlush)', {
-      code: 'EINVAL',
-      syscall: 'copy',
-    });
-  }
-  const { signal } = checked;
+  const { signal, checkpoint } = checked;
+  const offset = BigInt(checked.offset ?? 0);
+  const shape = shapeOf(from, to, BigInt(checked.destinationOffset ?? offset) - offset, checked);
+  const runOptions = {
+    ...pick(checked, 'extents', 'step', 'onStatusError', 'signal'),
+    align: shape.align,
+    syscall: 'copy',
+  };
+  const selection = new Selection(from, checked, runOptions);
+  checkRoom(from, to, selection, shape);
+  checkApart(source, destination, from, to, shape);
+  checkFlush(to, checked);
+  checkHash(checked);
   signal?.throwIfAborted();
-  await abortable(at(to.prepare(0n, from.size, signal), 'copy', 'read of the destination', null, signal), signal);
-  const run = new CopyRun(from, to, checked);
-  await run.copyAll();
-  checkAllDone(run.result.written + run.result.zeroed, from.size, 'copy');
-  if (checked.flush === true) {
-    await abortable(at(to.end.flush?.(signal), 'copy', 'flush', null, signal), signal);
+
+  const identity = identityOf(from, to, selection, shape);
+  const state = checkpoint === undefined ? null : decodeState(await stored(checkpoint.load(), signal));
+  if (state !== null) {
+    checkIdentity(state.identity, identity);
+    await at(to.end.keep?.(), 'copy', 'going on', null, signal);
   }
+  await selection.measure();
+  const edges = selection.spans ?? [];
+  await abortable(at(prepare(to, edges, shape.shift, signal), 'copy', 'read of the destination', null, signal), signal);
+  const run = new CopyRun({ from, to, options: checked, selection, shape, runOptions, identity, state });
+  await run.copyAll(to.end.flush !== undefined && (checked.flush !== false || checkpoint !== undefined));
   return run.result;
 }
 
-class CopyRun {
-  readonly #from: Source;
-  readonly #to: Destination;
-  readonly #options: CopyOptions;
-  readonly #requestSize: number;
-  readonly #depth: number;
-  readonly #sparse: number;
-  /** What both ends take as whole blocks. */
-  readonly #align: number;
-  #read = 0n;
-  #written = 0n;
-  #zeroed = 0n;
-  #zeroes: Buffer | null = null;
+async function stored<Value>(loading: Promise<Value> | Value, signal: AbortSignal | undefined): Promise<Value> {
+  return abortable(at(loading, 'copy', 'load of the checkpoint', null, signal), signal);
+}
 
-  constructor(from: Source, to: Destination, options: CopyOptions) {
-    this.#from = from;
-    this.#to = to;
-    this.#options = options;
-    this.#align = Math.max(from.blocks.minimum, to.blocks.minimum);
-    const preferred = Math.max(from.blocks.preferred, to.blocks.preferred);
-    const limit = Math.min(from.blocks.maximum, to.blocks.maximum);
-    const wanted = Math.max(options.requestSize ?? DEFAULT_REQUEST, preferred);
-    this.#requestSize = multipleOf(this.#align, Math.min(wanted, limit));
-    const queue = options.queueSize ?? DEFAULT_QUEUE;
-    const depth = Math.min(options.requests ?? DEFAULT_DEPTH, Math.floor(queue / this.#requestSize));
-    this.#depth = Math.max(depth, 1);
-    const sparse = options.sparse ?? DEFAULT_SPARSE;
-    this.#sparse = sparse === 0 || options.allocated === true ? 0 : Math.max(sparse, to.blocks.preferred);
-  }
+/** The first range that needs it shows whether blocks of the destination can be completed. */
+async function prepare(
+  to: Destination,
+  spans: readonly { readonly start: bigint; readonly end: bigint }[],
+  shift: bigint,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  for (const { start, end } of spans) if (await to.prepare(start + shift, end + shift, signal)) return;
+}
 
-  get result(): CopyResult {
-    return { total: this.#from.size, read: this.#read, written: this.#written, zeroed: this.#zeroed };
-  }
+function checkRoom(from: Source, to: Destination, { start, end, spans }: Selection, { shift }: Shape): void {
+  const last = spans === null ? end : (spans.at(-1)?.end ?? start);
+  const needed = last + shift;
+  if (to.size === null || needed <= to.size) return;
+  const what = needed === from.size && shift === 0n ? `the source's ${from.size}` : `the ${needed} that end there`;
+  throw new NbdStrictError(`copy: the destination has ${to.size} bytes, fewer than ${what}`, {
+    code: 'ENOSPC',
+    syscall: 'copy',
+  });
+}
 
-  async copyAll(): Promise<void> {
-    const buffers: Buffer[] = [];
-    const { signal, hash } = this.#options;
-    await inLanes(
-      this.#jobs(),
-      this.#depth,
-      async ({ start, end, isZero }, lane) => {
-        if (isZero) {
-          hash?.zero(start, end - start);
-          await this.#zero(start, end - start, lane);
-          return;
-        }
-        const length = Number(end - start);
-        const buffer = (buffers[lane] ??= Buffer.allocUnsafeSlow(this.#requestSize)).subarray(0, length);
-        await at(this.#from.read(buffer, start, lane, signal), 'copy', 'read', start, signal);
-        this.#read += BigInt(length);
-        hash?.update(start, buffer);
-        if (this.#sparse === 0) await this.#write(buffer, start, lane);
-        else await this.#writeSparsely(buffer, start, lane);
-      },
-      signal,
-    );
-  }
+/** A source that is written to while it is read is nothing that can be copied. */
+function checkApart(source: unknown, destination: unknown, from: Source, to: Destination, { shift }: Shape): void {
+  const targets = new Set(Array.isArray(destination) ? (destination as unknown[]) : [destination]);
+  const isSame = (Array.isArray(source) ? (source as unknown[]) : [source]).some((each) => targets.has(each));
+  const { identity } = from.end;
+  // Other connections to one export: reading and writing back what is there is harmless, and how one tests a server.
+  const isMoved = shift !== 0n && identity !== undefined && identity === to.end.identity;
+  if (isSame || isMoved) throw refuse('copy', 'the source and the destination are the same');
+}
 
-  /** The pieces of work, in order. A request is zero when all of it is known to be. */
-  async *#jobs(): AsyncGenerator<Run> {
-    const { size } = this.#from;
-    const runs = knownRuns(this.#from, 0n, size, {
-      ...pick(this.#options, 'extents', 'step', 'onStatusError', 'signal'),
-      align: this.#align,
-      syscall: 'copy',
-    });
-    const requestSize = BigInt(this.#requestSize);
-    let run: Run = { start: 0n, end: 0n, isZero: false };
-    let zeroFrom = -1n;
-    for (let offset = 0n; offset < size;) {
-      const unit = offset - (offset % UNIT) + UNIT;
-      const unitEnd = unit < size ? unit : size;
-      let end = offset + requestSize < unitEnd ? offset + requestSize : unitEnd;
-      while (run.end <= offset) {
-        const next = await runs.next();
-        if (next.done === true) break;
-        run = next.value;
-      }
-      const isZero = run.isZero && run.end >= end;
-      // Most of a sparse export: the rest of the unit at once, or of the run, where there is nothing to send.
-      if (isZero && run.end >= unitEnd) end = unitEnd;
-      if (isZero && this.#options.destinationIsZero === true) {
-        end = run.end === size ? size : run.end - (run.end % requestSize);
-        yield { start: zeroFrom === -1n ? offset : zeroFrom, end, isZero: true };
-        zeroFrom = -1n;
-        offset = end;
-        continue;
-      }
-      if (isZero) {
-        if (zeroFrom === -1n) zeroFrom = offset;
-      } else {
-        if (zeroFrom !== -1n) yield { start: zeroFrom, end: offset, isZero: true };
-        zeroFrom = -1n;
-        yield { start: offset, end, isZero: false };
-      }
-      offset = end;
-      if (offset === unitEnd && zeroFrom !== -1n) {
-        yield { start: zeroFrom, end: offset, isZero: true };
-        zeroFrom = -1n;
-      }
-    }
-  }
+function checkHash({ hash, ranges, bitmap, checkpoint }: CopyOptions): void {
+  if (hash === undefined) return;
+  const other = Object.entries({ ranges, bitmap, checkpoint }).find(([, value]) => value !== undefined);
+  if (other !== undefined) throw refuse('copy: hash', `needs all bytes, and cannot be used with ${other[0]}`);
+}
 
-  async #writeSparsely(buffer: Buffer, offset: bigint, lane: number): Promise<void> {
-    const pieces: Promise<void>[] = [];
-    const within = Number(offset % BigInt(this.#sparse));
-    splitZeroes(buffer, within, this.#sparse, (start, end, isZero) => {
-      const from = offset + BigInt(start);
-      pieces.push(
-        isZero
-          ? this.#zero(from, BigInt(end - start), lane)
-          : this.#write(start === 0 && end === buffer.length ? buffer : buffer.subarray(start, end), from, lane),
-      );
-    });
-    const [only] = pieces;
-    if (pieces.length === 1) {
-      await only;
-      return;
-    }
-    // The buffer is in use until all have settled.
-    for (const settled of await Promise.allSettled(pieces)) if (settled.status === 'rejected') throw settled.reason;
-  }
-
-  async #write(buffer: Buffer, offset: bigint, lane: number): Promise<void> {
-    const { signal } = this.#options;
-    await at(this.#to.write(buffer, offset, lane, signal), 'copy', 'write', offset, signal);
-    this.#written += BigInt(buffer.length);
-    await this.#report();
-  }
-
-  async #zero(offset: bigint, length: bigint, lane: number): Promise<void> {
-    const { destinationIsZero, allocated = false, signal } = this.#options;
-    if (destinationIsZero !== true) {
-      const zeroing = this.#to.zero(offset, length, allocated, lane, signal);
-      if (!(await at(zeroing, 'copy', 'zero', offset, signal))) {
-        await this.#writeZeroes(offset, length, lane);
-        return;
-      }
-    }
-    this.#zeroed += length;
-    await this.#report();
-  }
-
-  async #writeZeroes(offset: bigint, length: bigint, lane: number): Promise<void> {
-    const zeroes = (this.#zeroes ??= Buffer.alloc(this.#requestSize));
-    for (let done = 0n; done < length;) {
-      const rest = length - done;
-      const count = rest < BigInt(zeroes.length) ? Number(rest) : zeroes.length;
-      await this.#write(zeroes.subarray(0, count), offset + done, lane);
-      done += BigInt(count);
-    }
-  }
-
-  async #report(): Promise<void> {
-    await report(this.#options.onProgress, { done: this.#written + this.#zeroed, total: this.#from.size });
-  }
+function identityOf(from: Source, to: Destination, selection: Selection, shape: Shape): CopyIdentity {
+  const blocks = ({ minimum, maximum }: Source['blocks']): string => `${minimum} to ${maximum} bytes`;
+  return {
+    source: from.end.identity ?? 'not known',
+    sourceSize: `${from.size} bytes`,
+    sourceBlocks: blocks(from.blocks),
+    destination: to.end.identity ?? 'not known',
+    destinationSize: to.size === null ? 'without an end' : `${to.size} bytes`,
+    destinationBlocks: blocks(to.blocks),
+    bitmap: selection.bitmap ?? 'none',
+    ranges: selection.spans === null ? 'those of the bitmap' : describeSpans(selection.spans),
+    offset: String(selection.start),
+    length: String(selection.end - selection.start),
+    destinationOffset: String(selection.start + shape.shift),
+  };
 }

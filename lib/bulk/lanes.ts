@@ -1,11 +1,9 @@
 // Running many pieces of work a few at a time: what copying, prefetching and hashing share. Invariant: when it
 // rejects, nothing that it started is still running, but for what does not heed an abort.
 
-/** How much of a whole export has been gone through. */
-export interface Progress {
-  /** Bytes. */
-  readonly done: bigint;
-  readonly total: bigint;
+/** How many pieces run at a time, where that changes on the way. */
+export interface Depth {
+  readonly limit: number;
 }
 
 /** Milliseconds that an aborted piece of work has to settle. Commands of a connection settle at once. */
@@ -37,14 +35,16 @@ export function makeBreather(): () => Promise<void> | null {
 
 /**
  * Calls `work` for every item, at most `depth` at a time. `work` gets the number of its lane, 0 to `depth` - 1, of
- * which each runs one item at a time, so that a lane can own a buffer. The first failure stops the taking of further
- * items, and is thrown when what runs has settled. An abort is thrown when what runs has settled, or after a moment.
+ * which each runs one item at a time, so that a lane can own a buffer; `left` is called for one that a lower depth has
+ * ended. The first failure stops the taking of further items, and is thrown when what runs has settled. An abort is
+ * thrown when what runs has settled, or after a moment.
  */
 export async function inLanes<Item>(
   items: Iterator<Item> | AsyncIterator<Item>,
-  depth: number,
+  depth: number | Depth,
   work: (item: Item, lane: number) => Promise<void> | void,
   signal?: AbortSignal,
+  left?: (lane: number) => void,
 ): Promise<void> {
   let failure: { readonly error: unknown } | null = null;
   let done = false;
@@ -61,9 +61,15 @@ export async function inLanes<Item>(
     return next;
   };
 
+  const limit = (): number => Math.min(typeof depth === 'number' ? depth : depth.limit, MOST_LANES);
+  const running = new Set<number>();
+  let ended = (): void => undefined;
+  const lanes = new Promise<void>((resolve) => {
+    ended = resolve;
+  });
   const lane = async (number: number): Promise<void> => {
     try {
-      while (!done) {
+      while (!done && number < limit()) {
         signal?.throwIfAborted();
         const result = await take();
         if (result.done === true) {
@@ -72,13 +78,26 @@ export async function inLanes<Item>(
         }
         signal?.throwIfAborted();
         await work(result.value, number);
+        if (typeof depth !== 'number') start();
       }
     } catch (error) {
       failure ??= { error };
       done = true;
     }
   };
-  const lanes = Promise.all(Array.from({ length: Math.min(depth, MOST_LANES) }, (_, number) => lane(number)));
+  const start = (): void => {
+    if (running.size >= limit()) return;
+    for (let number = 0; number < limit() && !done; number++) {
+      if (running.has(number)) continue;
+      running.add(number);
+      void lane(number).then(() => {
+        running.delete(number);
+        left?.(number);
+        if (running.size === 0) ended();
+      });
+    }
+  };
+  start();
   const settled = signal === undefined ? await lanes.then(() => true) : await settledInTime(lanes, signal);
   done = true;
   const failed = failure as { readonly error: unknown } | null;

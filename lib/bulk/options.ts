@@ -2,6 +2,7 @@
 // are here.
 
 import type { BlockHasher } from './hash/block-hasher.js';
+import { aCountOrAuto } from './in-flight.js';
 import {
   aBoolean,
   aFunction,
@@ -28,7 +29,7 @@ export interface StatusOptions {
 
 export const STATUS_CHECKS = { step: byteCount(1), onStatusError: oneOf('data', 'throw') };
 export const RANGE_CHECKS = { offset: byteCount(), length: byteCount() };
-export const DEPTH_CHECKS = { requestSize: wholeNumber(1), requests: wholeNumber(1) };
+export const DEPTH_CHECKS = { requestSize: wholeNumber(1), requests: aCountOrAuto, queueSize: aCountOrAuto };
 export const SIGNAL_CHECKS = { signal: anAbortSignal };
 export const WORK_CHECKS = { extents: aBoolean, onProgress: aFunction, ...SIGNAL_CHECKS, ...STATUS_CHECKS };
 

@@ -2,13 +2,16 @@
 
 import type { ByteCount } from '../client/connection.js';
 import { CONTEXT_BASE_ALLOCATION } from '../protocol/client-constants.js';
-import { aBoolean, aFunction, checkOptions, refuse } from '../util/option-checks.js';
+import { aBoolean, aFunction, checkOptions, refuse, wholeNumber } from '../util/option-checks.js';
 import { DEPTH_CHECKS, pick, RANGE_CHECKS, SIGNAL_CHECKS, STATUS_CHECKS, type StatusOptions } from './options.js';
 import { sourceOfConnections } from './ends/endpoint.js';
 import { Source } from './ends/ends.js';
 import { type ExportLike, factsOf, hasContext, multipleOf, rangeOf } from './facts.js';
 import { at, checkAllDone } from './failures.js';
-import { inLanes, report } from './lanes.js';
+import { type CountOrAuto, InFlight } from './in-flight.js';
+import { inLanes } from './lanes.js';
+import { type Progress, ProgressMeter } from './progress.js';
+import { withJson } from './ranges.js';
 import { cutRun, knownRuns, type Run } from './ends/runs.js';
 
 /** What {@link prefetch} takes. */
@@ -23,11 +26,26 @@ export interface PrefetchOptions extends StatusOptions {
   read?: boolean;
   /** Bytes of one command; cut to the server's maximum. Default 4 MiB. */
   requestSize?: number;
-  /** Commands in flight. Default 8. */
-  requests?: number;
+  /**
+   * Commands in flight. Default `'auto'`: begins with 8, and doubles them while that raises the throughput, up to
+   * `queueSize`.
+   */
+  requests?: CountOrAuto;
+  /** The most bytes that commands in flight ask for. Default `'auto'`: 256 MiB. */
+  queueSize?: CountOrAuto;
   /** Called after each command with what has been covered so far, in bytes of the range. */
-  onProgress?: (progress: PrefetchResult) => void;
+  onProgress?: (progress: PrefetchProgress) => void;
   signal?: AbortSignal;
+}
+
+/** How far {@link prefetch} has come: what is done, and what it has done. */
+export interface PrefetchProgress extends Progress {
+  /** Bytes that were prefetched. */
+  readonly cached: bigint;
+  /** Bytes that were left out because they read as zeroes. */
+  readonly skipped: bigint;
+  /** Commands that were sent. */
+  readonly commands: number;
 }
 
 /** What {@link prefetch} has done. */
@@ -38,6 +56,10 @@ export interface PrefetchResult {
   readonly skipped: bigint;
   /** Commands that were sent. */
   readonly commands: number;
+  /** Bytes in flight that it has come to. */
+  readonly inFlight: number;
+  /** For JSON.stringify: numbers up to 2^53 - 1, and strings of decimal digits above. */
+  toJSON(): Record<string, unknown>;
 }
 
 const PREFETCH_OPTIONS = {
@@ -69,10 +91,15 @@ export async function prefetch(connection: ExportLike, options: PrefetchOptions 
   const [first, last] = rangeOf(facts.size, checked, 'prefetch');
   const source = new Source(sourceOfConnections(connection, 'prefetch'), 'prefetch: connection');
   const requestSize = multipleOf(facts.minimum, Math.min(checked.requestSize ?? DEFAULT_REQUEST, facts.maximum));
-  const buffers: Buffer[] = [];
+  const inFlight = new InFlight({ requestSize, ...pick(checked, 'requests', 'queueSize'), start: DEFAULT_DEPTH });
+  const buffers: (Buffer | undefined)[] = [];
   let cached = 0n;
   let skipped = 0n;
   let commands = 0;
+  const progress = new ProgressMeter(
+    onProgress === undefined ? undefined : (now) => onProgress({ ...now, cached, skipped, commands }),
+    { total: last - first, at: first },
+  );
   const pieces = async function* (): AsyncGenerator<Run> {
     const runs = knownRuns(source, first, last, {
       ...pick(checked, 'step', 'onStatusError', 'signal'),
@@ -99,12 +126,15 @@ export async function prefetch(connection: ExportLike, options: PrefetchOptions 
       }
       cached += end - start;
       commands++;
+      inFlight.moved(count);
     }
-    await report(onProgress, { cached, skipped, commands });
+    await progress.piece(end, cached + skipped, isZero ? 0 : Number(end - start));
   };
-  await inLanes(pieces(), checked.requests ?? DEFAULT_DEPTH, work, signal);
+  await inLanes(pieces(), inFlight, work, signal, (lane) => {
+    buffers[lane] = undefined;
+  });
   checkAllDone(cached + skipped, last - first, 'prefetch');
-  return { cached, skipped, commands };
+  return withJson({ cached, skipped, commands, inFlight: inFlight.bytes });
 }
 
 /** Whether `base:allocation` can be asked for. */
@@ -123,7 +153,12 @@ export interface RangeOptions {
   signal?: AbortSignal;
 }
 
-const IN_RANGE_OPTIONS = { ...RANGE_CHECKS, ...DEPTH_CHECKS, ...SIGNAL_CHECKS };
+const IN_RANGE_OPTIONS = {
+  ...RANGE_CHECKS,
+  ...SIGNAL_CHECKS,
+  requestSize: wholeNumber(1),
+  requests: wholeNumber(1),
+};
 
 /**
  * Calls `command` for every piece of a range, some at a time: for commands without a payload (`zero`, `trim`, `cache`),

@@ -67,7 +67,11 @@ describe('copy', () => {
       read: BigInt(MIB),
       written: BigInt(MIB),
       zeroed: BigInt(3 * UNIT + 5000 - MIB),
+      resumed: 0n,
+      missing: [],
+      inFlight: 64 * 262144,
     });
+    expect(JSON.parse(JSON.stringify(result))).toMatchObject({ read: MIB, missing: [] });
   });
 
   it('reads a request that is only partly known to be zero, and the short last one', async () => {

@@ -25,6 +25,7 @@ import { MemoryBackend, NbdServer } from '../../lib/server/index.js';
 import { inRange } from '../../lib/bulk/prefetch.js';
 
 const COUNTS = [0, -1, 1.5, NaN, Infinity, 'x', '1', null, true, 1n, {}];
+const AUTOS = [...COUNTS, '', 'Auto'];
 const BYTES = [-1, -1n, 1.5, NaN, Infinity, 2 ** 53, 2n ** 63n, '1', null, {}];
 const FLAGS = [0, 1, 'true', null, {}];
 const CALLBACKS = [null, 'x', {}, 1];
@@ -35,6 +36,20 @@ const WORDS = ['', 'Data', 'read', null, 1, true];
 const HASHERS = [null, {}, 'sha256', { update: () => undefined }];
 const STATUS = { step: [0, 0n, ...BYTES], onStatusError: WORDS };
 const RANGE = { offset: BYTES, length: BYTES };
+const DEPTH = { requestSize: COUNTS, requests: AUTOS, queueSize: AUTOS };
+const RANGES = [
+  null,
+  1,
+  'x',
+  {},
+  [null],
+  [1],
+  [{ offset: 0 }],
+  [{ offset: -1, length: 1 }],
+  [{ offset: 0, length: 65_537 }],
+];
+const STORES = [null, 'x', {}, { load: () => null }, { load: 1, save: () => undefined }];
+const BAD_EVERY = { load: () => null, save: () => undefined, every: 0 };
 
 type Values = Readonly<Record<string, readonly unknown[]>>;
 type Call = (connection: NbdConnection, options: never) => Promise<unknown>;
@@ -48,7 +63,9 @@ const FUNCTIONS: readonly (readonly [name: string, call: Call, values: Values])[
     'copy',
     (connection, options) => copy(connection, nullDestination(), options),
     {
-      ...{ requestSize: POWERS, requests: COUNTS, queueSize: COUNTS, sparse: POWERS.filter((value) => value !== 0) },
+      ...{ requestSize: POWERS, requests: AUTOS, queueSize: AUTOS, sparse: POWERS.filter((value) => value !== 0) },
+      ...{ ...RANGE, destinationOffset: BYTES, ranges: RANGES, bitmap: STRINGS, rate: COUNTS },
+      ...{ onReadError: WORDS, checkpoint: [...STORES, BAD_EVERY] },
       ...{ allocated: FLAGS, destinationIsZero: FLAGS, extents: FLAGS, flush: FLAGS, hash: HASHERS },
       ...{ onProgress: CALLBACKS, signal: SIGNALS, ...STATUS },
     },
@@ -57,28 +74,28 @@ const FUNCTIONS: readonly (readonly [name: string, call: Call, values: Values])[
     'compare',
     (connection, options) => compare(connection, connection, options),
     {
-      ...{ requestSize: COUNTS, requests: COUNTS, extents: FLAGS, stopAtFirst: FLAGS },
+      ...{ ...DEPTH, ...RANGE, ranges: RANGES, trailingZeroes: WORDS, extents: FLAGS, stopAtFirst: FLAGS },
       ...{ onProgress: CALLBACKS, signal: SIGNALS, ...STATUS },
     },
   ],
   [
     'hash',
     (connection, options) => hash(connection, options),
-    { algorithm: [...STRINGS, 'no-such'], extents: FLAGS, onProgress: CALLBACKS, signal: SIGNALS, ...STATUS },
+    { algorithm: [...STRINGS, 'no-such'], extents: FLAGS, onProgress: CALLBACKS, signal: SIGNALS, ...STATUS, ...RANGE },
   ],
   [
     'blockHash',
     (connection, options) => blockHash(connection, options),
     {
       ...{ algorithm: [...STRINGS, 'no-such'], blockSize: [0, 3, 1.5, NaN, 2 ** 31, '512'], extents: FLAGS },
-      ...{ onProgress: CALLBACKS, signal: SIGNALS, ...STATUS },
+      ...{ onProgress: CALLBACKS, signal: SIGNALS, ...STATUS, ...RANGE },
     },
   ],
   [
     'prefetch',
     (connection, options) => prefetch(connection, options),
     {
-      ...{ requestSize: COUNTS, requests: COUNTS, dataOnly: FLAGS, read: FLAGS, onProgress: CALLBACKS },
+      ...{ ...DEPTH, dataOnly: FLAGS, read: FLAGS, onProgress: CALLBACKS },
       ...{ signal: SIGNALS, ...RANGE, ...STATUS },
     },
   ],
@@ -90,13 +107,13 @@ const FUNCTIONS: readonly (readonly [name: string, call: Call, values: Values])[
   [
     'createReadStream',
     async (connection, options) => drain(createReadStream(connection, options)),
-    { requestSize: COUNTS, requests: COUNTS, extents: FLAGS, signal: SIGNALS, ...RANGE, ...STATUS },
+    { ...DEPTH, extents: FLAGS, signal: SIGNALS, ...RANGE, ...STATUS },
   ],
   [
     'createWriteStream',
     async (connection, options) => once(createWriteStream(connection, options).end('x'), 'finish'),
     {
-      ...{ offset: BYTES, requestSize: COUNTS, requests: COUNTS, sparse: POWERS.filter((value) => value !== 0) },
+      ...{ offset: BYTES, ...DEPTH, sparse: POWERS.filter((value) => value !== 0) },
       ...{ flush: FLAGS, signal: SIGNALS },
     },
   ],

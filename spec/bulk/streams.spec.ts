@@ -161,7 +161,7 @@ describe('compare, hash, prefetch', () => {
     expect(result.cached).toBeLessThan(1_000_000n);
     expect(seen.at(-1)).toBe(BigInt(SIZE));
     const all = await prefetch(connection, { read: true, dataOnly: false, offset: 5, length: 1000 });
-    expect(all).toEqual({ cached: 1000n, skipped: 0n, commands: 1 });
+    expect(all).toEqual({ cached: 1000n, skipped: 0n, commands: 1, inFlight: 8 << 22 });
     const cold = await open('cold');
     await expect(prefetch(cold)).rejects.toMatchObject({ code: 'EINVAL' });
     await cold.shutdown();

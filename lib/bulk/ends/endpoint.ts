@@ -7,7 +7,8 @@ import { CMD_FLAG_NO_HOLE, STATE_ZERO } from '../../protocol/client-constants.js
 import { fromBigInt } from '../../util/u64.js';
 import type { StatusOptions } from '../options.js';
 import { questions } from '../maps/extents.js';
-import { checkConnections, type Connections } from '../facts.js';
+import { quoted } from '../../util/visible.js';
+import { checkConnections, type Connections, type ExportLike, type Facts } from '../facts.js';
 import { isCommandFailure } from '../failures.js';
 
 export type { Connections } from '../facts.js';
@@ -43,6 +44,19 @@ export interface CopySource<Position extends ByteCount = number> {
     signal?: AbortSignal,
     options?: StatusOptions,
   ): AsyncIterable<ZeroRun<Position>>;
+  /**
+   * What a dirty bitmap marks as changed, in order, and what of it is known to be zero: for `copy` with `bitmap`. It
+   * throws where there is no such bitmap.
+   */
+  changedRuns?(
+    bitmap: string,
+    offset: Position,
+    length: Position,
+    signal?: AbortSignal,
+    options?: StatusOptions,
+  ): AsyncIterable<ZeroRun<Position>>;
+  /** What it is, such as a URI: a checkpoint belongs to the source with this identity. */
+  readonly identity?: string;
 }
 
 /** What can be copied to. Offsets are as in {@link CopySource}. */
@@ -60,6 +74,13 @@ export interface CopyDestination<Position extends ByteCount = number> {
   zero?(offset: Position, count: Position, allocate: boolean, lane: number, signal?: AbortSignal): Promise<boolean>;
   /** Puts what was written on permanent storage. Missing: it cannot, and `flush` is refused. */
   flush?(signal?: AbortSignal): Promise<void>;
+  /** What it is, such as a URI: a checkpoint belongs to the destination with this identity. */
+  readonly identity?: string;
+  /**
+   * Called when a copy goes on from a checkpoint, before anything is written: what is there already has to stay. It
+   * throws where nothing is there any more.
+   */
+  keep?(): Promise<void> | void;
 }
 
 /**
@@ -107,6 +128,7 @@ export function sourceOfConnections(connections: Connections, syscall: string): 
     maximumRequest: maximum,
     read: (buffer, offset, lane, signal) => (list[lane % list.length] ?? first).preadInto(buffer, offset, 0, signal),
     ...(facts.hasAllocation ? { zeroRuns: runs } : {}),
+    identity: identityOf(first, facts),
   };
 }
 
@@ -130,6 +152,7 @@ export function destinationOfConnections(connections: Connections, syscall: stri
     minimumBlock: facts.minimum,
     preferredBlock: facts.preferred,
     maximumRequest: facts.maximum,
+    identity: identityOf(first, facts),
     write: (buffer, offset, lane, signal) => of(lane).pwrite(buffer, offset, 0, signal),
     read: (buffer, offset, lane, signal) => of(lane).preadInto(buffer, offset, 0, signal),
     ...(facts.canZero
@@ -150,6 +173,32 @@ export function destinationOfConnections(connections: Connections, syscall: stri
         }
       : {}),
   };
+}
+
+/** What a connection may have besides. A pool has no subprocess, and a double of a spec may have none of it. */
+interface Addressed {
+  getUri(): string;
+  getExportName(): string;
+  getSubprocessPid(): number;
+}
+
+/**
+ * What an export is, as far as a client knows: its URI without the settings of TLS, or its name where a server was
+ * started for it, whose socket is another one each time; and its canonical name.
+ */
+function identityOf(connection: ExportLike & Partial<Addressed>, { canonicalName }: Facts): string {
+  const ask = <Value>(act: () => Value): Value | undefined => {
+    try {
+      return act();
+    } catch {
+      return undefined;
+    }
+  };
+  const isOurs = ask(() => connection.getSubprocessPid?.()) !== undefined;
+  const uri = isOurs ? undefined : ask(() => connection.getUri?.());
+  const name = `the export ${quoted(ask(() => connection.getExportName?.()) ?? '')}`;
+  const where = uri?.replace(/([?&])tls-[^&]*/g, '$1').replace(/[?&]+$/, '') ?? name;
+  return canonicalName === null ? where : `${where}, canonical name ${quoted(canonicalName)}`;
 }
 
 /** Takes everything and keeps nothing. */

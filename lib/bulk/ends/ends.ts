@@ -6,6 +6,7 @@ import { NbdStrictError } from '../../errors.js';
 import {
   aFunction,
   anObject,
+  aString,
   byteCount,
   type OptionCheck,
   powerOfTwo,
@@ -28,6 +29,9 @@ const OPTIONAL: Readonly<Record<string, OptionCheck>> = {
   zeroRuns: aFunction,
   zero: aFunction,
   flush: aFunction,
+  changedRuns: aFunction,
+  identity: aString,
+  keep: aFunction,
 };
 
 function checkEnd(end: object, where: string, needs: readonly string[]): void {
@@ -119,10 +123,10 @@ export class Destination {
 
   /**
    * Makes sure that a range can be written, before anything is: its first and last block are read where only a part of
-   * them is going to be written.
+   * them is going to be written. Resolves with whether that was needed.
    */
-  async prepare(start: bigint, end: bigint, signal?: AbortSignal): Promise<void> {
-    if (start === end) return;
+  async prepare(start: bigint, end: bigint, signal?: AbortSignal): Promise<boolean> {
+    if (start === end) return false;
     const [first, last] = this.blocks.around(start, end, this.#size);
     const minimum = BigInt(this.blocks.minimum);
     for (const [isPart, block] of [
@@ -131,6 +135,12 @@ export class Destination {
     ] as const) {
       if (isPart) await this.#readBlock(block, signal);
     }
+    return first !== start || last !== end;
+  }
+
+  /** The whole blocks around a range. */
+  around(start: bigint, end: bigint): [start: bigint, end: bigint] {
+    return this.blocks.around(start, end, this.#size);
   }
 
   async write(buffer: Buffer, offset: bigint, lane: number, signal?: AbortSignal): Promise<void> {

@@ -64,13 +64,19 @@ export async function* knownRuns(
 }
 
 /** A run of a source of the caller's own: in order, of a length that it can have. */
-function checkedRun(offset: unknown, length: unknown, previous: bigint, syscall: string): [bigint, bigint] {
+export function checkedRun(
+  offset: unknown,
+  length: unknown,
+  previous: bigint,
+  syscall: string,
+  method = 'zeroRuns',
+): [start: bigint, end: bigint] {
   if (isWhole(offset) && isWhole(length)) {
     const from = BigInt(offset);
     if (from >= previous) return [from, from + BigInt(length)];
   }
   throw new NbdStrictError(
-    `${syscall}: zeroRuns returned a run of ${String(length)} bytes at offset ${String(offset)}, after ${previous}`,
+    `${syscall}: ${method} returned a run of ${String(length)} bytes at offset ${String(offset)}, after ${previous}`,
     { code: 'EINVAL', syscall },
   );
 }

@@ -1,19 +1,26 @@
 // Hashes of an export: of all its bytes in order, and of its blocks, where what is known to be zero is neither read nor
 // hashed.
 
+import type { ByteCount } from '../../client/connection.js';
 import { aFunction, aString, checkOptions, powerOfTwo } from '../../util/option-checks.js';
 import { BlockHasher, type BlockHasherOptions, newHash, ZERO_BLOCKS_A_TURN } from './block-hasher.js';
-import { pick, type StatusOptions, WORK_CHECKS } from '../options.js';
+import { pick, RANGE_CHECKS, type StatusOptions, WORK_CHECKS } from '../options.js';
 import { sourceOfConnections } from '../ends/endpoint.js';
 import { Source } from '../ends/ends.js';
 import { at, checkAllDone } from '../failures.js';
-import { type ExportLike, multipleOf } from '../facts.js';
-import { inLanes, type Progress, report } from '../lanes.js';
+import { type ExportLike, multipleOf, rangeOf } from '../facts.js';
+import { InFlight } from '../in-flight.js';
+import { inLanes } from '../lanes.js';
+import { type Progress, ProgressMeter } from '../progress.js';
 import { chunksOf } from '../streams/read-stream.js';
-import { cutRun, knownRuns, type Run } from '../ends/runs.js';
+import { knownRuns, type Run } from '../ends/runs.js';
 
 /** What {@link hash} takes. */
 export interface HashOptions extends StatusOptions {
+  /** First byte. Default 0. */
+  offset?: ByteCount;
+  /** Number of bytes. Default: up to the end of the export. */
+  length?: ByteCount;
   /** A name that `crypto.createHash` knows. Default `sha256`. */
   algorithm?: string;
   /** Use the export's extents to leave out reads of zeroes. Default true. */
@@ -22,29 +29,30 @@ export interface HashOptions extends StatusOptions {
   signal?: AbortSignal;
 }
 
-const HASH_OPTIONS = { ...WORK_CHECKS, algorithm: aString, onProgress: aFunction };
+const HASH_OPTIONS = { ...WORK_CHECKS, ...RANGE_CHECKS, algorithm: aString, onProgress: aFunction };
 const BLOCK_HASH_OPTIONS = { ...HASH_OPTIONS, blockSize: powerOfTwo(1, 2 ** 30) };
 
 /**
- * The hash of all bytes of the export, in hexadecimal: what `sha256sum` prints of a raw copy.
+ * The hash of all bytes of the export, or of a range of it, in hexadecimal: what `sha256sum` prints of a raw copy.
  *
- * @throws NbdStrictError `EINVAL` for bad options, an algorithm that node:crypto does not have among them. What reads
- *   and block status reject with, of its own class and with its own fields. The signal's reason.
+ * @throws NbdStrictError `EINVAL` for bad options, an algorithm that node:crypto does not have among them, and for a range
+ *   that leaves the export. What reads and block status reject with, of its own class and with its own fields. The signal's reason.
  */
 export async function hash(connection: ExportLike, options: HashOptions = {}): Promise<string> {
   const checked = checkOptions<HashOptions>('hash', options, HASH_OPTIONS);
   const digest = newHash(checked.algorithm ?? 'sha256', 'hash');
   const abort = new AbortController();
   const signal = checked.signal === undefined ? abort.signal : AbortSignal.any([checked.signal, abort.signal]);
-  const reading = { ...pick(checked, 'extents', 'step', 'onStatusError'), signal };
-  const { chunks, total } = chunksOf(connection, reading, 'hash');
+  const reading = { ...pick(checked, 'extents', 'step', 'onStatusError', 'offset', 'length'), signal };
+  const { chunks, total, start } = chunksOf(connection, reading, 'hash');
   signal.throwIfAborted();
   let done = 0n;
+  const progress = new ProgressMeter(checked.onProgress, { total, at: start });
   try {
-    for await (const chunk of chunks) {
+    for await (const { bytes: chunk, isZero } of chunks) {
       digest.update(chunk);
       done += BigInt(chunk.length);
-      await report(checked.onProgress, { done, total });
+      await progress.piece(start + done, done, isZero ? 0 : chunk.length);
       // Holes are made here: without a read there is nothing else that would end it.
       signal.throwIfAborted();
     }
@@ -63,7 +71,7 @@ const DEPTH = 32;
 const REQUEST = 512 * 1024;
 
 /**
- * The hash that libblkhash and `nbdcopy --blkhash` make: the hash of the digests of all blocks and the size. It does not
+ * The hash that libblkhash and `nbdcopy --blkhash` make, of the export or of a range of it: the hash of the digests of all blocks and the size. It does not
  * depend on how zeroes are stored, and holes are neither read nor hashed. {@link BlockHasher} has the formula.
  *
  * @throws As {@link hash}.
@@ -73,31 +81,57 @@ export async function blockHash(connection: ExportLike, options: BlockHashOption
   const { signal, onProgress } = checked;
   const hasher = new BlockHasher(pick(checked, 'algorithm', 'blockSize'));
   const source = new Source(sourceOfConnections(connection, 'blockHash'), 'blockHash: connection');
-  const { size, blocks } = source;
+  const { blocks } = source;
+  const [start, end] = rangeOf(source.size, checked, 'blockHash');
+  const size = end - start;
   const requestSize = multipleOf(blocks.minimum, Math.min(REQUEST, blocks.maximum));
+  const inFlight = new InFlight({
+    requestSize,
+    longestRequest: multipleOf(blocks.minimum, blocks.maximum),
+    start: DEPTH,
+  });
   const zeroSize = BigInt(hasher.blockSize) * BigInt(ZERO_BLOCKS_A_TURN);
   const pieces = async function* (): AsyncGenerator<Run> {
-    const runs = knownRuns(source, 0n, size, {
+    const runs = knownRuns(source, start, end, {
       ...pick(checked, 'extents', 'step', 'onStatusError', 'signal'),
       align: blocks.minimum,
       syscall: 'blockHash',
     });
-    for await (const run of runs) yield* cutRun(run, run.isZero ? zeroSize : BigInt(requestSize), 1n);
+    for await (const run of runs) {
+      // A request ends where a block does, but for those of the end: the length may change from one to the next.
+      for (let first = run.start; first < run.end;) {
+        const most = run.isZero ? zeroSize : BigInt(inFlight.requestSize);
+        const next = first + most - (run.isZero ? 0n : first % BigInt(blocks.minimum));
+        const last = next < run.end ? next : run.end;
+        yield { start: first, end: last, isZero: run.isZero };
+        first = last;
+      }
+    }
   };
-  const buffers: Buffer[] = [];
+  const buffers: (Buffer | undefined)[] = [];
   let done = 0n;
-  const work = async ({ start, end, isZero }: Run, lane: number): Promise<void> => {
-    if (isZero) {
-      hasher.zero(start, end - start);
+  const progress = new ProgressMeter(onProgress, { total: size, at: start });
+  const work = async (run: Run, lane: number): Promise<void> => {
+    const length = Number(run.end - run.start);
+    if (run.isZero) {
+      hasher.zero(run.start - start, run.end - run.start);
       await new Promise<void>((resolve) => void setImmediate(resolve));
     } else {
-      const buffer = (buffers[lane] ??= Buffer.allocUnsafeSlow(requestSize)).subarray(0, Number(end - start));
-      await at(source.read(buffer, start, lane, signal), 'blockHash', 'read', start, signal);
-      hasher.update(start, buffer);
+      let buffer = buffers[lane];
+      if (buffer === undefined || buffer.length < length) {
+        buffer = Buffer.allocUnsafeSlow(Math.max(length, inFlight.requestSize));
+        buffers[lane] = buffer;
+      }
+      const bytes = buffer.subarray(0, length);
+      await at(source.read(bytes, run.start, lane, signal), 'blockHash', 'read', run.start, signal);
+      hasher.update(run.start - start, bytes);
+      inFlight.moved(length);
     }
-    done += end - start;
-    await report(onProgress, { done, total: size });
+    done += run.end - run.start;
+    await progress.piece(run.end, done, run.isZero ? 0 : length);
   };
-  await inLanes(pieces(), DEPTH, work, signal);
+  await inLanes(pieces(), inFlight, work, signal, (lane) => {
+    buffers[lane] = undefined;
+  });
   return hasher.digest(size, signal);
 }

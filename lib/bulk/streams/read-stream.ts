@@ -8,6 +8,7 @@ import { sourceOfConnections } from '../ends/endpoint.js';
 import { Source } from '../ends/ends.js';
 import { type ExportLike, factsOf, multipleOf, rangeOf } from '../facts.js';
 import { at } from '../failures.js';
+import { type CountOrAuto, InFlight } from '../in-flight.js';
 import { makeBreather } from '../lanes.js';
 import { cutRun, knownRuns } from '../ends/runs.js';
 
@@ -19,8 +20,13 @@ export interface ReadStreamOptions extends StatusOptions {
   length?: ByteCount;
   /** Bytes of one read, and of a chunk at the most. Default 256 KiB. */
   requestSize?: number;
-  /** Reads in flight, the consumer's chunk included. Default 16. */
-  requests?: number;
+  /**
+   * Reads in flight, the consumer's chunk included. Default `'auto'`: begins with 16, and doubles the bytes in flight
+   * while that raises the throughput, up to `queueSize`; chunks do not become longer.
+   */
+  requests?: CountOrAuto;
+  /** The most bytes in flight. Default `'auto'`: 256 MiB. */
+  queueSize?: CountOrAuto;
   /** Where `base:allocation` was negotiated, make the zeroes of holes here. Default true. */
   extents?: boolean;
   /** Destroys the stream with its reason. */
@@ -59,7 +65,7 @@ export function createReadStream(connection: ExportLike, options: ReadStreamOpti
     ...pick(checked, 'signal'),
     read() {
       chunks.next().then(
-        ({ done, value }) => this.push(done === true ? null : value),
+        ({ done, value }) => this.push(done === true ? null : value.bytes),
         (error: unknown) => this.destroy(error as Error),
       );
     },
@@ -72,33 +78,39 @@ export function createReadStream(connection: ExportLike, options: ReadStreamOpti
   });
 }
 
+/** Bytes of a stream, and whether they were only known to be zero, and not read. */
+export interface Chunk {
+  readonly bytes: Buffer;
+  readonly isZero: boolean;
+}
+
+type Chunks = AsyncGenerator<Chunk, void, undefined>;
+
 /** The bytes of a range in order, zeroes included, with reads ahead; the options have been checked. */
 export function chunksOf(
   connection: ExportLike,
   options: ReadStreamOptions,
   syscall: string,
-): { readonly requestSize: number; readonly total: bigint; readonly chunks: AsyncGenerator<Buffer, void, undefined> } {
+): { readonly requestSize: number; readonly start: bigint; readonly total: bigint; readonly chunks: Chunks } {
   const facts = factsOf(connection, syscall);
   const [start, end] = rangeOf(facts.size, options, syscall);
   const source = new Source(sourceOfConnections(connection, syscall), `${syscall}: connection`);
   const requestSize = multipleOf(facts.minimum, Math.min(options.requestSize ?? DEFAULT_REQUEST, facts.maximum));
   const reads = readsOf(source, start, end, requestSize, options, syscall);
-  return { requestSize, total: end - start, chunks: readAhead(reads, options.requests ?? DEFAULT_DEPTH) };
+  const inFlight = new InFlight({ requestSize, ...pick(options, 'requests', 'queueSize'), start: DEFAULT_DEPTH });
+  return { requestSize, start, total: end - start, chunks: readAhead(reads, inFlight) };
 }
 
 /** Reads begin as pieces are taken; what is given out comes in order. */
-async function* readAhead(
-  reads: AsyncGenerator<() => Promise<Buffer>>,
-  depth: number,
-): AsyncGenerator<Buffer, void, undefined> {
-  const queue: Promise<Buffer>[] = [];
+async function* readAhead(reads: AsyncGenerator<() => Promise<Chunk>>, inFlight: InFlight): Chunks {
+  const queue: Promise<Chunk>[] = [];
   const breathe = makeBreather();
   try {
     for (;;) {
       // Zeroes are there at once, for as long as there are any.
       const pause = breathe();
       if (pause !== null) await pause;
-      while (queue.length < depth) {
+      while (queue.length < inFlight.limit) {
         const next = await reads.next();
         if (next.done === true) break;
         const reading = next.value();
@@ -108,7 +120,9 @@ async function* readAhead(
       }
       const first = queue.shift();
       if (first === undefined) return;
-      yield await first;
+      const chunk = await first;
+      if (!chunk.isZero) inFlight.moved(chunk.bytes.length);
+      yield chunk;
     }
   } finally {
     await reads.return(undefined);
@@ -122,13 +136,13 @@ async function* readsOf(
   requestSize: number,
   options: ReadStreamOptions,
   syscall: string,
-): AsyncGenerator<() => Promise<Buffer>> {
+): AsyncGenerator<() => Promise<Chunk>> {
   const { signal } = options;
   const align = source.blocks.minimum;
-  const read = async (offset: bigint, count: number): Promise<Buffer> => {
+  const read = async (offset: bigint, count: number): Promise<Chunk> => {
     const buffer = Buffer.allocUnsafeSlow(count);
     await at(source.read(buffer, offset, 0, signal), syscall, 'read', offset, signal);
-    return buffer;
+    return { bytes: buffer, isZero: false };
   };
   const known = knownRuns(source, start, end, {
     ...pick(options, 'extents', 'step', 'onStatusError', 'signal'),
@@ -139,7 +153,8 @@ async function* readsOf(
     for (const piece of cutRun(run, BigInt(requestSize), BigInt(align))) {
       const count = Number(piece.end - piece.start);
       // A consumer may change its chunk, so that each gets its own.
-      yield () => (run.isZero ? Promise.resolve(Buffer.alloc(count)) : read(piece.start, count));
+      yield () =>
+        run.isZero ? Promise.resolve({ bytes: Buffer.alloc(count), isZero: true }) : read(piece.start, count);
     }
   }
 }

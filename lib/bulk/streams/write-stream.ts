@@ -8,6 +8,7 @@ import { aBoolean, byteCount, checkOptions, powerOfTwo, zeroOr } from '../../uti
 import { DEPTH_CHECKS, pick, SIGNAL_CHECKS } from '../options.js';
 import { type Destination, toDestination } from '../ends/ends.js';
 import { at } from '../failures.js';
+import { type CountOrAuto, InFlight } from '../in-flight.js';
 import { type ExportLike, factsOf, multipleOf, rangeOf } from '../facts.js';
 import { isPlain, isUint8Array, memoryOf } from '../../util/views.js';
 import { splitZeroes } from '../zeroes.js';
@@ -18,8 +19,13 @@ export interface WriteStreamOptions {
   offset?: ByteCount;
   /** Bytes of one write. Default 256 KiB. */
   requestSize?: number;
-  /** Writes in flight. Default 16. */
-  requests?: number;
+  /**
+   * Writes in flight. Default `'auto'`: begins with 16, and doubles the bytes in flight while that raises the
+   * throughput, up to `queueSize`.
+   */
+  requests?: CountOrAuto;
+  /** The most bytes in flight. Default `'auto'`: 256 MiB. */
+  queueSize?: CountOrAuto;
   /** Blocks of zeroes of this size are sent as zero commands: a power of 2, 0 for not at all. Default 0. */
   sparse?: number;
   /** Flush before `finish`; refused where the server cannot. Default false. */
@@ -101,7 +107,7 @@ class Gatherer {
   readonly requestSize: number;
   readonly #to: Destination;
   readonly #sparse: number;
-  readonly #depth: number;
+  readonly #inFlight: InFlight;
   readonly #size: bigint;
   readonly #signal: AbortSignal;
   readonly #failed: (error: unknown) => void;
@@ -126,7 +132,11 @@ class Gatherer {
     this.#to = to;
     this.requestSize = multipleOf(minimum, Math.min(options.requestSize ?? DEFAULT_REQUEST, maximum));
     this.#sparse = options.sparse === undefined || options.sparse === 0 ? 0 : Math.max(options.sparse, minimum);
-    this.#depth = options.requests ?? DEFAULT_DEPTH;
+    this.#inFlight = new InFlight({
+      requestSize: this.requestSize,
+      ...pick(options, 'requests', 'queueSize'),
+      start: DEFAULT_DEPTH,
+    });
     this.#offset = start;
     this.#size = size;
     this.#signal = signal;
@@ -170,6 +180,7 @@ class Gatherer {
     this.#filled = 0;
     this.#room = this.requestSize;
     const running = this.#write(bytes, offset)
+      .then(() => this.#inFlight.moved(bytes.length))
       .catch((error: unknown) => {
         this.#failure ??= { error };
         // The source may be slow: it is not to send its next chunk before it hears of this.
@@ -180,7 +191,7 @@ class Gatherer {
         this.#free.push(used);
       });
     this.#running.add(running);
-    while (this.#running.size >= this.#depth) await Promise.race(this.#running);
+    while (this.#running.size >= this.#inFlight.limit) await Promise.race(this.#running);
     this.#buffer = this.#free.pop() ?? Buffer.allocUnsafeSlow(this.requestSize);
     this.#check();
   }

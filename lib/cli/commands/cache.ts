@@ -1,6 +1,6 @@
 // `nbd cache`: prefetch an export, so that a boot or a copy that follows is fast.
 
-import { CONTEXT_BASE_ALLOCATION, NbdError, prefetch, type PrefetchResult } from '../../index.js';
+import { CONTEXT_BASE_ALLOCATION, NbdError, prefetch, type PrefetchProgress } from '../../index.js';
 import type { Command } from '../command.js';
 import { makeProgress, PROGRESS_OPTION } from '../output/progress.js';
 import { blocksAround, givenRange, LAST_BLOCK_MAY_BE_SHORT, RANGE_OPTIONS, rangeOf } from '../range.js';
@@ -58,7 +58,7 @@ export const cache: Command = {
     const range = blocksAround(connection, rangeOf(args, connection.getSize()));
     const progress = await makeProgress(args, Number(range.length), context, !args.has('quiet'));
     const begun = performance.now();
-    let last: PrefetchResult = { cached: 0n, skipped: 0n, commands: 0 };
+    let last: Pick<PrefetchProgress, 'cached' | 'skipped' | 'commands'> = { cached: 0n, skipped: 0n, commands: 0 };
     try {
       await prefetch(connection, {
         ...range,
@@ -94,7 +94,11 @@ function positive(value: number): number {
   return value;
 }
 
-function totalsLine({ cached, skipped, commands }: PrefetchResult, seconds: number, read: boolean): string {
+function totalsLine(
+  { cached, skipped, commands }: Pick<PrefetchProgress, 'cached' | 'skipped' | 'commands'>,
+  seconds: number,
+  read: boolean,
+): string {
   const rate = roundSize(Number(cached) / Math.max(seconds, 0.001));
   const left = skipped === 0n ? '' : `, ${roundSize(skipped)} of zeroes left out`;
   return (
