@@ -134,5 +134,5 @@ export function checkIdentity(stored: CopyIdentity, now: CopyIdentity): void {
 export function describeSpans(spans: readonly Span[]): string {
   const bytes = spans.reduce((sum, { start, end }) => sum + end - start, 0n);
   const digest = sha256(spans.map(({ start, end }) => `${start}-${end}`).join()).slice(0, 16);
-  return `${spans.length} ranges, ${bytes} bytes, sha256 ${digest}`;
+  return `${spans.length} ${spans.length === 1 ? 'range' : 'ranges'}, ${bytes} bytes, sha256 ${digest}`;
 }

@@ -42,6 +42,12 @@ export class Keeper {
     if (this.#failure !== null) throw this.#failure.error;
   }
 
+  /** A piece has failed: nothing more is admitted, and no further checkpoint begun. */
+  stop(error: unknown): void {
+    this.#failure ??= { error };
+    this.#resume();
+  }
+
   /** Resolves when no checkpoint is being saved. */
   async idle(): Promise<void> {
     while (this.#saving !== null) await this.#saving;
@@ -59,15 +65,19 @@ export class Keeper {
           this.#unsaved -= covered;
         },
         (error: unknown) => {
-          this.#failure = { error };
+          this.#failure ??= { error };
         },
       )
       .then(() => {
         this.#saving = null;
-        const waiting = this.#waiting;
-        this.#waiting = [];
-        for (const resume of waiting) resume();
+        this.#resume();
         this.#saveIfDue();
       });
+  }
+
+  #resume(): void {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const resume of waiting) resume();
   }
 }

@@ -27,7 +27,7 @@ const START_BYTES = 32 * 1024 * 1024;
 const DEFAULT_SPARSE = 4096;
 const DEFAULT_EVERY = 256 * 1024 * 1024;
 /** Each comes after another loss: a server that ends again and again is no place for a copy. */
-const MOST_LOSSES = 10;
+const MOST_LOSSES = 100;
 
 export interface CopyWork {
   readonly from: Source;
@@ -123,7 +123,10 @@ export class CopyRun {
     }
     checkAllDone(this.#done.bytes, selection.total, 'copy');
     if (checkpoint === undefined) return;
-    await this.#store('clear', checkpoint.clear?.() ?? checkpoint.save(encodeState(null)));
+    await this.#store(
+      'removal',
+      checkpoint.clear === undefined ? checkpoint.save(encodeState(null)) : checkpoint.clear(),
+    );
   }
 
   async #copy(runs: AsyncGenerator<Run, void, undefined>, isFirst: boolean): Promise<void> {
@@ -141,6 +144,10 @@ export class CopyRun {
         this.#running.set(lane, job);
         try {
           await this.#piece(job, lane, buffers, isFirst);
+        } catch (error) {
+          // What waits for a checkpoint would wait for this piece.
+          this.#keeper?.stop(error);
+          throw error;
         } finally {
           this.#running.delete(lane);
         }
