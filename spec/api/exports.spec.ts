@@ -20,8 +20,8 @@ const PUBLIC: Readonly<Record<string, Names>> = {
   'nbd-sdk': {
     values: words(`
       BlockHasher Extents NbdConnection
-      blockHash compare copy createReadStream createWriteStream exportDestination exportSource extents
-      hash nullDestination prefetch
+      blockHash changes compare copy createReadStream createWriteStream exportDestination exportSource extents
+      hash mergedExtents nullDestination prefetch totals
       NbdError NbdStrictError NbdCommandError NbdOptionError NbdProtocolError NbdConnectionError NbdStateError
       NbdQueueFullError
       TLS_DISABLE TLS_ALLOW TLS_REQUIRE
@@ -37,11 +37,12 @@ const PUBLIC: Readonly<Record<string, Names>> = {
       NAMESPACE_QEMU CONTEXT_QEMU_DIRTY_BITMAP CONTEXT_QEMU_ALLOCATION_DEPTH STATE_DIRTY
     `),
     types: words(`
-      BlockHasherOptions BlockHashOptions BlockStatusEntries ByteCount ChunkCallback ChunkStatus CommandTrace CompareOptions CompareResult
-      CompletionCallback ConnectionState Connections ContextCallback DebugCallback CopyDestination CopyOptions CopyResult
-      CopySource ExportLike Extent ExtentCallback ExtentsOptions HashOptions ListCallback ListedExport NbdConnectionEvents
+      BlockHasherOptions BlockHashOptions BlockStatusEntries ByteCount Change ChangesOptions ChunkCallback ChunkStatus CommandTrace CompareOptions CompareResult
+      CompletionCallback ConnectionState Connections ContextCallback ContextsOptions DebugCallback CopyDestination CopyOptions CopyResult
+      CopySource ExportLike Extent ExtentCallback ExtentsOptions HashOptions ListCallback ListedExport
+      MapOptions MapTotals MergedExtent MergedExtentsOptions NbdConnectionEvents
       NbdConnectionOptions NbdErrorDetails NbdFacts NbdHandle NbdNegotiation NbdSecurity NbdTarget NbdTlsOptions
-      OptionCallback PemInput PrefetchOptions PrefetchResult Progress ProtocolName RangeOptions ReadStreamOptions StatusOptions TlsPsk
+      OptionCallback PemInput PrefetchOptions PrefetchResult Progress ProtocolName RangeOptions ReadStreamOptions StatusOptions TlsPsk TotalsOptions
       WriteStreamOptions ZeroRun
     `),
   },
