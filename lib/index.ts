@@ -30,6 +30,10 @@ export type { ListedExport } from './protocol/handshake/opt-list.js';
 export type { ProtocolName } from './protocol/export-info.js';
 export { type Extent, Extents } from './util/extents.js';
 export { type ExtentsOptions, extents } from './bulk/maps/extents.js';
+export { type MergedExtent, mergedExtents, type MergedExtentsOptions } from './bulk/maps/merged.js';
+export { type Change, changes, type ChangesOptions } from './bulk/maps/changes.js';
+export { type MapTotals, totals, type TotalsOptions } from './bulk/maps/totals.js';
+export type { ContextsOptions, MapOptions } from './bulk/maps/contexts.js';
 export * from './protocol/client-constants.js';
 export {
   prefetch,

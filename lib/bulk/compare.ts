@@ -156,7 +156,11 @@ export async function compare(
     inFlight.moved(moved);
     await progress.piece(end, compared, moved);
   };
-  const known = { ...pick(checked, 'extents', 'step', 'onStatusError', 'signal'), align, syscall: 'compare' };
+  const known = {
+    ...pick(checked, 'extents', 'step', 'questions', 'onStatusError', 'signal'),
+    align,
+    syscall: 'compare',
+  };
   await inLanes(
     pieces(sides.map((side) => runsWithTail(side, spans, known)) as [Runs, Runs], spans, () =>
       BigInt(inFlight.requestSize / 2),

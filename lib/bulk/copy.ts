@@ -47,7 +47,7 @@ export async function copy(
   const offset = BigInt(checked.offset ?? 0);
   const shape = shapeOf(from, to, BigInt(checked.destinationOffset ?? offset) - offset, checked);
   const runOptions = {
-    ...pick(checked, 'extents', 'step', 'onStatusError', 'signal'),
+    ...pick(checked, 'extents', 'step', 'questions', 'onStatusError', 'signal'),
     align: shape.align,
     syscall: 'copy',
   };

@@ -102,7 +102,7 @@ export async function prefetch(connection: ExportLike, options: PrefetchOptions 
   );
   const pieces = async function* (): AsyncGenerator<Run> {
     const runs = knownRuns(source, first, last, {
-      ...pick(checked, 'step', 'onStatusError', 'signal'),
+      ...pick(checked, 'step', 'questions', 'onStatusError', 'signal'),
       extents: checked.dataOnly !== false,
       align: facts.minimum,
       syscall: 'prefetch',

@@ -19,10 +19,9 @@ const words = (text: string): string[] => text.trim().split(/\s+/);
 const PUBLIC: Readonly<Record<string, Names>> = {
   'nbd-sdk': {
     values: words(`
-      BlockHasher Extents NbdConnection RateLimiter
-      blockHash compare copy createReadStream createWriteStream exportDestination exportSource extents
-      fileCheckpoint
-      hash nullDestination prefetch
+      BlockHasher Extents NbdConnection RateLimiter blockHash compare copy createReadStream createWriteStream
+      exportDestination exportSource extents fileCheckpoint hash nullDestination prefetch changes mergedExtents
+      totals
       NbdError NbdStrictError NbdCommandError NbdOptionError NbdProtocolError NbdConnectionError NbdStateError
       NbdQueueFullError
       TLS_DISABLE TLS_ALLOW TLS_REQUIRE
@@ -38,11 +37,14 @@ const PUBLIC: Readonly<Record<string, Names>> = {
       NAMESPACE_QEMU CONTEXT_QEMU_DIRTY_BITMAP CONTEXT_QEMU_ALLOCATION_DEPTH STATE_DIRTY
     `),
     types: words(`
-      BlockHasherOptions BlockHashOptions BlockStatusEntries ByteCount ByteRange CheckpointStore ChunkCallback ChunkStatus CommandTrace CompareOptions CompareResult
-      CompletionCallback ConnectionState Connections ContextCallback DebugCallback CopyDestination CopyOptions CopyResult
-      CopySource CountOrAuto ExportLike Extent ExtentCallback ExtentsOptions FileCheckpointOptions GivenRange HashOptions ListCallback ListedExport NbdConnectionEvents
-      NbdConnectionOptions NbdErrorDetails NbdFacts NbdHandle NbdNegotiation NbdSecurity NbdTarget NbdTlsOptions
-      OptionCallback PemInput PrefetchOptions PrefetchProgress PrefetchResult Progress ProtocolName RangeOptions ReadStreamOptions StatusOptions TlsPsk
+      BlockHasherOptions BlockHashOptions BlockStatusEntries ByteCount ByteRange CheckpointStore ChunkCallback
+      ChunkStatus CommandTrace CompareOptions CompareResult CompletionCallback ConnectionState Connections
+      ContextCallback DebugCallback CopyDestination CopyOptions CopyResult CopySource CountOrAuto ExportLike Extent
+      ExtentCallback ExtentsOptions FileCheckpointOptions GivenRange HashOptions ListCallback ListedExport
+      NbdConnectionEvents NbdConnectionOptions NbdErrorDetails NbdFacts NbdHandle NbdNegotiation NbdSecurity
+      NbdTarget NbdTlsOptions OptionCallback PemInput PrefetchOptions PrefetchProgress PrefetchResult Progress
+      ProtocolName RangeOptions ReadStreamOptions StatusOptions TlsPsk Change ChangesOptions ContextsOptions
+      MapOptions MapTotals MergedExtent MergedExtentsOptions TotalsOptions
       WriteStreamOptions ZeroRun
     `),
   },

@@ -35,8 +35,9 @@ export interface CopyOptions extends StatusOptions {
    */
   ranges?: Iterable<GivenRange>;
   /**
-   * Only what this dirty bitmap of the source marks as changed: a metadata context that was negotiated, such as
-   * `qemu:dirty-bitmap:b0`. Not together with `ranges`. All of the bitmap is read before anything is copied.
+   * Only what this dirty bitmap of the source marks as changed: `qemu:dirty-bitmap:b0`, or `b0` for short, which must
+   * have been negotiated (`metaContexts`); see {@link changes}. What of it reads as zeroes, according to
+   * `base:allocation`, is zeroed in the destination. Not together with `ranges`. All of the bitmap is read before anything is copied.
    */
   bitmap?: string;
   /** Bytes of one request: a power of 2 from 512. Default 256 KiB, raised to the ends' preferred block sizes. */

@@ -10,6 +10,7 @@ import { located } from '../failures.js';
 import { IntervalSet, type Span } from '../intervals.js';
 import { makeBreather } from '../lanes.js';
 import { normalised } from '../ranges.js';
+import { pick } from '../options.js';
 import type { CopyOptions } from './options.js';
 
 /** Changes up to this number are kept; more of them are asked for again. */
@@ -86,12 +87,9 @@ export class Selection {
 
   async *#changedRuns(): AsyncGenerator<Run, void, undefined> {
     const { bitmap, start, end } = this;
-    const { signal, onStatusError, step } = this.#runOptions;
+    const { signal } = this.#runOptions;
     if (bitmap === null || start === end) return;
-    const status = {
-      ...(onStatusError === undefined ? {} : { onStatusError }),
-      ...(step === undefined ? {} : { step }),
-    };
+    const status = pick(this.#runOptions, 'onStatusError', 'step', 'questions');
     let previous = start;
     const breathe = makeBreather();
     try {

@@ -3,10 +3,11 @@
 
 import type { ByteCount } from '../../client/connection.js';
 import { NbdStrictError } from '../../errors.js';
-import { CMD_FLAG_NO_HOLE, STATE_ZERO } from '../../protocol/client-constants.js';
+import { CMD_FLAG_NO_HOLE, CONTEXT_BASE_ALLOCATION, STATE_ZERO } from '../../protocol/client-constants.js';
 import { fromBigInt } from '../../util/u64.js';
 import type { StatusOptions } from '../options.js';
-import { questions } from '../maps/extents.js';
+import { changes } from '../maps/changes.js';
+import { askAhead } from '../maps/look-ahead.js';
 import { quoted } from '../../util/visible.js';
 import { checkConnections, type Connections, type ExportLike, type Facts } from '../facts.js';
 import { isCommandFailure } from '../failures.js';
@@ -83,6 +84,8 @@ export interface CopyDestination<Position extends ByteCount = number> {
   keep?(): Promise<void> | void;
 }
 
+const NO_ENTRIES = new BigUint64Array(0);
+
 /**
  * An export as a source. Its extents are known when `base:allocation` was negotiated.
  *
@@ -101,11 +104,13 @@ export function sourceOfConnections(connections: Connections, syscall: string): 
     offset: ByteCount,
     length: ByteCount,
     signal?: AbortSignal,
-    { step, onStatusError = 'data' }: StatusOptions = {},
+    { step, questions, onStatusError = 'data' }: StatusOptions = {},
   ): AsyncGenerator<ZeroRun<ByteCount>> {
     const end = BigInt(offset) + BigInt(length);
-    const asked = questions(first, facts, { start: BigInt(offset), end, step, signal, syscall });
-    for await (const { start, end: until, entries, failure } of asked) {
+    const contexts = [CONTEXT_BASE_ALLOCATION];
+    const question = { start: BigInt(offset), end, contexts, step, questions, signal, syscall };
+    for await (const { start, end: until, contexts: found, failure } of askAhead(first, facts, question)) {
+      const [entries = NO_ENTRIES] = found;
       if (failure !== null) {
         if (onStatusError === 'throw' || !isCommandFailure(failure.error)) throw failure.error;
         yield { offset: fromBigInt(start), length: fromBigInt(until - start), isZero: false };
@@ -128,6 +133,13 @@ export function sourceOfConnections(connections: Connections, syscall: string): 
     maximumRequest: maximum,
     read: (buffer, offset, lane, signal) => (list[lane % list.length] ?? first).preadInto(buffer, offset, 0, signal),
     ...(facts.hasAllocation ? { zeroRuns: runs } : {}),
+    async *changedRuns(bitmap, offset, length, signal, { step, questions } = {}) {
+      const asked = { ...(step === undefined ? {} : { step }), ...(questions === undefined ? {} : { questions }) };
+      const range = { offset, length, ...(signal === undefined ? {} : { signal }) };
+      for await (const change of changes(first, { bitmap, ...range, ...asked })) {
+        yield { offset: fromBigInt(change.offset), length: fromBigInt(change.length), isZero: change.zero };
+      }
+    },
     identity: identityOf(first, facts),
   };
 }

@@ -43,7 +43,7 @@ export async function hash(connection: ExportLike, options: HashOptions = {}): P
   const digest = newHash(checked.algorithm ?? 'sha256', 'hash');
   const abort = new AbortController();
   const signal = checked.signal === undefined ? abort.signal : AbortSignal.any([checked.signal, abort.signal]);
-  const reading = { ...pick(checked, 'extents', 'step', 'onStatusError', 'offset', 'length'), signal };
+  const reading = { ...pick(checked, 'extents', 'step', 'questions', 'onStatusError', 'offset', 'length'), signal };
   const { chunks, total, start } = chunksOf(connection, reading, 'hash');
   signal.throwIfAborted();
   let done = 0n;
@@ -93,7 +93,7 @@ export async function blockHash(connection: ExportLike, options: BlockHashOption
   const zeroSize = BigInt(hasher.blockSize) * BigInt(ZERO_BLOCKS_A_TURN);
   const pieces = async function* (): AsyncGenerator<Run> {
     const runs = knownRuns(source, start, end, {
-      ...pick(checked, 'extents', 'step', 'onStatusError', 'signal'),
+      ...pick(checked, 'extents', 'step', 'questions', 'onStatusError', 'signal'),
       align: blocks.minimum,
       syscall: 'blockHash',
     });

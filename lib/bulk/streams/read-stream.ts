@@ -145,7 +145,7 @@ async function* readsOf(
     return { bytes: buffer, isZero: false };
   };
   const known = knownRuns(source, start, end, {
-    ...pick(options, 'extents', 'step', 'onStatusError', 'signal'),
+    ...pick(options, 'extents', 'step', 'questions', 'onStatusError', 'signal'),
     align,
     syscall,
   });
