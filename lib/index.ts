@@ -52,6 +52,14 @@ export {
   nullDestination,
   type ZeroRun,
 } from './bulk/ends/endpoint.js';
+export {
+  fileDestination,
+  type FileDestination,
+  type FileDestinationOptions,
+  fileSource,
+  type FileSource,
+  type FileSourceOptions,
+} from './bulk/ends/file.js';
 export { createReadStream, type ReadStreamOptions } from './bulk/streams/read-stream.js';
 export { createWriteStream, type WriteStreamOptions } from './bulk/streams/write-stream.js';
 export { compare, type CompareOptions, type CompareResult } from './bulk/compare.js';

@@ -20,7 +20,7 @@ const PUBLIC: Readonly<Record<string, Names>> = {
   'nbd-sdk': {
     values: words(`
       BlockHasher Extents NbdConnection RateLimiter blockHash compare copy createReadStream createWriteStream
-      exportDestination exportSource extents fileCheckpoint hash nullDestination prefetch changes mergedExtents
+      exportDestination exportSource extents fileCheckpoint fileDestination fileSource hash nullDestination prefetch changes mergedExtents
       totals
       NbdError NbdStrictError NbdCommandError NbdOptionError NbdProtocolError NbdConnectionError NbdStateError
       NbdQueueFullError
@@ -40,7 +40,7 @@ const PUBLIC: Readonly<Record<string, Names>> = {
       BlockHasherOptions BlockHashOptions BlockStatusEntries ByteCount ByteRange CheckpointStore ChunkCallback
       ChunkStatus CommandTrace CompareOptions CompareResult CompletionCallback ConnectionState Connections
       ContextCallback DebugCallback CopyDestination CopyOptions CopyResult CopySource CountOrAuto ExportLike Extent
-      ExtentCallback ExtentsOptions FileCheckpointOptions GivenRange HashOptions ListCallback ListedExport
+      ExtentCallback ExtentsOptions FileCheckpointOptions FileDestination FileDestinationOptions FileSource FileSourceOptions GivenRange HashOptions ListCallback ListedExport
       NbdConnectionEvents NbdConnectionOptions NbdErrorDetails NbdFacts NbdHandle NbdNegotiation NbdSecurity
       NbdTarget NbdTlsOptions OptionCallback PemInput PrefetchOptions PrefetchProgress PrefetchResult Progress
       ProtocolName RangeOptions ReadStreamOptions StatusOptions TlsPsk Change ChangesOptions ContextsOptions

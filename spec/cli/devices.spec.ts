@@ -10,7 +10,7 @@ import { join } from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 
-import { deviceSize, numbersOf, sizeByReading } from '../../lib/cli/copy/device-size.js';
+import { deviceSize, numbersOf, sizeByReading } from '../../lib/bulk/ends/device-size.js';
 import { describeWith, startNbdkit } from '../support/real-servers.js';
 import { findTool, runTool } from '../support/tools.js';
 import { cliPath, nbd, out, start, until } from './support.js';

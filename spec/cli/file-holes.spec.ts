@@ -7,7 +7,7 @@ import { delimiter, join } from 'node:path';
 
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals';
 
-import { fileZeroRuns } from '../../lib/cli/copy/file-holes.js';
+import { fileZeroRuns } from '../../lib/bulk/ends/file-holes.js';
 
 const MIB = 1 << 20;
 const SIZE = 8 * MIB;

@@ -5,6 +5,7 @@ import type { Command } from '../command.js';
 import { UsageError } from '../errors.js';
 import { openSource, sizeOf, sourceOf } from '../copy/ends.js';
 import { PROGRESS_OPTION, withProgress } from '../output/progress.js';
+import { givenRange, RANGE_OPTIONS, rangeOf } from '../range.js';
 import { CONNECT_OPTIONS } from '../server.js';
 import { CliError, roundSize } from '../output/text.js';
 import { visibleJson } from '../../util/visible.js';
@@ -14,8 +15,9 @@ export const compare: Command = {
     name: 'compare',
     summary: 'compare two exports, or an export and a file',
     usage: [
-      '[--stop] [--no-extents] [-p|--progress[=FD]] [-q|--quiet | --json] [--timeout=SECONDS] ' +
-        '[--connect-timeout=SECONDS] [--wait=SECONDS] A B',
+      '[--stop] [-o N|--offset=N] [-n N|--length=N] [--trailing-zeroes] [--no-extents] [-p|--progress[=FD]] ' +
+        '[-q|--quiet | --json] [--timeout=SECONDS] [--connect-timeout=SECONDS] [--export-name-only] ' +
+        '[--wait=SECONDS] A B',
       '',
       'A, B := FILE | DEVICE | NBD-URI | [ CMD ARGS ... ]',
     ],
@@ -24,6 +26,11 @@ export const compare: Command = {
         'they differ in a byte or in size, and 1 after an error.',
     ],
     options: [
+      ...RANGE_OPTIONS,
+      {
+        names: ['trailing-zeroes'],
+        help: 'Bytes behind the end of the shorter one are no difference where they are zero.',
+      },
       { names: ['stop'], help: 'Stop at the first difference instead of counting them all.' },
       { names: ['no-extents'], help: 'Read everything, holes too.' },
       PROGRESS_OPTION,
@@ -39,37 +46,41 @@ export const compare: Command = {
   async run(args, context) {
     const [a, b, extra] = args.operands;
     if (a === undefined || b === undefined || extra !== undefined) throw new UsageError('two operands are expected');
+    givenRange(args);
     if (args.has('quiet') && args.has('json')) throw new UsageError('you cannot use --json and --quiet together');
     const ends = [await openSource(a, context), await openSource(b, context)] as const;
     const sources = [];
     for (const end of ends) {
       const size = await sizeOf(end);
       if (size === null) throw new CliError(`${end.name}: a pipe cannot be compared`);
-      sources.push(sourceOf(end, Number(size), end.kind === 'nbd' ? [end.connection] : []));
+      sources.push(await sourceOf(end, size, end.kind === 'nbd' ? [end.connection] : []));
     }
     const [from, to] = sources;
     if (from === undefined || to === undefined) throw new UsageError('two operands are expected');
+    const isPadded = args.has('trailing-zeroes');
+    const sizes = [from, to].map(({ size }) => BigInt(size)).sort((one, other) => (one < other ? -1 : 1));
+    const { offset, length } = rangeOf(args, sizes[isPadded ? 1 : 0] ?? 0n);
     const result = await withProgress(
       args,
-      Math.min(Number(from.size), Number(to.size)),
+      Number(length),
       context,
       (done, total) => `the comparison is incomplete: ${done} of ${total} were compared`,
       (report) =>
         compareExports(from, to, {
+          offset,
+          ...(args.has('length') ? { length } : {}),
+          trailingZeroes: isPadded ? 'equal' : 'differ',
           extents: !args.has('no-extents'),
           stopAtFirst: args.has('stop'),
           signal: context.signal,
           onProgress: ({ done }) => report(done),
         }),
     );
-    if (args.has('json')) await context.out(`${visibleJson(JSON.stringify(result, asNumber))}\n`);
+    if (args.has('json')) await context.out(`${visibleJson(JSON.stringify(result))}\n`);
     else if (!args.has('quiet')) await context.out(describe(result, args.has('stop')));
     return result.equal ? 0 : 2;
   },
 };
-
-/** Sizes and positions, which JSON has no bigint for: no export that can be compared is longer than 2^53 - 1 bytes. */
-const asNumber = (_key: string, value: unknown): unknown => (typeof value === 'bigint' ? Number(value) : value);
 
 function describe(result: CompareResult, stopped: boolean): string {
   const { equal, sizes, firstDifference, differing, compared, skipped } = result;

@@ -1,7 +1,7 @@
 // `nbd copy`: nbdcopy. Invariant: exit code 0 only when every byte of the source is at the destination.
 
 import { availableParallelism } from 'node:os';
-import type { CopyOptions } from '../../index.js';
+import type { CopyOptions, CopyResult, Progress } from '../../index.js';
 import { copy as copyExport } from '../../bulk/copy.js';
 import type { ParsedArguments } from '../arguments.js';
 import type { Command, CommandContext } from '../command.js';
@@ -19,6 +19,7 @@ import {
   sizeOf,
   sourceOf,
 } from '../copy/ends.js';
+import { checkFlowing, howToGoOn, PART_OPTIONS, readPart, reportMissing, spanOf } from '../copy/part.js';
 import { BLOCK_HASH_OPTIONS, blockHasher, showBlockHash } from '../copy/block-hash.js';
 import { makeProgress, PROGRESS_OPTION } from '../output/progress.js';
 import { CONNECT_OPTIONS } from '../server.js';
@@ -30,18 +31,21 @@ const spec: CommandSpec = {
   tool: 'nbdcopy',
   summary: 'copy to and from NBD servers',
   usage: [
-    '[--allocated] [--blkhash[=ALG[/SIZE]]] [--blkhash-file=FILE] [-C N|--connections=N] [--destination-is-zero] ' +
-      '[--flush] [--no-extents] [-p|--progress[=FD]] [--queue-size=N] [--request-size=N] [-R N|--requests=N] ' +
-      '[-S N|--sparse=N] [--synchronous] [-T N|--threads=N] [--timeout=SECONDS] [--connect-timeout=SECONDS] ' +
-      '[--wait=SECONDS] SOURCE DESTINATION',
+    '[--allocated] [--bitmap=CONTEXT | --ranges=FILE] [--blkhash[=ALG[/SIZE]]] [--blkhash-file=FILE] ' +
+      '[--checkpoint=FILE] [-C N|--connections=N] [--destination-is-zero] [--destination-offset=N] [--flush] ' +
+      '[-n N|--length=N] [--no-extents] [-o N|--offset=N] [-p|--progress[=FD]] [--queue-size=N] [--rate=N] ' +
+      '[--request-size=N] [-R N|--requests=N] [--salvage] [-S N|--sparse=N] [--synchronous] [-T N|--threads=N] ' +
+      '[--timeout=SECONDS] [--connect-timeout=SECONDS] [--export-name-only] [--wait=SECONDS] SOURCE DESTINATION',
     '',
     'SOURCE, DESTINATION := - | FILE | DEVICE | NBD-URI | [ CMD ARGS ... ]',
     'DESTINATION += null:',
   ],
   description: [
     'Takes the options of nbdcopy. Holes are neither read nor sent, and zeroes that are read are not sent either.',
-    'The exit code is 0 only when everything was copied. After an error, or Ctrl-C, a line says how far it came, and ' +
-      'the destination holds a part of the source.',
+    'The exit code is 0 only when everything was copied. After an error, or Ctrl-C, a line reports how far it came, and ' +
+      'the destination holds a part of the source. With --checkpoint the same command goes on from there.',
+    'With --bitmap, --ranges, --offset or --length only a part is copied. Its bytes keep their places, unless ' +
+      '--destination-offset gives another one, and the rest of a destination file stays as it is.',
   ],
   options: [
     ...BLOCK_HASH_OPTIONS,
@@ -57,10 +61,22 @@ const spec: CommandSpec = {
       names: ['destination-is-zero', 'target-is-zero'],
       help: 'The destination reads as zeroes already: do not write any. With --allocated they are written all the same.',
     },
+    {
+      names: ['destination-offset'],
+      takes: 'value',
+      value: 'N',
+      help: 'Where the first byte goes in the destination. Default: the value of --offset.',
+    },
     { names: ['flush'], help: 'Flush the destination at the end.' },
+    ...PART_OPTIONS,
     { names: ['no-extents'], help: 'Read everything, holes too.' },
     PROGRESS_OPTION,
-    { names: ['queue-size'], takes: 'value', value: 'N', help: 'Bytes in flight for each connection. Default 16M.' },
+    {
+      names: ['queue-size'],
+      takes: 'value',
+      value: 'N',
+      help: 'The most bytes in flight for each connection. Default: as many as make it faster, up to 256M in all.',
+    },
     {
       names: ['request-size'],
       takes: 'value',
@@ -72,7 +88,7 @@ const spec: CommandSpec = {
       short: 'R',
       takes: 'value',
       value: 'N',
-      help: 'Requests in flight for each connection. Default 64.',
+      help: 'Requests in flight for each connection. Default: as many as make it faster.',
     },
     {
       names: ['sparse'],
@@ -95,6 +111,7 @@ const spec: CommandSpec = {
     ['nbd copy nbd://example.com local.img', 'From a server to a file.'],
     ['nbd copy -p local.img nbd://example.com', 'The other way, with a progress bar.'],
     ['nbd copy nbd://example.com - | file -', 'To standard output.'],
+    ['nbd copy --bitmap=b0 nbd://example.com backup.img', 'What has changed since the bitmap was begun.'],
     ['cat disk1 disk2 | nbd copy -- - [ qemu-nbd -f qcow2 output.qcow2 ]', 'Into an image, by a server of its own.'],
   ],
 };
@@ -107,12 +124,12 @@ const DEFAULT_REQUEST = KIB * KIB;
 /** Below this size a source is nbdcopy's requests of 256 KiB: of larger ones too few would be in flight. */
 const SMALL_SOURCE = 16 * KIB * KIB;
 const SMALL_REQUEST = 256 * KIB;
-/** All connections together; above this more in flight is no faster, only larger. */
-const MAX_QUEUE = 16 * KIB * KIB;
+/** What nbdcopy shows, and what a copy begins with. */
+const DEFAULT_REQUESTS = 64;
 
 export const copy: Command = { spec, run };
 
-async function run(args: ParsedArguments, context: CommandContext): Promise<void> {
+async function run(args: ParsedArguments, context: CommandContext): Promise<number> {
   const settings = readSettings(args);
   const [from, to, extra] = args.operands;
   if (from === undefined || to === undefined) throw new UsageError('missing SOURCE or DESTINATION');
@@ -124,17 +141,22 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
     });
   }
 
-  const source = await openSource(from, context);
+  const part = await readPart(args, context);
+  const source = await openSource(from, context, part.bitmap === undefined ? [] : [part.bitmap]);
   const destination = await openDestination(to, context);
   if (destination.kind === 'nbd' && destination.connection.isReadOnly()) {
     throw new CliError(`${destination.name}: the destination is read-only, cannot write to it`);
   }
   checkDistinct(source, destination, context);
   const size = await sizeOf(source);
-  const room = destination.kind === 'file' && destination.stats.isFile() ? size : await sizeOf(destination);
-  if (size !== null && room !== null && size > room) {
-    throw new CliError(`error: destination size is smaller than source size (${room} < ${size} bytes)`);
+  const span = size === null ? null : spanOf(part, size);
+  const isFile = destination.kind === 'file' && destination.stats.isFile();
+  const room = isFile ? (span?.end ?? null) : await sizeOf(destination);
+  if (span !== null && room !== null && span.end > room) {
+    const what = part.isWhole ? 'source size' : 'the end of what is copied';
+    throw new CliError(`error: destination size is smaller than ${what} (${room} < ${span.end} bytes)`);
   }
+  if (!part.isWhole && destination.kind === 'file') destination.target?.keep();
   const requestSize = requestSizeFor(args, settings, size);
   const synchronous = settings.synchronous || source.kind === 'pipe' || destination.kind === 'pipe';
   const connections = synchronous || !manyAllowed(source) || !manyAllowed(destination) ? 1 : settings.connections;
@@ -142,53 +164,77 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
     describeEnd('src', source, size);
     describeEnd('dst', destination, destination.kind === 'null' ? 2n ** 63n - 1n : room);
     process.stderr.write(
-      `nbdcopy: connections=${connections} requests=${settings.requests} threads=${connections} ` +
+      `nbdcopy: connections=${connections} requests=${settings.requests ?? DEFAULT_REQUESTS} threads=${connections} ` +
         `synchronous=${synchronous}\n`,
     );
   }
   if (synchronous && (source.kind === 'pipe' || destination.kind === 'pipe')) {
+    checkFlowing(args, source.kind === 'pipe' ? source.name : destination.name);
     const { stream } = await import('../copy/stream.js');
     const sparse = settings.copy.allocated === true ? 0 : (settings.copy.sparse ?? 0);
     await stream(source, destination, size, sparse, args, context, hasher);
     if (hasher !== null) await showBlockHash(hasher, args, context);
-    return;
+    return 0;
   }
 
-  const total = Number(size ?? 0n);
+  const bytes = span?.end ?? 0n;
   const [reading, writing] = await Promise.all([
     moreConnections(source, connections, context),
     moreConnections(destination, connections, context),
   ]);
-  const progress = await makeProgress(args, total, context);
-  let done = 0;
+  const progress = await makeProgress(args, Number(span?.length ?? 0n), context);
+  let done = 0n;
+  let total = span?.length ?? 0n;
+  let result: CopyResult;
   try {
-    await copyExport(sourceOf(source, total, reading), await destinationOf(destination, total, writing), {
-      ...settings.copy,
-      requestSize,
-      ...(hasher === null ? {} : { hash: hasher }),
-      requests: synchronous ? 1 : settings.requests * connections,
-      queueSize: synchronous ? requestSize : queueOf(settings, requestSize, connections),
-      // In order, and for nobody, there is no use in looking for zeroes.
-      ...(synchronous || destination.kind === 'null' ? { sparse: 0 } : {}),
-      signal: context.signal,
-      onProgress: (now) => {
-        done = Number(now.done);
-        progress.update(done);
+    result = await copyExport(
+      await sourceOf(source, size ?? 0n, reading),
+      await destinationOf(destination, bytes, writing),
+      {
+        ...settings.copy,
+        ...part.options,
+        requestSize,
+        ...(hasher === null ? {} : { hash: hasher }),
+        ...(synchronous ? { requests: 1, queueSize: requestSize } : depthOf(settings, requestSize, connections)),
+        // In order, and for the null destination, there is no use in looking for zeroes.
+        ...(synchronous || destination.kind === 'null' ? { sparse: 0 } : {}),
+        signal: context.signal,
+        onProgress: (now) => {
+          done = now.done;
+          ({ total } = now);
+          // Of a bitmap it is known only now how much there is.
+          progress.update(part.bitmap === undefined ? Number(done) : scaled(now, span?.length ?? 0n));
+        },
       },
-    });
-    await finishEnd(destination, total);
+    );
+    await finishEnd(destination, bytes);
   } catch (error) {
     progress.stop();
     context.warn(`the copy is incomplete: ${roundSize(done)} of ${roundSize(total)} are at the destination`);
+    await howToGoOn(args, context);
     throw error;
   }
   progress.finish();
+  if (context.verbose) process.stderr.write(`nbdcopy: bytes in flight=${humanSize(BigInt(result.inFlight))}\n`);
+  reportMissing(result, context);
   if (hasher !== null) await showBlockHash(hasher, args, context);
+  return result.missing.length === 0 ? 0 : 1;
 }
 
-/** Bytes in flight: as asked, but never less than one request. */
-function queueOf({ queueSize }: CopySettings, requestSize: number, connections: number): number {
-  return Math.max(Math.min(queueSize * connections, MAX_QUEUE), requestSize);
+/** As a share of the bar's own total. */
+const scaled = ({ done, total }: Progress, length: bigint): number =>
+  total === 0n ? 0 : Number((done * length) / total);
+
+/** What is in flight: as asked, but never less than one request; else as much as pays. */
+function depthOf(
+  { requests, queueSize }: CopySettings,
+  requestSize: number,
+  connections: number,
+): Pick<CopyOptions, 'requests' | 'queueSize'> {
+  return {
+    ...(requests === null ? {} : { requests: requests * connections }),
+    ...(queueSize === null ? {} : { queueSize: Math.max(queueSize * connections, requestSize) }),
+  };
 }
 
 function requestSizeFor(args: ParsedArguments, { copy }: CopySettings, size: bigint | null): number {
@@ -197,8 +243,9 @@ function requestSizeFor(args: ParsedArguments, { copy }: CopySettings, size: big
 
 interface CopySettings {
   readonly connections: number;
-  readonly requests: number;
-  readonly queueSize: number;
+  /** For each connection; null for as many as pay. */
+  readonly requests: number | null;
+  readonly queueSize: number | null;
   readonly synchronous: boolean;
   readonly copy: CopyOptions & { requestSize: number };
 }
@@ -224,8 +271,8 @@ function readSettings(args: ParsedArguments): CopySettings {
   const threads = number('threads', 0, 0);
   return {
     connections: Math.min(number('connections', 4), threads === 0 ? availableParallelism() : threads),
-    requests: number('requests', 64),
-    queueSize: Math.max(bytes('queue-size', 16 * KIB * KIB), requestSize),
+    requests: args.value('requests') === undefined ? null : number('requests', 64),
+    queueSize: args.value('queue-size') === undefined ? null : bytes('queue-size', 0),
     synchronous: args.has('synchronous'),
     copy: {
       requestSize,

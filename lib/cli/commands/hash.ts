@@ -4,6 +4,7 @@ import { getHashes } from 'node:crypto';
 import { blockHash, CONTEXT_BASE_ALLOCATION, hash as hashExport } from '../../index.js';
 import type { Command } from '../command.js';
 import { PROGRESS_OPTION, withProgress } from '../output/progress.js';
+import { givenRange, RANGE_OPTIONS, rangeOf } from '../range.js';
 import { CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '../server.js';
 import { CliError, jsonString } from '../output/text.js';
 import { visible } from '../../util/visible.js';
@@ -12,7 +13,7 @@ export const hash: Command = {
   spec: {
     name: 'hash',
     summary: 'the SHA-256 of an export, or a block hash that skips holes',
-    usage: [`[--algorithm=NAME] [--block] [--no-extents] [-p] [--json] ${SERVER}`],
+    usage: [`[--algorithm=NAME] [--block] [-o N|--offset=N] [-n N|--length=N] [--no-extents] [-p] [--json] ${SERVER}`],
     description: [
       'Prints what sha256sum prints of a raw copy. Holes are not read; their zeroes are hashed. The exit code is 0, or 1 ' +
         'after an error.',
@@ -28,6 +29,7 @@ export const hash: Command = {
         help: 'sha256 (the default), sha512, sha1, md5 …',
       },
       { names: ['block'], help: 'Print the block hash.' },
+      ...RANGE_OPTIONS,
       { names: ['no-extents'], help: 'Read everything, holes too.' },
       PROGRESS_OPTION,
       { names: ['json'], help: 'Print JSON.' },
@@ -45,16 +47,19 @@ export const hash: Command = {
         hint: 'sha256, sha512, sha1, md5, blake2b512 …',
       });
     }
+    givenRange(args);
     const server = onlyServer(args);
     const connection = await openServer(server, context, { metaContexts: [CONTEXT_BASE_ALLOCATION] });
+    const range = rangeOf(args, connection.getSize());
     const digest = await withProgress(
       args,
-      Number(connection.getSize()),
+      Number(range.length),
       context,
       (done, total) => `no hash: ${done} of ${total} were hashed`,
       (report) =>
         (args.has('block') ? blockHash : hashExport)(connection, {
           algorithm,
+          ...range,
           extents: !args.has('no-extents'),
           signal: context.signal,
           onProgress: ({ done }) => report(done),

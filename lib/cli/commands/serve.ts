@@ -16,9 +16,9 @@ import { decodeKey } from '../../util/psk-file.js';
 import type { ParsedArguments } from '../arguments.js';
 import type { Command, CommandContext } from '../command.js';
 import { CliError, UsageError } from '../errors.js';
-import { deviceSize } from '../copy/device-size.js';
+import { deviceSize } from '../../bulk/ends/device-size.js';
 import { parentEnded, privateSocketPath, runInShell, standardStreams } from './serve-ways.js';
-import { systemReason } from '../output/system-reason.js';
+import { systemReason } from '../../util/system-reason.js';
 import { parseCount, parseSize } from '../output/text.js';
 
 export const serve: Command = {

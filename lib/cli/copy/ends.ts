@@ -3,18 +3,19 @@
 import { fstatSync, type Stats } from 'node:fs';
 import { type FileHandle, open, stat } from 'node:fs/promises';
 import type { ByteCount, CopyDestination, CopySource, NbdConnection } from '../../index.js';
+import { deviceSize } from '../../bulk/ends/device-size.js';
 import { exportDestination, exportSource, nullDestination } from '../../bulk/ends/endpoint.js';
+import { destinationOfTarget, identityOf, sourceOfFile } from '../../bulk/ends/file.js';
+import { FileTarget } from '../../bulk/ends/file-target.js';
+import { isSameFile } from '../../bulk/ends/same-file.js';
 import type { Operand } from '../arguments.js';
 import type { CommandContext } from '../command.js';
 import { CliError } from '../errors.js';
-import { deviceSize } from './device-size.js';
-import { fileZeroRuns } from './file-holes.js';
-import { FileTarget } from './file-target.js';
 import { type Flow, openFlow } from './flowing.js';
-import { type Holder, holdersOf, isSameFile } from './holders.js';
+import { type Holder, holdersOf } from './holders.js';
 import { CONTEXT_BASE_ALLOCATION } from '../sdk.js';
 import { canonicalUri, openFurther, openServer } from '../server.js';
-import { systemReason } from '../output/system-reason.js';
+import { systemReason } from '../../util/system-reason.js';
 
 /** An end that is open. */
 export type End =
@@ -39,8 +40,12 @@ const NBD_SCHEME = /^nbds?(\+\w+)?:/i;
 /** Nothing needs clearing: a failed read ends the copy. */
 const CONNECTION_OPTIONS = { preadInitialize: false, metaContexts: [CONTEXT_BASE_ALLOCATION] } as const;
 
-export async function openSource(operand: Operand, context: CommandContext): Promise<End> {
-  if ('command' in operand || NBD_SCHEME.test(operand.word)) return openNbd(operand, context);
+export async function openSource(
+  operand: Operand,
+  context: CommandContext,
+  contexts: readonly string[] = [],
+): Promise<End> {
+  if ('command' in operand || NBD_SCHEME.test(operand.word)) return openNbd(operand, context, contexts);
   const { word } = operand;
   if (word === '-') return { kind: 'pipe', name: '-', flow: null };
   if (word === 'null:') throw new CliError('null: can only be a destination');
@@ -65,9 +70,10 @@ const ttyRefused = (name: string): CliError =>
     hint: 'name a file, or pipe the output somewhere',
   });
 
-async function openNbd(operand: Operand, context: CommandContext): Promise<End> {
+async function openNbd(operand: Operand, context: CommandContext, contexts: readonly string[] = []): Promise<End> {
   const name = 'word' in operand ? operand.word : (operand.command[0] ?? '');
-  return { kind: 'nbd', connection: await openServer(operand, context, CONNECTION_OPTIONS), operand, name };
+  const options = { ...CONNECTION_OPTIONS, metaContexts: [...CONNECTION_OPTIONS.metaContexts, ...contexts] };
+  return { kind: 'nbd', connection: await openServer(operand, context, options), operand, name };
 }
 
 async function openLocal(path: string, context: CommandContext, write: boolean): Promise<End> {
@@ -171,31 +177,20 @@ export async function moreConnections(end: End, count: number, context: CommandC
 }
 
 /** An end that is read at any place. */
-export function sourceOf(end: End, size: number, connections: readonly NbdConnection[]): CopySource<ByteCount> {
+export async function sourceOf(
+  end: End,
+  size: bigint,
+  connections: readonly NbdConnection[],
+): Promise<CopySource<ByteCount>> {
   if (end.kind === 'nbd') return exportSource(connections);
   if (end.kind !== 'file') throw new CliError(`${end.name}: cannot be read out of order`);
-  const { file, stats, name } = end;
-  return {
-    size,
-    preferredBlock: 4096,
-    read: (buffer, offset) => readFully(file, buffer, Number(offset), name),
-    ...(stats.isFile() ? { zeroRuns: () => fileZeroRuns(file.fd, stats, size) } : {}),
-  };
+  return sourceOfFile(end.file, end.stats, size, end.name, await identityOf(end.name, end.stats));
 }
 
-async function readFully(file: FileHandle, buffer: Buffer, offset: number, name: string): Promise<void> {
-  let done = 0;
-  while (done < buffer.length) {
-    const { bytesRead } = await file.read(buffer, done, buffer.length - done, offset + done);
-    if (bytesRead === 0) throw new CliError(`${name}: unexpected end of file`);
-    done += bytesRead;
-  }
-}
-
-/** An end that is written at any place. `size` is the source's. */
+/** An end that is written at any place. `size` is what a file is to have. */
 export async function destinationOf(
   end: End,
-  size: number,
+  size: bigint,
   connections: readonly NbdConnection[],
 ): Promise<CopyDestination<ByteCount>> {
   if (end.kind === 'null') return nullDestination();
@@ -203,30 +198,15 @@ export async function destinationOf(
   if (end.kind !== 'file' || end.target === null) {
     throw new CliError(`${end.name}: cannot be written out of order`);
   }
-  const { target } = end;
-  return {
-    size: target.isFile ? size : Number((await sizeOf(end)) ?? 0n),
-    preferredBlock: 4096,
-    write: async (buffer, offset) => {
-      await target.prepare(size);
-      await target.write(buffer, Number(offset));
-    },
-    ...(target.isFile
-      ? {
-          zero: async (_offset, _count, allocate) => {
-            await target.prepare(size);
-            return !allocate;
-          },
-        }
-      : {}),
-    flush: () => target.flush(),
-  };
+  const bytes = end.target.isFile ? size : ((await sizeOf(end)) ?? 0n);
+  if (bytes > BigInt(Number.MAX_SAFE_INTEGER)) throw new CliError(`${end.name}: cannot write beyond 2^53 - 1 bytes`);
+  return destinationOfTarget(end.target, Number(bytes), await identityOf(end.name, end.stats));
 }
 
 /** Closes what was written: some file systems report only then that there was no room. */
-export async function finishEnd(end: End, size: number): Promise<void> {
+export async function finishEnd(end: End, size: number | bigint): Promise<void> {
   if (end.kind !== 'file' || end.target === null) return;
   // Nothing may have been written, where there is nothing, or nothing but zeroes that were left out.
-  await end.target.prepare(size);
+  await end.target.prepare(Number(size));
   await end.target.finish();
 }

@@ -2,6 +2,7 @@
 // Only Linux tells, and only of processes of this user (or of all, to root); elsewhere nothing is known.
 
 import { readdirSync, readFileSync, readlinkSync, type Stats, statSync } from 'node:fs';
+import { isSameFile } from '../../bulk/ends/same-file.js';
 
 export interface Holder {
   readonly pid: number;
@@ -11,12 +12,6 @@ export interface Holder {
 }
 
 const PROC = '/proc';
-
-/** Whether two stats are of one file, or of one block device, whatever its nodes are called. */
-export function isSameFile(one: Stats, other: Stats): boolean {
-  if (one.isBlockDevice() && other.isBlockDevice()) return one.rdev === other.rdev;
-  return one.dev === other.dev && one.ino === other.ino && (one.isFile() || one.isBlockDevice());
-}
 
 /**
  * The processes that have the file open and may be a server: the one with this pid and what it has started, or, for a

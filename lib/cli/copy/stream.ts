@@ -11,16 +11,16 @@ import {
   type NbdConnection,
   NbdStrictError,
 } from '../../index.js';
+import type { FileTarget } from '../../bulk/ends/file-target.js';
 import { splitZeroes } from '../../bulk/zeroes.js';
 import type { ParsedArguments } from '../arguments.js';
 import type { CommandContext } from '../command.js';
 import { CliError } from '../errors.js';
 import { type End, finishEnd } from './ends.js';
-import type { FileTarget } from './file-target.js';
 import type { Flow } from './flowing.js';
 import { makeProgress } from '../output/progress.js';
 import { OutputClosed, standardInput } from '../output/standard-io.js';
-import { systemReason } from '../output/system-reason.js';
+import { systemReason } from '../../util/system-reason.js';
 import { parseSmallSize, roundSize } from '../output/text.js';
 
 /** Of what flows, bytes that are looked at for zeroes and written together; more only for larger blocks of zeroes. */

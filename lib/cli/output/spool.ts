@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { CommandContext } from '../command.js';
 import { CliError } from '../errors.js';
-import { systemReason } from './system-reason.js';
+import { systemReason } from '../../util/system-reason.js';
 
 const MOST_IN_MEMORY = 1024 * 1024;
 const PIECE = 64 * 1024;

@@ -8,7 +8,7 @@ import { Socket } from 'node:net';
 import { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CliError } from '../errors.js';
-import { systemReason } from './system-reason.js';
+import { systemReason } from '../../util/system-reason.js';
 
 const STDIN = 0;
 const STDOUT = 1;

@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto';
 import { type FileHandle, open, realpath, rename, rm, stat } from 'node:fs/promises';
 import { CliError } from '../errors.js';
-import { systemReason } from './system-reason.js';
+import { systemReason } from '../../util/system-reason.js';
 
 /** Writes a file that is there as a whole or not at all; what was there before stays if it fails. */
 export async function writeWhole(path: string, text: string): Promise<void> {

@@ -6,15 +6,15 @@ import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import type { Stats } from 'node:fs';
 import type { Readable } from 'node:stream';
-import type { ZeroRun } from '../../index.js';
+import type { ZeroRun } from './endpoint.js';
 
 /** What a helper says last: without it something went wrong, and nothing of what it said counts. */
 const COMPLETE = 'complete';
 
 /**
- * The file is standard input: its name may be another file's by now. Lines `START END` of the stretches that hold data, then COMPLETE. There is no more data where ENXIO is the error (6);
- * with any other one the file system cannot tell. On Linux SEEK_DATA is 3 and SEEK_HOLE 4; elsewhere they may be the
- * other way round.
+ * The file is standard input: its name may be another file's by now. Lines `START END` of the stretches that hold data,
+ * then COMPLETE. There is no more data where ENXIO is the error (6); with any other one the file system cannot report
+ * holes. On Linux SEEK_DATA is 3 and SEEK_HOLE 4; elsewhere they may be the other way round.
  */
 const PERL = `my $at=0;
 while ($at < $ARGV[0]) {
