@@ -19,7 +19,7 @@ import {
   sizeOf,
   sourceOf,
 } from '../copy/ends.js';
-import { checkFlowing, howToGoOn, PART_OPTIONS, readPart, reportMissing, spanOf } from '../copy/part.js';
+import { checkFlowing, checkpointOf, howToGoOn, PART_OPTIONS, readPart, reportMissing, spanOf } from '../copy/part.js';
 import { BLOCK_HASH_OPTIONS, blockHasher, showBlockHash } from '../copy/block-hash.js';
 import { makeProgress, PROGRESS_OPTION } from '../output/progress.js';
 import { CONNECT_OPTIONS } from '../server.js';
@@ -193,6 +193,7 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<numb
       {
         ...settings.copy,
         ...part.options,
+        ...checkpointOf(args, span?.length ?? 0n),
         requestSize,
         ...(hasher === null ? {} : { hash: hasher }),
         ...(synchronous ? { requests: 1, queueSize: requestSize } : depthOf(settings, requestSize, connections)),
@@ -211,7 +212,7 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<numb
   } catch (error) {
     progress.stop();
     context.warn(`the copy is incomplete: ${roundSize(done)} of ${roundSize(total)} are at the destination`);
-    await howToGoOn(args, context);
+    await howToGoOn(args, context, error);
     throw error;
   }
   progress.finish();

@@ -1,7 +1,13 @@
 // `nbd copy` of a part, from a checkpoint, at a rate, and of what can be read: its options, and what it reports of them.
 
 import { access, open } from 'node:fs/promises';
-import { CONTEXT_QEMU_DIRTY_BITMAP, type CopyOptions, type CopyResult, fileCheckpoint } from '../../index.js';
+import {
+  CONTEXT_QEMU_DIRTY_BITMAP,
+  type CopyOptions,
+  type CopyResult,
+  fileCheckpoint,
+  NbdStrictError,
+} from '../../index.js';
 import { systemReason } from '../../util/system-reason.js';
 import type { ParsedArguments } from '../arguments.js';
 import type { CommandContext } from '../command.js';
@@ -86,11 +92,23 @@ export async function readPart(args: ParsedArguments, context: CommandContext): 
       destinationOffset,
       ...(bitmap === undefined ? {} : { bitmap }),
       ...(file === undefined ? {} : { ranges: await readRanges(file) }),
-      ...(checkpoint === undefined ? {} : { checkpoint: fileCheckpoint(checkpoint) }),
       ...(bytesPerSecond === undefined ? {} : { rate: bytesPerSecond }),
       ...(args.has('salvage') ? { onReadError: 'zero' } : {}),
     },
   };
+}
+
+/** A small disk has a checkpoint now and then, too. */
+const LEAST_EVERY = 16n * 1024n * 1024n;
+const MOST_EVERY = 256n * 1024n * 1024n;
+
+/** The checkpoint of a copy of this many bytes. */
+export function checkpointOf(args: ParsedArguments, length: bigint): Pick<CopyOptions, 'checkpoint'> {
+  const file = args.value('checkpoint');
+  if (file === undefined) return {};
+  const share = length / 64n;
+  const every = share < LEAST_EVERY ? LEAST_EVERY : share > MOST_EVERY ? MOST_EVERY : share;
+  return { checkpoint: fileCheckpoint(file, { every }) };
 }
 
 /** How many bytes are looked at, and where in the destination they end. Throws for what leaves the source. */
@@ -148,9 +166,10 @@ export function checkFlowing(args: ParsedArguments, name: string): void {
 }
 
 /** After a copy that has ended early. */
-export async function howToGoOn(args: ParsedArguments, context: CommandContext): Promise<void> {
+export async function howToGoOn(args: ParsedArguments, context: CommandContext, error: unknown): Promise<void> {
   const file = args.value('checkpoint');
-  if (file === undefined) return;
+  // What was refused is refused again.
+  if (file === undefined || error instanceof NbdStrictError) return;
   const isThere = await access(file).then(
     () => true,
     () => false,
