@@ -78,6 +78,7 @@ export class InFlight {
   /** Bytes of one request: as at the start, times a power of two. */
   get requestSize(): number {
     let size = this.#base;
+    if (this.#isFixed) return size;
     while (size * 2 <= this.#longest && size * MOST_COMMANDS < this.#wanted) size *= 2;
     return size;
   }

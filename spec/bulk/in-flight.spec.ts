@@ -59,6 +59,7 @@ describe('bytes in flight', () => {
 
   it.each([
     ['requests', { requests: 8 }, 2 * MIB, 256 * KIB],
+    ['many requests', { requests: 256 }, 64 * MIB, 256 * KIB],
     ['queueSize, which is the most', { queueSize: 40 * MIB }, 32 * MIB, 512 * KIB],
     ['a queueSize below the start', { queueSize: MIB }, MIB, 256 * KIB],
     ['a queueSize below one request', { queueSize: 1 }, 256 * KIB, 256 * KIB],

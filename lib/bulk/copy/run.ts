@@ -23,7 +23,7 @@ import type { Shape } from './shape.js';
 import { lostRanges, type Loss } from './unflushed.js';
 
 const DEFAULT_START = 64;
-const START_BYTES = 32 * 1024 * 1024;
+const START_BYTES = 16 * 1024 * 1024;
 const DEFAULT_SPARSE = 4096;
 const DEFAULT_EVERY = 256 * 1024 * 1024;
 /** Each comes after another loss: a server that ends again and again is no place for a copy. */
@@ -177,12 +177,11 @@ export class CopyRun {
     const { signal } = this.#options;
     const hash = isFirst ? this.#options.hash : undefined;
     const place = start - this.#work.selection.start;
-    const before = this.#written;
     let moved: number;
     if (isZero) {
       hash?.zero(place, end - start);
       await this.#zero(start + this.#shift, end - start, lane);
-      moved = this.#written > before && !this.#to.canZero ? Number(end - start) : 0;
+      moved = this.#to.canZero || this.#options.destinationIsZero === true ? 0 : Number(end - start);
     } else {
       moved = Number(end - start);
       if (this.#limiter !== null) await this.#limiter.take(moved, signal);

@@ -75,7 +75,7 @@ const spec: CommandSpec = {
       names: ['queue-size'],
       takes: 'value',
       value: 'N',
-      help: 'The most bytes in flight for each connection. Default: as many as make it faster, up to 256M in all.',
+      help: 'The most bytes in flight for each connection. Default: as many as make it faster, up to 256M in all; with --requests, 16M.',
     },
     {
       names: ['request-size'],
@@ -126,6 +126,8 @@ const SMALL_SOURCE = 16 * KIB * KIB;
 const SMALL_REQUEST = 256 * KIB;
 /** What nbdcopy shows, and what a copy begins with. */
 const DEFAULT_REQUESTS = 64;
+/** nbdcopy's, for each connection. */
+const DEFAULT_QUEUE = 16 * KIB * KIB;
 
 export const copy: Command = { spec, run };
 
@@ -232,9 +234,11 @@ function depthOf(
   requestSize: number,
   connections: number,
 ): Pick<CopyOptions, 'requests' | 'queueSize'> {
+  // With a number of requests, nbdcopy's limit holds: they may be long.
+  const most = queueSize ?? (requests === null ? null : DEFAULT_QUEUE);
   return {
     ...(requests === null ? {} : { requests: requests * connections }),
-    ...(queueSize === null ? {} : { queueSize: Math.max(queueSize * connections, requestSize) }),
+    ...(most === null ? {} : { queueSize: Math.max(most * connections, requestSize) }),
   };
 }
 
