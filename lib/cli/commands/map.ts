@@ -40,7 +40,7 @@ export const map: Command = {
         takes: 'optional',
         value: 'BITMAP',
         help:
-          'What a dirty bitmap marks as changed: the name of a QEMU bitmap, or a whole context. Default: the only ' +
+          'What a dirty bitmap marks as changed: the name of a QEMU bitmap, or the full name of a context. Default: the only ' +
           'QEMU bitmap of the export.',
       },
       ...RANGE_OPTIONS,

@@ -35,7 +35,7 @@ export async function showChanges(args: ParsedArguments, server: Operand, contex
   await listing.print();
 }
 
-/** A connection on which the bitmap was negotiated, by its whole name; the only one where none is named. */
+/** A connection on which the bitmap was negotiated, by its full name; the only one where none is named. */
 async function openForBitmap(
   named: string | undefined,
   server: Operand,
@@ -62,7 +62,7 @@ async function openForBitmap(
   return { connection, bitmap };
 }
 
-/** The contexts that a name may mean: QEMU's bitmap of this name, which may have a colon, or a whole name. */
+/** The contexts that a name may mean: QEMU's bitmap of this name, which may have a colon, or a full name. */
 const bitmapNames = (named: string): string[] =>
   named.includes(':') ? [named, CONTEXT_QEMU_DIRTY_BITMAP + named] : [CONTEXT_QEMU_DIRTY_BITMAP + named];
 
@@ -81,7 +81,7 @@ async function onlyBitmap(connection: NbdConnection, context: CommandContext): P
 
 const noBitmap = (): CliError =>
   new CliError('--dirty: the server has no QEMU dirty bitmap', {
-    hint: 'qemu-nbd exports one with --bitmap=NAME; a bitmap of another server takes its whole name: --dirty=CONTEXT',
+    hint: 'qemu-nbd exports one with --bitmap=NAME; a bitmap of another server takes its full name: --dirty=CONTEXT',
   });
 
 const NAMES = { data: COLOURS.red, zero: null, clean: COLOURS.green } as const;
