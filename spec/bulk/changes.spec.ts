@@ -6,6 +6,7 @@ import { describe, expect, it } from '@jest/globals';
 import {
   changes,
   type ChangesOptions,
+  extents,
   mergedExtents,
   NbdCommandError,
   NbdConnection,
@@ -305,35 +306,36 @@ describe.each(WALKS)('%s', (name, walk) => {
 
 describe('over connections', () => {
   it('works with contexts of a server of this package, with and without extended headers', async () => {
+    const page = 65_536;
     const metaContexts = {
       [B]: {
-        extents: () => [
-          { length: 65_536, flags: 0 },
-          { length: 65_536, flags: 1 },
-          { length: 65_536, flags: 0 },
-        ],
+        extents: (offset: number | bigint) =>
+          [
+            { length: page, flags: 0 },
+            { length: 2 * page, flags: 1 },
+            { length: page, flags: 0 },
+          ].slice(offset === 0 ? 0 : 3),
       },
     };
-    const backend = new MemoryBackend(3 * 65_536);
-    backend.write(Buffer.alloc(32_768, 1), 65_536);
+    const backend = new MemoryBackend(4 * page);
+    backend.write(Buffer.alloc(page, 1), page);
     await using server = new NbdServer({ exports: { '': { backend, metaContexts } } });
     for (const requestExtendedHeaders of [true, false]) {
       await using connection = await NbdConnection.connect(server.connectMemory(), {
         metaContexts: [A, B],
         requestExtendedHeaders,
       });
-      const found = await all(changes(connection, { bitmap: 'b0', length: 2 * 65_536 }));
-      const dirty = found.filter(({ zero }) => !zero);
-      expect(dirty[0]?.offset).toBe(65_536n);
-      expect(found.reduce((sum, { length }) => sum + length, 0n)).toBe(65_536n);
-      expect(dirty.reduce((sum, { length }) => sum + length, 0n)).toBe(32_768n);
+      expect(await all(changes(connection, { bitmap: 'b0' }))).toEqual([
+        { offset: BigInt(page), length: BigInt(page), zero: false },
+        { offset: BigInt(2 * page), length: BigInt(page), zero: true },
+      ]);
     }
   });
 
   it('stops asking when the caller has stopped', async () => {
     await using server = new NbdServer({ exports: { '': new MemoryBackend(2 ** 40) } });
     await using connection = await NbdConnection.connect(server.connectMemory(), { metaContexts: [A] });
-    for await (const _ of mergedExtents(connection, { contexts: [A], step: 65_536 })) break;
+    for await (const _ of extents(connection, { step: 65_536, merge: false })) break;
     const { blockStatus } = server.statistics.requests;
     await connection.pread(1, 0);
     expect(server.statistics.requests.blockStatus).toBe(blockStatus);

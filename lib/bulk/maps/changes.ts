@@ -16,7 +16,7 @@ import { mergedOf } from './merged.js';
 export interface ChangesOptions extends MapOptions {
   /**
    * The dirty bitmap. A name without a colon is QEMU's (`b0` is the context `qemu:dirty-bitmap:b0`), anything else the
-   * whole name of a metadata context. It must have been negotiated (`metaContexts`).
+   * full name of a metadata context. It must have been negotiated (`metaContexts`).
    */
   bitmap: string;
   /**
@@ -74,7 +74,7 @@ export async function* changes(from: ExportLike, options: ChangesOptions): Async
   const contexts = zeroes === null ? [dirty] : [dirty, zeroes];
   let last: Change | null = null;
   for await (const { offset, length, flags } of mergedOf(from, { ...range, contexts }, syscall)) {
-    // Bit 0 of QEMU's bitmaps; of what is not known to mean anything else, any bit.
+    // QEMU sets bit 0. Any other bit counts as well: too much is copied then, never too little.
     const isDirty = flags[0] !== 0n;
     const zero = isDirty && ((flags[1] ?? 0n) & ZERO) !== 0n;
     if (last !== null && isDirty && last.zero === zero && last.offset + last.length === offset) {

@@ -136,7 +136,7 @@ class LookAhead {
     }
   }
 
-  /** Nobody wants what is in flight any more. */
+  /** Ends the asking: aborts the questions in flight. */
   stop(): void {
     this.#question.signal?.removeEventListener('abort', this.#onAbort);
     this.#segments.length = 0;
@@ -167,7 +167,7 @@ class LookAhead {
   }
 
   #mayAsk(index: number): boolean {
-    // Whatever else is held, what is due next must come.
+    // The answer that is due next is always asked for, or there would be no progress.
     if (index === 0) return true;
     if (!this.#hasAnswered || this.#failures > 0) return false;
     if (this.#inFlight >= this.#depth || this.#ready >= this.#depth * MOST_READY) return false;
@@ -249,7 +249,10 @@ class LookAhead {
     this.#piece = piece < this.#minimum ? this.#minimum : piece < this.#most ? piece : this.#most;
   }
 
-  /** Where the answer ends that reaches `reached`: what it leaves, or has beyond the question, is for the next segments. */
+  /**
+   * Where an answer that reaches `reached` ends. The rest of a short one becomes a segment of its own; a long one takes
+   * what it covers from the segments behind it, as far as they have not been asked about.
+   */
   #fit(segment: Segment, reached: bigint): bigint {
     const index = this.#segments.indexOf(segment) + 1;
     if (reached < segment.end) {

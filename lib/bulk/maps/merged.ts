@@ -71,7 +71,7 @@ export async function* mergedOf(
 }
 
 /** The answers to a question; the first failure is thrown. */
-export async function* answersOf(
+async function* answersOf(
   from: ExportLike,
   facts: Parameters<typeof askAhead>[1],
   question: Question,
