@@ -1,6 +1,7 @@
 // A limit of bytes per second that several pieces of work may share. First come, first served: each caller gets the
 // time at which its bytes are due, so that no timer is needed for the limiter itself.
 
+import { addAbortListener, removeAbortListener } from '../util/abort.js';
 import { wholeNumber } from '../util/option-checks.js';
 
 /** Milliseconds whose bytes may pass at once after a pause. */
@@ -35,7 +36,10 @@ export class RateLimiter {
     const cost = (count * 1000) / this.bytesPerSecond;
     this.#due = due + cost;
     try {
-      for (let left = due - now; left > 0; left = due - performance.now()) await delay(left, signal);
+      for (let left = due - now; left > 0; left = due - performance.now()) {
+        signal?.throwIfAborted();
+        await delay(left, signal);
+      }
     } catch (error) {
       this.#due -= cost;
       throw error;
@@ -51,11 +55,12 @@ function delay(milliseconds: number, signal: AbortSignal | undefined): Promise<v
     };
     const timer = setTimeout(
       () => {
-        signal?.removeEventListener('abort', aborted);
+        if (signal !== undefined) removeAbortListener(signal, aborted);
         resolve();
       },
       Math.min(Math.ceil(milliseconds), MAX_DELAY),
     );
-    signal?.addEventListener('abort', aborted, { once: true });
+    // One real listener, however many pieces wait.
+    if (signal !== undefined) addAbortListener(signal, aborted);
   });
 }

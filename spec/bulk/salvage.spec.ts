@@ -1,5 +1,7 @@
 // Copies of what fails in places, of what a lost connection has put at risk, and at a limited rate.
 
+import { getEventListeners } from 'node:events';
+
 import { describe, expect, it } from '@jest/globals';
 
 import {
@@ -240,6 +242,16 @@ describe('rate', () => {
     // 80,000 bytes at 200,000 a second, the first 50 ms of which may pass at once.
     expect(performance.now() - begun).toBeGreaterThan(330);
     expect(told.at(-1)?.rate).toBeLessThan(150_000);
+  });
+
+  it('has one listener on a signal, however many wait', async () => {
+    const { signal } = new AbortController();
+    const limiter = new RateLimiter(1_000_000);
+    await limiter.take(100_000);
+    const waiting = Array.from({ length: 50 }, () => limiter.take(10, signal));
+    expect(getEventListeners(signal, 'abort')).toHaveLength(1);
+    await Promise.all(waiting);
+    expect(getEventListeners(signal, 'abort')).toHaveLength(0);
   });
 
   it('ends with the reason of the signal, and gives back what was not used', async () => {
