@@ -147,7 +147,10 @@ describe('SET_META_CONTEXT', () => {
   ])('%s: the connection ends', (_title, turn, says) => {
     negotiateEveryWay({
       ...{ run: (session) => setMetaContext(session, []), turns: [turn] },
-      ...{ fails: { name: 'NbdProtocolError', code: 'EPROTO', says }, session: { negotiated: { contexts: new Map() } } },
+      ...{
+        fails: { name: 'NbdProtocolError', code: 'EPROTO', says },
+        session: { negotiated: { contexts: new Map() } },
+      },
     });
   });
 });
