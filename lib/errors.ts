@@ -20,6 +20,8 @@ export interface NbdErrorDetails {
   serverMessage?: string | undefined;
   /** When the connection ended: true where the command may have reached the server, so that its effect is not known. */
   sent?: boolean | undefined;
+  /** Whether trying again later may help, where the class and the code do not decide it. */
+  transient?: boolean | undefined;
   cause?: unknown;
 }
 
@@ -30,6 +32,40 @@ const FALLBACK_ERRNO: Readonly<Record<string, number>> = { ESHUTDOWN: 108, ENOTS
 export function errnoOf(code: string): number {
   const table: Record<string, number | undefined> = constants.errno;
   return table[code] ?? FALLBACK_ERRNO[code] ?? constants.errno.EINVAL;
+}
+
+/** A lost or refused connection: what another attempt, later, may not meet. ENOENT: the socket's server is not up yet. */
+const CONNECTION_CODES = (
+  'ECONNREFUSED ECONNRESET ECONNABORTED EPIPE ENOTCONN ETIMEDOUT ESHUTDOWN EHOSTUNREACH EHOSTDOWN ENETUNREACH ENETDOWN ' +
+  'ENETRESET EADDRNOTAVAIL ENOENT EAGAIN EBUSY EINTR EMFILE ENFILE ENOBUFS ENOMEM'
+).split(' ');
+/** EIO is also what servers make of errors that NBD has no code for, such as a time limit of their storage. */
+const COMMAND_CODES = ['EIO', 'ENOMEM', 'ESHUTDOWN', 'EAGAIN', 'EBUSY', 'ETIMEDOUT'];
+
+/** The codes with which an error of a class is transient. For NbdError itself, and a user's subclass, any of them. */
+const TRANSIENT_CODES: Readonly<Record<string, readonly string[]>> = {
+  NbdStrictError: [],
+  NbdStateError: [],
+  NbdProtocolError: [],
+  NbdQueueFullError: ['EAGAIN'],
+  NbdCommandError: COMMAND_CODES,
+  NbdOptionError: ['ESHUTDOWN'],
+  NbdConnectionError: CONNECTION_CODES,
+};
+const ANY_CODE = [...COMMAND_CODES, ...CONNECTION_CODES];
+/** What the system says of a program that cannot be started, or a file that must not be opened: it stays so. */
+const FINAL_CAUSES = ['EACCES', 'EPERM', 'ENOTFOUND', 'ENOEXEC', 'ENAMETOOLONG', 'ENOTDIR', 'EINVAL'];
+
+function isTransient({ name, code, cause }: NbdError): boolean {
+  const isEnd = code === 'ENOTCONN' || name === 'NbdStateError';
+  if (isEnd && cause !== undefined) {
+    // The end of a connection is as transient as its reason.
+    if (cause instanceof NbdError) return cause.transient;
+    const reason = Object(cause) as { code?: unknown; syscall?: unknown };
+    const isSpawn = typeof reason.syscall === 'string' && reason.syscall.startsWith('spawn');
+    if ((isSpawn && reason.code === 'ENOENT') || FINAL_CAUSES.includes(String(reason.code))) return false;
+  }
+  return (TRANSIENT_CODES[name] ?? ANY_CODE).includes(code);
 }
 
 const brandOf = (name: string): symbol => Symbol.for(`nbd-sdk.error.${name}`);
@@ -49,7 +85,23 @@ function brand(constructor: abstract new (...args: never[]) => object, name: str
   });
 }
 
-/** Base of everything that this package rejects with or throws (an abort rejects with the signal's own reason). */
+/**
+ * Base of everything that this package rejects with or throws (an abort rejects with the signal's own reason).
+ *
+ * `transient` tells whether the same work may succeed when it is tried again later, on a new connection where this one
+ * has ended:
+ *
+ * | Class                | `transient` is true                                                                       |
+ * | -------------------- | ----------------------------------------------------------------------------------------- |
+ * | `NbdCommandError`    | with `EIO`, `ENOMEM`, `ESHUTDOWN`, `EAGAIN`, `EBUSY`, `ETIMEDOUT`                         |
+ * | `NbdConnectionError` | with a code of the network (`ECONNREFUSED`, `ECONNRESET`, `EPIPE`, `ETIMEDOUT`, `EHOSTUNREACH` …), of missing resources (`EMFILE`, `ENOMEM` …), and `ENOENT`, a Unix socket without a server; with `ENOTCONN` unless the program has closed the connection itself, or its `cause` is an error that is not transient |
+ * | `NbdOptionError`     | with `ESHUTDOWN`                                                                          |
+ * | `NbdQueueFullError`  | always                                                                                    |
+ * | `NbdStateError`      | where the connection was ended by an error (`cause`) that is transient                    |
+ * | `NbdStrictError`     | never                                                                                     |
+ * | `NbdProtocolError`   | never                                                                                     |
+ * | `NbdError` itself    | with any of these codes                                                                   |
+ */
 export class NbdError extends Error {
   declare readonly code: string;
   declare readonly errno: number;
@@ -70,6 +122,11 @@ export class NbdError extends Error {
         Object.defineProperty(this, key, { value, enumerable: true, writable: true, configurable: true });
       }
     }
+  }
+
+  /** Whether trying again later may help; the table above. */
+  get transient(): boolean {
+    return isTransient(this);
   }
 }
 

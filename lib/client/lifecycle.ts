@@ -25,7 +25,7 @@ export interface LifecycleEvents {
 }
 
 /** The reason where nobody did anything wrong; shared, so it has no stack of its own. */
-const CLOSED = new NbdConnectionError('the connection was closed', { code: 'ENOTCONN' });
+const CLOSED = new NbdConnectionError('the connection was closed', { code: 'ENOTCONN', transient: false });
 
 export class Lifecycle implements LinkOwner, TransmissionOwner {
   readonly settings: Settings;

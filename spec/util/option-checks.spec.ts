@@ -84,7 +84,7 @@ describe('checkOptions', () => {
     expect(() => check(options)).toThrow(/^copy: options must be an object, not /);
   });
 
-  it.each([{ request: 1 }, { Requests: 1 }, { constructor: 1 }, { unknown: undefined }, { toString: never }])(
+  it.each<object>([{ request: 1 }, { Requests: 1 }, { constructor: 1 }, { unknown: undefined }, { toString: never }])(
     'refuses the unknown key of %p, and lists the known ones',
     (options) => {
       expect(caught(() => check(options))).toMatchObject({
