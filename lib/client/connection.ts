@@ -10,6 +10,7 @@ import { toCallback } from '../protocol/strict.js';
 import { isUri, parseUri } from '../protocol/uri.js';
 import type { Extents } from '../util/extents.js';
 import type { Duplex } from 'node:stream';
+import type { ByteCount, NbdExport } from './export.js';
 import { lifecycleOf } from './handle.js';
 import { NbdNegotiation, type OptionCallback } from './negotiation.js';
 import type { Lifecycle } from './lifecycle.js';
@@ -18,11 +19,11 @@ import { checkBits, checkSignal, type NbdConnectionOptions, shownExportName } fr
 import { activationTarget, commandTarget, killSubprocess, subprocessOf, vsockTarget } from './process-targets.js';
 import { checkState, WHEN_CONNECTED, WHEN_CREATED, WHEN_NOT_CREATED, WHEN_STARTED } from './state.js';
 import { Submission } from './submission.js';
-import { namedTarget, type NbdTarget, streamTarget, tcpTarget, unixTarget } from './targets.js';
+import { isPlace, namedTarget, type NbdTarget, streamTarget, tcpTarget, unixTarget } from './targets.js';
 import { uriOf, uriTarget } from './uri-target.js';
+import { keepTrying, waitForCheck } from './waiting.js';
 
-/** A 64-bit count or offset in bytes. Numbers must be safe integers from 0; use a bigint above 2^53 - 1. */
-export type ByteCount = number | bigint;
+export type { ByteCount } from './export.js';
 
 /**
  * A connection to one export of an NBD server, in the image of libnbd's `struct nbd_handle`.
@@ -31,7 +32,7 @@ export type ByteCount = number | bigint;
  * {@link NbdError}; it never throws. The raw form (`aioCache`) returns a cookie at once, takes an optional completion
  * callback, and throws what it refuses.
  */
-export class NbdConnection extends NbdNegotiation {
+export class NbdConnection extends NbdNegotiation implements NbdExport {
   readonly #lifecycle: Lifecycle;
   readonly #commands: Submission;
 
@@ -54,7 +55,9 @@ export class NbdConnection extends NbdNegotiation {
    * @param target An NBD URI (`nbd://host/export`, `nbd+unix:///export?socket=PATH`), `{ host, port }`, `{ path }` of
    *   a Unix socket, `{ command }` or `{ socketActivation }` with the words of a command (see {@link connectCommand},
    *   {@link connectSystemdSocketActivation}), `{ cid, port }` for vsock, or any connected Duplex.
-   * @param options As for the constructor; `signal` gives up at any moment of it, rejecting with its reason.
+   * @param options As for the constructor; `signal` gives up at any moment of it, rejecting with its reason. `waitFor`:
+   *   milliseconds to keep trying while no server is there yet (nothing listens, no such socket, it closes at once);
+   *   default 0, Infinity for no limit. A stream and a program are tried once.
    * @throws (rejects) NbdStrictError for bad input; NbdConnectionError with the transport's code (`ECONNREFUSED`,
    *   `ENOENT`, `ENOTFOUND` …) or `ETIMEDOUT`; NbdOptionError when the server refuses (`ENOENT` for an unknown
    *   export, `ENOTSUP` when it requires TLS); NbdProtocolError `EPROTO` when it breaks the protocol. Of TLS:
@@ -64,19 +67,21 @@ export class NbdConnection extends NbdNegotiation {
    */
   static async connect(
     target: NbdTarget,
-    options: NbdConnectionOptions & { signal?: AbortSignal } = {},
+    options: NbdConnectionOptions & { signal?: AbortSignal; waitFor?: number } = {},
   ): Promise<NbdConnection> {
-    const { signal, ...rest } = (options as typeof options | null) ?? {};
-    const connection = new NbdConnection(
-      typeof (options as unknown) === 'object' && (options as unknown) !== null ? rest : options,
-    );
+    const { signal, waitFor = 0, ...rest } = (options as typeof options | null) ?? {};
+    const settings = typeof (options as unknown) === 'object' && (options as unknown) !== null ? rest : options;
     const isText = typeof target === 'string' || target instanceof URL;
-    const makeTarget = (): Target =>
-      isText
-        ? connection.#applyUri('connect', String(target))
-        : namedTarget('connect', target, connection.#lifecycle.settings);
-    await connection.#connect('connect', makeTarget, signal);
-    return connection;
+    const patience = waitForCheck('connect: waitFor', waitFor);
+    return keepTrying(isText || isPlace(target) ? patience : 0, signal, async () => {
+      const connection = new NbdConnection(settings);
+      const makeTarget = (): Target =>
+        isText
+          ? connection.#applyUri('connect', String(target))
+          : namedTarget('connect', target, connection.#lifecycle.settings);
+      await connection.#connect('connect', makeTarget, signal);
+      return connection;
+    });
   }
 
   /**
