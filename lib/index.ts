@@ -1,6 +1,7 @@
 // The public face of the client: exports only.
 
 export { NbdConnection, type ByteCount } from './client/connection.js';
+export type { ExportFacts, NbdExport } from './client/export.js';
 export type { DebugCallback } from './client/debug.js';
 export type { NbdFacts } from './client/facts.js';
 export type { NbdConnectionEvents, NbdHandle } from './client/handle.js';
@@ -20,6 +21,8 @@ export {
   NbdConnectionError,
   NbdStateError,
   NbdQueueFullError,
+  NbdUnflushedError,
+  type ByteRange,
   type NbdErrorDetails,
 } from './errors.js';
 export type { ChunkCallback, ChunkStatus, CompletionCallback, ExtentCallback } from './protocol/command.js';
@@ -45,3 +48,6 @@ export { createWriteStream, type WriteStreamOptions } from './stream/write-strea
 export { compare, type CompareOptions, type CompareResult } from './stream/compare.js';
 export { blockHash, hash, type HashOptions } from './stream/hash.js';
 export type { Progress } from './stream/lanes.js';
+export { NbdPool, type PoolStatistics } from './pool/pool.js';
+export type { NbdPoolOptions, ReconnectOptions, RetryOptions } from './pool/options.js';
+export type { NbdPoolEvents, PoolAway, PoolBack, PoolLost, PoolReconnected, PoolRetry } from './pool/events.js';
