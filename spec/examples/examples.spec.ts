@@ -108,7 +108,7 @@ const OUTPUT: Readonly<Record<string, readonly (string | RegExp)[]>> = {
     'it is back',
     'Written once, wanted for ever.',
     'to be written again: 512 bytes at 0',
-    'reconnects: 1, issued again: 0',
+    'reconnects: 1',
   ],
   'option-mode': [
     'negotiating: true',
