@@ -51,6 +51,7 @@ const TRANSIENT_CODES: Readonly<Record<string, readonly string[]>> = {
   NbdStateError: [],
   NbdProtocolError: [],
   NbdQueueFullError: ['EAGAIN'],
+  NbdUnflushedError: [],
   NbdCommandError: COMMAND_CODES,
   NbdOptionError: ['ESHUTDOWN'],
   NbdConnectionError: CONNECTION_CODES,
@@ -105,6 +106,7 @@ function brand(constructor: abstract new (...args: never[]) => object, name: str
  * | `NbdOptionError`     | with `ESHUTDOWN`                                                                          |
  * | `NbdQueueFullError`  | always                                                                                    |
  * | `NbdStateError`      | where the connection was ended by an error (`cause`) that is transient                    |
+ * | `NbdUnflushedError`  | never: a flush that is tried again succeeds, and the writes are gone all the same          |
  * | `NbdStrictError`     | never                                                                                     |
  * | `NbdProtocolError`   | never                                                                                     |
  * | `NbdError` itself    | with any of these codes                                                                   |
@@ -164,6 +166,28 @@ export class NbdStateError extends NbdError {}
 /** `maxQueued` commands are waiting already; nothing was queued. */
 export class NbdQueueFullError extends NbdError {}
 
+/** A range of bytes of an export. */
+export interface ByteRange {
+  /** First byte. */
+  readonly offset: bigint;
+  /** Number of bytes. */
+  readonly length: bigint;
+}
+
+/**
+ * A pool has lost a connection, and with it perhaps writes that the server had acknowledged and not yet put on permanent
+ * storage: `ranges` has all of them, in order, and possibly bytes between them. Write them again, then flush. The code
+ * is `EIO`, as fsync(2) reports lost writes.
+ */
+export class NbdUnflushedError extends NbdError {
+  declare readonly ranges: readonly ByteRange[];
+
+  constructor(message: string, { ranges = [], ...details }: NbdErrorDetails & { ranges?: readonly ByteRange[] }) {
+    super(message, details);
+    Object.defineProperty(this, 'ranges', { value: ranges, enumerable: true, writable: true, configurable: true });
+  }
+}
+
 // A cause of Node's, and the fields, have paths and names as they were given.
 Object.defineProperty(NbdError.prototype, Symbol.for('nodejs.util.inspect.custom'), {
   value(this: NbdError, depth: number, options: InspectOptions, inspect: (value: unknown, how: object) => string) {
@@ -181,3 +205,4 @@ brand(NbdProtocolError, 'NbdProtocolError');
 brand(NbdConnectionError, 'NbdConnectionError');
 brand(NbdStateError, 'NbdStateError');
 brand(NbdQueueFullError, 'NbdQueueFullError');
+brand(NbdUnflushedError, 'NbdUnflushedError');

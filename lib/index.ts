@@ -3,6 +3,7 @@
 // The public face of the client: exports only.
 
 export { NbdConnection, type ByteCount } from './client/connection.js';
+export type { ExportFacts, NbdExport } from './client/export.js';
 export type { DebugCallback } from './client/debug.js';
 export type { NbdFacts } from './client/api/facts.js';
 export type { NbdConnectionEvents, NbdHandle } from './client/api/settings.js';
@@ -22,6 +23,8 @@ export {
   NbdConnectionError,
   NbdStateError,
   NbdQueueFullError,
+  NbdUnflushedError,
+  type ByteRange,
   type NbdErrorDetails,
 } from './errors.js';
 export type { ChunkCallback, ChunkStatus, CompletionCallback, ExtentCallback } from './protocol/command.js';
@@ -50,3 +53,6 @@ export { blockHash, type BlockHashOptions, hash, type HashOptions } from './bulk
 export type { StatusOptions } from './bulk/options.js';
 export type { ExportLike } from './bulk/facts.js';
 export type { Progress } from './bulk/lanes.js';
+export { NbdPool, type PoolStatistics } from './pool/pool.js';
+export type { NbdPoolOptions, ReconnectOptions, RetryOptions } from './pool/options.js';
+export type { NbdPoolEvents, PoolAway, PoolBack, PoolLost, PoolReconnected, PoolRetry } from './pool/events.js';

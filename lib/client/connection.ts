@@ -12,6 +12,7 @@ import type { Extents } from '../util/extents.js';
 import type { Duplex } from 'node:stream';
 import { lifecycleOf } from './api/settings.js';
 import { NbdNegotiation, type OptionCallback } from './api/option-mode.js';
+import type { ByteCount, NbdExport } from './export.js';
 import type { Lifecycle } from './lifecycle.js';
 import type { Target } from './connect/opening.js';
 import { checkBits, checkSignal, type NbdConnectionOptions, shownExportName } from './options/options.js';
@@ -25,12 +26,12 @@ import {
 } from './connect/process-targets.js';
 import { checkState, WHEN_CONNECTED, WHEN_CREATED, WHEN_NOT_CREATED, WHEN_STARTED } from './state.js';
 import { Submission } from './api/submission.js';
-import { namedTarget, type NbdTarget, streamTarget, tcpTarget, unixTarget } from './connect/targets.js';
+import { isPlace, namedTarget, type NbdTarget, streamTarget, tcpTarget, unixTarget } from './connect/targets.js';
 import { uriOf, uriTarget } from './connect/uri-target.js';
 import { visibleInspection } from '../util/visible.js';
+import { keepTrying, waitForCheck } from './connect/waiting.js';
 
-/** A 64-bit count or offset in bytes. Numbers must be safe integers from 0; use a bigint above 2^53 - 1. */
-export type ByteCount = number | bigint;
+export type { ByteCount } from './export.js';
 
 /**
  * A connection to one export of an NBD server, in the image of libnbd's `struct nbd_handle`.
@@ -39,7 +40,7 @@ export type ByteCount = number | bigint;
  * {@link NbdError}; it never throws. The raw form (`aioCache`) returns a cookie at once, takes an optional completion
  * callback, and throws what it refuses.
  */
-export class NbdConnection extends NbdNegotiation {
+export class NbdConnection extends NbdNegotiation implements NbdExport {
   readonly #lifecycle: Lifecycle;
   readonly #commands: Submission;
 
@@ -62,7 +63,9 @@ export class NbdConnection extends NbdNegotiation {
    * @param target An NBD URI (`nbd://host/export`, `nbd+unix:///export?socket=PATH`), `{ host, port }`, `{ path }` of
    *   a Unix socket, `{ command }` or `{ socketActivation }` with the words of a command (see {@link connectCommand},
    *   {@link connectSystemdSocketActivation}), `{ cid, port }` for vsock, or any connected Duplex.
-   * @param options As for the constructor; `signal` gives up at any moment of it, rejecting with its reason.
+   * @param options As for the constructor; `signal` gives up at any moment of it, rejecting with its reason. `waitFor`:
+   *   milliseconds to keep trying while no server is there yet (nothing listens, no such socket, it closes at once);
+   *   default 0, Infinity for no limit. A stream and a program are tried once.
    * @throws (rejects) NbdStrictError for bad input; NbdConnectionError with the transport's code (`ECONNREFUSED`,
    *   `ENOENT`, `ENOTFOUND` …) or `ETIMEDOUT`; NbdOptionError when the server refuses (`ENOENT` for an unknown
    *   export, `ENOTSUP` when it requires TLS); NbdProtocolError `EPROTO` when it breaks the protocol. Of TLS:
@@ -72,19 +75,21 @@ export class NbdConnection extends NbdNegotiation {
    */
   static async connect(
     target: NbdTarget,
-    options: NbdConnectionOptions & { signal?: AbortSignal } = {},
+    options: NbdConnectionOptions & { signal?: AbortSignal; waitFor?: number } = {},
   ): Promise<NbdConnection> {
-    const { signal, ...rest } = (options as typeof options | null) ?? {};
-    const connection = new NbdConnection(
-      typeof (options as unknown) === 'object' && (options as unknown) !== null ? rest : options,
-    );
+    const { signal, waitFor = 0, ...rest } = (options as typeof options | null) ?? {};
+    const settings = typeof (options as unknown) === 'object' && (options as unknown) !== null ? rest : options;
     const isText = typeof target === 'string' || target instanceof URL;
-    const makeTarget = (): Target =>
-      isText
-        ? connection.#applyUri('connect', String(target))
-        : namedTarget('connect', target, connection.#lifecycle.settings);
-    await connection.#connect('connect', makeTarget, signal);
-    return connection;
+    const patience = waitForCheck('connect: waitFor', waitFor);
+    return keepTrying(isText || isPlace(target) ? patience : 0, signal, async () => {
+      const connection = new NbdConnection(settings);
+      const makeTarget = (): Target =>
+        isText
+          ? connection.#applyUri('connect', String(target))
+          : namedTarget('connect', target, connection.#lifecycle.settings);
+      await connection.#connect('connect', makeTarget, signal);
+      return connection;
+    });
   }
 
   /**

@@ -19,11 +19,11 @@ const words = (text: string): string[] => text.trim().split(/\s+/);
 const PUBLIC: Readonly<Record<string, Names>> = {
   'nbd-sdk': {
     values: words(`
-      BlockHasher Extents NbdConnection
+      BlockHasher Extents NbdConnection NbdPool
       blockHash compare copy createReadStream createWriteStream exportDestination exportSource extents
       hash nullDestination prefetch
       NbdError NbdStrictError NbdCommandError NbdOptionError NbdProtocolError NbdConnectionError NbdStateError
-      NbdQueueFullError
+      NbdQueueFullError NbdUnflushedError
       TLS_DISABLE TLS_ALLOW TLS_REQUIRE
       SIZE_MINIMUM SIZE_PREFERRED SIZE_MAXIMUM SIZE_PAYLOAD
       CMD_FLAG_FUA CMD_FLAG_NO_HOLE CMD_FLAG_DF CMD_FLAG_REQ_ONE CMD_FLAG_FAST_ZERO CMD_FLAG_PAYLOAD_LEN CMD_FLAG_MASK
@@ -38,6 +38,8 @@ const PUBLIC: Readonly<Record<string, Names>> = {
     `),
     types: words(`
       BlockHasherOptions BlockHashOptions BlockStatusEntries ByteCount ChunkCallback ChunkStatus CommandTrace CompareOptions CompareResult
+      ByteRange ExportFacts NbdExport NbdPoolEvents NbdPoolOptions PoolAway PoolBack
+      PoolLost PoolReconnected PoolRetry PoolStatistics ReconnectOptions RetryOptions
       CompletionCallback ConnectionState Connections ContextCallback DebugCallback CopyDestination CopyOptions CopyResult
       CopySource ExportLike Extent ExtentCallback ExtentsOptions HashOptions ListCallback ListedExport NbdConnectionEvents
       NbdConnectionOptions NbdErrorDetails NbdFacts NbdHandle NbdNegotiation NbdSecurity NbdTarget NbdTlsOptions

@@ -103,6 +103,13 @@ const OUTPUT: Readonly<Record<string, readonly (string | RegExp)[]>> = {
     'allowed: in plaintext',
   ],
   'http-upgrade': ['1048576 bytes, and at 4096: through HTTP', 'the gateway answered 403'],
+  pool: [
+    'the server is away',
+    'it is back',
+    'Written once, wanted for ever.',
+    'to be written again: 512 bytes at 0',
+    'reconnects: 1',
+  ],
   'option-mode': [
     'negotiating: true',
     'scratch: writable, for anything, base:allocation',

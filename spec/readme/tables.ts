@@ -3,11 +3,13 @@
 
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { inspect } from 'node:util';
 import ts from 'typescript';
 
 import { COMMANDS as CLI_COMMANDS } from '../../lib/cli/registry.js';
 import * as api from '../../lib/index.js';
 import { makeSettings } from '../../lib/client/options/options.js';
+import { makePoolSettings } from '../../lib/pool/options.js';
 import { COMMANDS, DISCONNECT, FLAG_NEEDS } from '../../lib/protocol/commands.js';
 import * as serverApi from '../../lib/server/index.js';
 import { ROOT, typeCheck } from '../support/type-check.js';
@@ -18,10 +20,15 @@ const CONNECTION = 'lib/client/connection.ts';
 const OPTIONS = 'lib/client/options/options.ts';
 const HANDLE = 'lib/client/api/settings.ts';
 const TRACING = 'lib/client/tracing.ts';
+const POOL_OPTIONS = 'lib/pool/options.ts';
+const POOL_EVENTS = 'lib/pool/events.ts';
 
-const { program } = typeCheck(new Map([CONNECTION, OPTIONS, HANDLE, TRACING].map((path) => [path, null])), {
-  noUnusedLocals: false,
-});
+const { program } = typeCheck(
+  new Map([CONNECTION, OPTIONS, HANDLE, TRACING, POOL_OPTIONS, POOL_EVENTS].map((path) => [path, null])),
+  {
+    noUnusedLocals: false,
+  },
+);
 const checker = program.getTypeChecker();
 
 /** The rows of all tables whose first columns have these heads, or null. */
@@ -167,6 +174,43 @@ export function checkOptions(markdown: string): string[] {
   return problems;
 }
 
+/** Every option of a pool, and its default. */
+export function checkPoolOptions(markdown: string): string[] {
+  const rows = table(markdown, 'Pool option', 'Default');
+  if (rows === null) return MISSING;
+  const own = (name: string, ...inherited: string[]): string[] =>
+    typeOf(POOL_OPTIONS, name)
+      .getProperties()
+      .map((each) => each.name)
+      .filter((each) => !inherited.includes(each));
+  const connection = typeOf(OPTIONS, 'NbdConnectionOptions')
+    .getProperties()
+    .map(({ name }) => name);
+  const names = [
+    ...own('NbdPoolOptions', ...connection, 'signal'),
+    ...own('ReconnectOptions').map((name) => `reconnect.${name}`),
+    ...own('RetryOptions').map((name) => `retry.${name}`),
+    'requestTimeout',
+  ];
+  const said = rows.map((row) => code(row['Pool option']));
+  const settings = makePoolSettings({ retry: {} });
+  const real: Readonly<Record<string, unknown>> = {
+    ...settings,
+    ...{ reconnect: {}, retry: false, rewrite: 'none', requestTimeout: settings.connection.requestTimeout },
+    ...Object.fromEntries(Object.entries({ ...settings.reconnect }).map(([key, value]) => [`reconnect.${key}`, value])),
+    ...Object.fromEntries(Object.entries({ ...settings.retry }).map(([key, value]) => [`retry.${key}`, value])),
+  };
+  const written = (value: unknown): string => (typeof value === 'string' ? value : inspect(value));
+  return [
+    ...differences('option', said, names),
+    ...rows.flatMap((row) => {
+      const name = code(row['Pool option']);
+      const cell = row['Default'] ?? '';
+      return differ(`default of ${name}`, code(cell) || cell, written(real[name]).replace("[ 'EIO' ]", "['EIO']"));
+    }),
+  ];
+}
+
 /** A value as the table writes it: by the constant's name where the table does. */
 function shown(value: unknown, said: string): string {
   const constants: Readonly<Record<string, unknown>> = api;
@@ -193,12 +237,19 @@ export function checkErrors(markdown: string): string[] {
 
 /** Every event with its listener's parameters. */
 export function checkEvents(markdown: string): string[] {
-  const rows = table(markdown, 'Event', 'Arguments', 'When');
+  return [
+    ...eventsOf(markdown, 'Event', HANDLE, 'NbdConnectionEvents'),
+    ...eventsOf(markdown, 'Pool event', POOL_EVENTS, 'NbdPoolEvents'),
+  ];
+}
+
+function eventsOf(markdown: string, head: string, path: string, type: string): string[] {
+  const rows = table(markdown, head, 'Arguments', 'When');
   if (rows === null) return MISSING;
-  const events = typeOf(HANDLE, 'NbdConnectionEvents').getProperties();
+  const events = typeOf(path, type).getProperties();
   const problems = differences(
     'event',
-    rows.map((row) => code(row['Event'])),
+    rows.map((row) => code(row[head])),
     events.map(({ name }) => name),
   );
   for (const event of events) {
@@ -209,7 +260,7 @@ export function checkEvents(markdown: string): string[] {
         declaration !== undefined && ts.isParameter(declaration) && declaration.questionToken !== undefined;
       return `${each.name}${isOptional ? '?' : ''}`;
     });
-    const row = rows.find((each) => code(each['Event']) === event.name);
+    const row = rows.find((each) => code(each[head]) === event.name);
     if (row !== undefined)
       problems.push(...differ(event.name, code(row['Arguments']), `(${(parameters ?? []).join(', ')})`));
   }
@@ -251,6 +302,9 @@ export function checkCommandLine(markdown: string): string[] {
 /** Exported for the command line; users have no need of them. */
 const UNNAMED: string[] = [];
 
+/** Types that the text names. */
+const TYPES = ['NbdExport'];
+
 /** Every public method, function and class is named, and every name that looks like one of these is one. */
 export function checkNames(markdown: string): string[] {
   const prose = codes(markdown.replace(/```[\s\S]*?```/g, ''));
@@ -269,7 +323,7 @@ export function checkNames(markdown: string): string[] {
   const constants = Object.keys(exported).filter((name) => name === name.toUpperCase());
   const others = Object.keys(exported).filter((name) => !constants.includes(name));
   const names = [...publicMethods(), ...others];
-  const known = new Set([...names, ...constants, ...Object.keys(settings)]);
+  const known = new Set([...names, ...constants, ...Object.keys(settings), ...TYPES]);
   const isLikely = (name: string): boolean => LIKE_A_METHOD.test(name) || LIKE_A_CONSTANT.test(name);
   return [
     ...names.filter((name) => !named.has(name) && !UNNAMED.includes(name)).map((name) => `${name} is not named`),

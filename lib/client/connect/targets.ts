@@ -86,6 +86,12 @@ export type NbdTarget =
   | { readonly command: readonly string[] }
   | { readonly socketActivation: readonly string[] };
 
+/** Whether an object names a place that can be connected to again, rather than a stream or a program. */
+export function isPlace(target: unknown): boolean {
+  if (typeof target !== 'object' || target === null || isDuplex(target)) return false;
+  return !('command' in target) && !('socketActivation' in target);
+}
+
 /** A target that is not a URI. */
 export function namedTarget(method: string, target: unknown, settings: Settings): Target {
   if (isDuplex(target)) return streamTarget(method, target);

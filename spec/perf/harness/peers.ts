@@ -31,6 +31,7 @@ export function workArguments(row: Row, uri: string, options: BenchOptions): str
     image: row.extents === undefined ? IMAGE : row.extents * EXTENT,
     extents: row.extents ?? 0,
     ops: row.ops ?? 0,
+    pool: row.pool ?? 0,
     replies: row.replies === 'structured' ? 'structured' : 'simple',
     check: row.server === 'pattern' ? 'pattern' : 'none',
     initialize: options.initialize ? 'yes' : 'no',
@@ -148,6 +149,14 @@ async function fio(_workshop: Workshop, options: BenchOptions): Promise<Peer> {
   };
 }
 
+/** Our own, without a pool. */
+function connection(workshop: Workshop, options: BenchOptions): Promise<Peer> {
+  return Promise.resolve(({ pool: _pool, ...row }, uri) => ({
+    file: process.execPath,
+    args: [workshop.program('client'), ...workArguments(row, uri, options)],
+  }));
+}
+
 const VATES = '@vates/nbd-client';
 /** What its client of one export imports. Its other dependencies need a registry that has them all. */
 const VATES_IMPORTS = ['promise-toolbox@0.21', '@vates/read-chunk@1', '@xen-orchestra/log@0.7'];
@@ -193,6 +202,7 @@ const MAKERS: Record<PeerName, (workshop: Workshop, options: BenchOptions) => Pr
   floor,
   ceiling,
   baseline,
+  connection,
 };
 
 /** Peers made ready when first needed; a Gap where one is missing. */

@@ -1,6 +1,6 @@
 // What is measured: the rows of the table, and for each the programs that ours is compared with.
 
-export type PeerName = 'libnbd' | 'python' | 'vates' | 'fio' | 'floor' | 'ceiling' | 'baseline';
+export type PeerName = 'libnbd' | 'python' | 'vates' | 'fio' | 'floor' | 'ceiling' | 'baseline' | 'connection';
 
 /**
  * What a row's server holds: the pattern, room to write, nothing but zeroes, or a list of extents, which nbdkit sends
@@ -23,6 +23,8 @@ export interface Row {
   /** Commands to run, instead of a time. */
   readonly ops?: number;
   readonly extents?: number;
+  /** Through a pool of as many connections; without it, on a connection. */
+  readonly pool?: number;
   /** How much longer than others it runs, being slow. */
   readonly longer?: number;
   /** The peers, each with the ratio that is aimed at (0: none). */
@@ -117,5 +119,17 @@ function special(): Row[] {
   ];
 }
 
+/** What a pool costs beside one connection, and what a second connection brings. */
+function pools(): Row[] {
+  const one = { name: 'pool', pool: 1 } as const;
+  return [
+    row('cache', 4 * KIB, 64, { connection: 0 }, one),
+    row('pread', 4 * KIB, 64, { connection: 0.95 }, { ...one, quick: true }),
+    row('pwrite', 4 * KIB, 64, { connection: 0.95 }, one),
+    row('pread', 256 * KIB, 16, { connection: 0.95 }, one),
+    row('pwrite', 256 * KIB, 16, { connection: 1.2 }, { name: 'pool-2', pool: 2, quick: true }),
+  ];
+}
+
 /** All rows, in the order of the table. */
-export const ROWS: readonly Row[] = [...small(), ...large(), ...special()];
+export const ROWS: readonly Row[] = [...small(), ...large(), ...special(), ...pools()];

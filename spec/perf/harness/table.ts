@@ -99,6 +99,7 @@ const LABELS: Record<PeerName, string> = {
   floor: 'floor',
   ceiling: 'ceiling',
   baseline: 'earlier build',
+  connection: 'one connection',
 };
 
 function lines(comparison: Comparison): string[][] {
@@ -106,7 +107,7 @@ function lines(comparison: Comparison): string[][] {
   const depth = row.window === undefined ? String(row.depth) : `${row.depth}, ${row.window} on the wire`;
   const name = row.ops === undefined ? row.op : `${row.op} × ${row.ops.toLocaleString('en-US')}`;
   const what = [
-    name,
+    row.pool === undefined ? name : `${name}, pool of ${row.pool}`,
     row.extents === undefined ? bytesName(row.size) : `${row.extents.toLocaleString('en-US')} extents`,
     depth,
   ];

@@ -22,6 +22,8 @@ export interface Work {
   readonly image: number;
   /** Extents that a block status must tell of. */
   readonly extents: number;
+  /** Connections of the pool that it goes through; 0 for none. */
+  readonly pool: number;
   readonly simple: boolean;
   readonly initialize: boolean;
   readonly checkPattern: boolean;
@@ -48,6 +50,7 @@ export function readWork(args: readonly string[]): Work {
     warmops: number('warmops', 0),
     image: number('image', 64 * 1024 * 1024),
     extents: number('extents', 0),
+    pool: number('pool', 0),
     simple: text('replies', 'structured') === 'simple',
     initialize: text('initialize', 'yes') !== 'no',
     checkPattern: text('check', 'none') === 'pattern',
