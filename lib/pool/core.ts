@@ -3,15 +3,15 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { NbdConnection } from '../client/connection.js';
 import type { NbdError } from '../errors.js';
-import { Dispatcher } from './dispatcher.js';
+import { Dispatcher } from './commands/dispatcher.js';
 import type { Notify } from './events.js';
 import { closedPool, noConnection, unflushed } from './failures.js';
-import type { Opened, Opener } from './opener.js';
+import type { Opened, Opener } from './connections/opener.js';
 import type { PoolSettings } from './options.js';
-import { restore } from './restoration.js';
-import { Roster, type RosterOwner } from './roster.js';
+import { restore } from './unflushed/restoration.js';
+import { Roster, type RosterOwner } from './connections/roster.js';
 import { PoolState } from './state.js';
-import { rangesOf } from './unflushed.js';
+import { rangesOf } from './unflushed/unflushed.js';
 
 export class PoolCore implements RosterOwner {
   readonly state: PoolState;

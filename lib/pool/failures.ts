@@ -9,11 +9,11 @@ import {
   NbdUnflushedError,
 } from '../errors.js';
 import { FLUSH } from '../protocol/commands.js';
-import type { Member } from './member.js';
+import type { Member } from './connections/member.js';
 import type { RetryOptions } from './options.js';
-import { messageOf } from './targets.js';
-import type { Task } from './task.js';
-import { rangesOf, type Risk } from './unflushed.js';
+import { messageOf } from './connections/targets.js';
+import type { Task } from './commands/task.js';
+import { rangesOf, type Risk } from './unflushed/unflushed.js';
 
 /** What a failed try leads to: the call rejects, the command is tried again later, or is issued elsewhere. */
 export type Verdict = 'reject' | 'retry' | 'again';

@@ -12,9 +12,9 @@ import type { ProtocolName } from '../protocol/export-info.js';
 import type { Extents } from '../util/extents.js';
 import { PoolCore } from './core.js';
 import type { NbdPoolEvents, Notify } from './events.js';
-import { type Opened, Opener } from './opener.js';
+import { type Opened, Opener } from './connections/opener.js';
 import { makePoolSettings, type NbdPoolOptions, type PoolSettings } from './options.js';
-import { checkTargets } from './targets.js';
+import { checkTargets } from './connections/targets.js';
 import {
   FlushTask,
   PlainTask,
@@ -24,7 +24,7 @@ import {
   StructuredTask,
   type Task,
   WriteTask,
-} from './task.js';
+} from './commands/task.js';
 
 /** What a pool counts. */
 export interface PoolStatistics {

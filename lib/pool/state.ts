@@ -3,7 +3,7 @@
 import type { NbdError } from '../errors.js';
 import type { Notify } from './events.js';
 import type { PoolSettings } from './options.js';
-import { UnflushedWrites } from './unflushed.js';
+import { UnflushedWrites } from './unflushed/unflushed.js';
 
 export class PoolState {
   /** The public object, for tracing. */

@@ -1,8 +1,8 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 
-import { IntervalSet } from '../../lib/pool/interval-set.js';
-import { UnflushedWrites } from '../../lib/pool/unflushed.js';
+import { IntervalSet } from '../../lib/pool/unflushed/interval-set.js';
+import { UnflushedWrites } from '../../lib/pool/unflushed/unflushed.js';
 
 const covered = (set: IntervalSet, size: number): boolean[] => {
   const bytes = Array<boolean>(size).fill(false);

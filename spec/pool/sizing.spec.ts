@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 
 import { NbdPool } from '../../lib/index.js';
-import { Sizing } from '../../lib/pool/sizing.js';
+import { Sizing } from '../../lib/pool/connections/sizing.js';
 import { MemoryBackend, type NbdBackend, NbdServer } from '../../lib/server/index.js';
 import { describeWith, startNbdkit, startQemuNbd } from '../support/real-servers.js';
 

@@ -1,8 +1,8 @@
 // The attempts to come back when no connection is left: pauses that grow, the next target in turn, an end in time.
 
-import { NbdConnectionError } from '../errors.js';
+import { NbdConnectionError } from '../../errors.js';
 import type { Opened, Opener } from './opener.js';
-import type { ReconnectOptions } from './options.js';
+import type { ReconnectOptions } from '../options.js';
 
 /** What the attempts lead to. */
 export interface ReconnectOwner {

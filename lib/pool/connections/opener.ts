@@ -1,10 +1,10 @@
 // Makes the connections of a pool, all with the same settings.
 
-import { NbdConnection } from '../client/connection.js';
-import { isAbsence, keepTrying } from '../client/connect/waiting.js';
-import { NbdConnectionError, NbdError } from '../errors.js';
-import { TLS_REQUIRE } from '../protocol/client-constants.js';
-import type { PoolSettings } from './options.js';
+import { NbdConnection } from '../../client/connection.js';
+import { isAbsence, keepTrying } from '../../client/connect/waiting.js';
+import { NbdConnectionError, NbdError } from '../../errors.js';
+import { TLS_REQUIRE } from '../../protocol/client-constants.js';
+import type { PoolSettings } from '../options.js';
 import { messageOf, type PoolTarget } from './targets.js';
 
 /** A connection that is ready, and what it leads to. */

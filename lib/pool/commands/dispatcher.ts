@@ -1,19 +1,19 @@
 // The commands of a pool, from call to settlement: which connection each goes to, where it waits, what a failed try
 // leads to. Invariant: every command that was accepted settles once, whatever becomes of the connections.
 
-import { AbortRegistry } from '../client/transmission/abort-registry.js';
-import { checkSignal } from '../client/options/options.js';
-import { NbdCommandError, type NbdError, NbdQueueFullError, NbdStateError } from '../errors.js';
-import { CMD_FLAG_FUA } from '../protocol/client-constants.js';
+import { AbortRegistry } from '../../client/transmission/abort-registry.js';
+import { checkSignal } from '../../client/options/options.js';
+import { NbdCommandError, type NbdError, NbdQueueFullError, NbdStateError } from '../../errors.js';
+import { CMD_FLAG_FUA } from '../../protocol/client-constants.js';
 import { checkTask } from './check-task.js';
-import { trace } from './events.js';
-import { judge, noConnection, poolEnded, unflushed } from './failures.js';
+import { trace } from '../events.js';
+import { judge, noConnection, poolEnded, unflushed } from '../failures.js';
 import { Line } from './line.js';
-import type { Member } from './member.js';
-import type { Roster } from './roster.js';
-import type { PoolState } from './state.js';
+import type { Member } from '../connections/member.js';
+import type { Roster } from '../connections/roster.js';
+import type { PoolState } from '../state.js';
 import { FlushTask, ReadIntoTask, type Task } from './task.js';
-import type { Risk } from './unflushed.js';
+import type { Risk } from '../unflushed/unflushed.js';
 
 /** Rejections of commands that waited, in one turn of the event loop. */
 const REJECTED_AT_A_TIME = 2000;

@@ -1,12 +1,12 @@
 // The checks of a call that cannot be put on a connection at once: the same that a connection makes, so that bad input
 // is refused before anything waits.
 
-import { lifecycleOf } from '../client/api/settings.js';
-import type { NbdConnection } from '../client/connection.js';
-import { checkNames } from '../client/options/options.js';
-import { NbdStrictError } from '../errors.js';
-import * as spec from '../protocol/commands.js';
-import { checkStrict, toBytes, toCallback, toFlags, toU64 } from '../protocol/strict.js';
+import { lifecycleOf } from '../../client/api/settings.js';
+import type { NbdConnection } from '../../client/connection.js';
+import { checkNames } from '../../client/options/options.js';
+import { NbdStrictError } from '../../errors.js';
+import * as spec from '../../protocol/commands.js';
+import { checkStrict, toBytes, toCallback, toFlags, toU64 } from '../../protocol/strict.js';
 import { ReadIntoTask, StatusTask, StructuredTask, type Task, WriteTask } from './task.js';
 
 /** Throws NbdStrictError for a call that `connection`, whatever its state is now, would refuse. */

@@ -1,13 +1,13 @@
 // The connections of a pool: which one a command goes to, more and fewer of them, and their coming back.
 
-import { NbdConnectionError, type NbdError } from '../errors.js';
-import { trace } from './events.js';
-import { KnownFacts } from './facts.js';
+import { NbdConnectionError, type NbdError } from '../../errors.js';
+import { trace } from '../events.js';
+import { KnownFacts } from '../facts.js';
 import { Member } from './member.js';
 import type { Opened, Opener } from './opener.js';
 import { Reconnector, type ReconnectOwner } from './reconnector.js';
 import { Sizing, type SizingOwner } from './sizing.js';
-import type { PoolState } from './state.js';
+import type { PoolState } from '../state.js';
 
 /** What happens to the connections that others have to know. */
 export interface RosterOwner {

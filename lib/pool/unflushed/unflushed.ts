@@ -2,8 +2,8 @@
 // put at risk. Invariant: a write leaves here only when a flush that began after its acknowledgement has succeeded, when
 // it was written again and flushed, or when its loss was reported.
 
-import type { ByteRange } from '../errors.js';
-import type { U64 } from '../util/u64.js';
+import type { ByteRange } from '../../errors.js';
+import type { U64 } from '../../util/u64.js';
 import { IntervalSet, MOST_INTERVALS } from './interval-set.js';
 
 /** Writes that may be gone. One for all losses between two reports. */

@@ -1,32 +1,31 @@
 // One command of the pool's, from its call to its settlement, however many connections it is issued on: it keeps what
 // it takes to be issued again. Invariant: nothing that one try has reported is mixed with what another one has.
 
-import type { ByteCount, NbdConnection } from '../client/connection.js';
-import { type NbdError, NbdStrictError } from '../errors.js';
-import type { BlockStatusEntries } from '../protocol/block-status.js';
+import type { ByteCount, NbdConnection } from '../../client/connection.js';
+import { type NbdError, NbdStrictError } from '../../errors.js';
+import type { BlockStatusEntries } from '../../protocol/block-status.js';
 import {
   callDetails,
   type ChunkCallback,
   type ChunkStatus,
   describeCall,
   type ExtentCallback,
-} from '../protocol/command.js';
-import * as spec from '../protocol/commands.js';
-import { MAX_PAYLOAD } from '../protocol/constants.js';
-import { fromBigInt, type U64 } from '../util/u64.js';
-import type { Member } from './member.js';
-import type { Risk } from './unflushed.js';
+} from '../../protocol/command.js';
+import * as spec from '../../protocol/commands.js';
+import { MAX_PAYLOAD } from '../../protocol/constants.js';
+import { fromBigInt, type U64 } from '../../util/u64.js';
+import { byteLengthOf, isUint8Array } from '../../util/views.js';
+import type { Member } from '../connections/member.js';
+import type { Risk } from '../unflushed/unflushed.js';
 
 /** What a waiting promise is settled with. */
 export type Resolve = (value: unknown) => void;
 export type Reject = (reason: unknown) => void;
 
 // A subclass of a user's may have its own `byteLength`.
-const byteLength = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Uint8Array.prototype), 'byteLength');
 
-/** Bytes of a view now; 0 for what is not one, which the checks refuse. */
-export const byteLengthOf = (buffer: unknown): number =>
-  ArrayBuffer.isView(buffer) ? (byteLength?.get?.call(buffer) as number) : 0;
+/** Bytes of a view now; 0 for anything else, which the checks refuse. */
+const lengthOf = (buffer: unknown): number => (isUint8Array(buffer) ? byteLengthOf(buffer) : 0);
 
 const weightOf = (count: unknown): number => {
   const bytes = typeof count === 'bigint' ? Number(count) : count;
@@ -167,13 +166,13 @@ abstract class BufferTask extends Task {
     flags: number,
     signal: AbortSignal | undefined,
   ) {
-    const length = byteLengthOf(buffer);
+    const length = lengthOf(buffer);
     super(command, length, offset, flags, signal, weightOf(length));
     this.buffer = buffer;
   }
 
   issue(connection: NbdConnection): Promise<void> {
-    if (byteLengthOf(this.buffer) === this.count) return this.transfer(connection);
+    if (lengthOf(this.buffer) === this.count) return this.transfer(connection);
     const error = new NbdStrictError(`${this.what}: the buffer was detached or resized before the command was issued`, {
       code: 'EFAULT',
       sent: this.tries > 1,

@@ -1,13 +1,13 @@
 // What a pool connects to: one target, or several that are tried in turn.
 
 import { Duplex } from 'node:stream';
-import { makeSettings } from '../client/options/options.js';
-import { isPlace, namedTarget, type NbdTarget } from '../client/connect/targets.js';
-import { uriTarget } from '../client/connect/uri-target.js';
-import { printableText } from '../protocol/names.js';
-import { parseUri } from '../protocol/uri.js';
-import { refuse } from '../util/option-checks.js';
-import type { PoolSettings } from './options.js';
+import { makeSettings } from '../../client/options/options.js';
+import { isPlace, namedTarget, type NbdTarget } from '../../client/connect/targets.js';
+import { uriTarget } from '../../client/connect/uri-target.js';
+import { printableText } from '../../protocol/names.js';
+import { parseUri } from '../../protocol/uri.js';
+import { refuse } from '../../util/option-checks.js';
+import type { PoolSettings } from '../options.js';
 
 const METHOD = 'NbdPool.connect';
 

@@ -2,8 +2,8 @@
 // Invariant: it never holds less than what was added; beyond `limit` intervals it joins the nearest neighbours, so that
 // it may hold more.
 
-import type { ByteRange } from '../errors.js';
-import { add, type U64 } from '../util/u64.js';
+import type { ByteRange } from '../../errors.js';
+import { add, type U64 } from '../../util/u64.js';
 
 /** Intervals that a set has at most. */
 export const MOST_INTERVALS = 65_536;

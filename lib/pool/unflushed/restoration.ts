@@ -1,10 +1,9 @@
 // Writing again what a lost connection may have taken along, from bytes that the user supplies, then flushing it.
 
-import type { NbdConnection } from '../client/connection.js';
-import { type ByteRange, NbdStrictError } from '../errors.js';
-import { SIZE_PAYLOAD } from '../protocol/client-constants.js';
-import { toBytes } from '../protocol/strict.js';
-import { byteLengthOf } from './task.js';
+import type { NbdConnection } from '../../client/connection.js';
+import { type ByteRange, NbdStrictError } from '../../errors.js';
+import { SIZE_PAYLOAD } from '../../protocol/client-constants.js';
+import { toBytes } from '../../protocol/strict.js';
 
 /** Bytes that are asked for at a time. */
 const PIECE = 4n * 1024n * 1024n;
@@ -22,7 +21,7 @@ export async function restore(
     for (let at = offset; at < end; at += most) {
       const piece = { offset: at, length: end - at < most ? end - at : most };
       const bytes = toBytes(await rewrite(piece), 'rewrite');
-      const supplied = byteLengthOf(bytes);
+      const supplied = bytes.byteLength;
       if (BigInt(supplied) !== piece.length) {
         throw new NbdStrictError(
           `rewrite: must supply the ${piece.length} bytes at offset ${piece.offset}, not ${supplied}`,
