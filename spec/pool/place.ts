@@ -92,6 +92,11 @@ export class Place implements AsyncDisposable {
     this.#held = [];
   }
 
+  /** Resolves when something has been kept. */
+  async held(): Promise<void> {
+    while (this.#held === null || this.#held.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+
   /** Passes it on in one piece, with more behind it. */
   release(more: Buffer): void {
     const bytes = Buffer.concat([...(this.#held ?? []), more]);

@@ -91,11 +91,9 @@ describe('writes that were acknowledged and not flushed', () => {
   it('in the answer that comes with the end of the connection are at risk', async () => {
     await using place = await Place.open();
     await using pool = await connect(place);
-    place.server.faults.push({ command: 'write', nth: 1, delay: 50 });
-    const writing = pool.pwrite(Buffer.alloc(512), 0);
-    await sleep(20);
     place.holdBack();
-    await sleep(80);
+    const writing = pool.pwrite(Buffer.alloc(512), 0);
+    await place.held();
     const lost = new Promise((resolve) => pool.once('lost', resolve));
     place.release(Buffer.alloc(64, 0xee));
     await Promise.all([writing, lost]);
