@@ -59,9 +59,10 @@ export class NbdConnection extends NbdNegotiation {
   /**
    * Creates a connection, connects it and completes the handshake: one call to a connection that is ready for commands.
    *
-   * @param target An NBD URI (`nbd://host/export`, `nbd+unix:///export?socket=PATH`), `{ host, port }`, `{ path }` of
-   *   a Unix socket, `{ command }` or `{ socketActivation }` with the program and its arguments (see
-   *   {@link connectCommand}, {@link connectSystemdSocketActivation}), `{ cid, port }` for vsock, or any connected Duplex.
+   * @param target An NBD URI (`nbd://host/export`, `nbd+unix:///export?socket=PATH`), `{ host, port }`, `{ path }` of a
+   *   Unix socket, `{ command }` or `{ socketActivation }` with the program and its arguments (see
+   *   {@link connectCommand} and {@link connectSystemdSocketActivation}), `{ cid, port }` for vsock, or any connected
+   *   Duplex.
    * @param options As for the constructor; `signal` aborts the attempt at any point, and the promise rejects with its
    *   reason.
    * @throws (rejects) NbdStrictError for bad input; NbdConnectionError with the transport's code (`ECONNREFUSED`,
@@ -150,9 +151,9 @@ export class NbdConnection extends NbdNegotiation {
    * written to it: a server that took writes is never killed. It never outlives this process.
    *
    * @param argv The program, which is looked up on PATH, and its arguments. No shell is involved.
-   * @throws (rejects) NbdStrictError `EINVAL` for an empty argv, `EFAULT` for a missing one; NbdConnectionError `ENOENT`
-   *   or `EACCES` for a program that cannot be run, `ENOTCONN` with its exit status and the end of its stderr when it
-   *   exits.
+   * @throws (rejects) NbdStrictError `EINVAL` for an empty argv, `EFAULT` for a missing one; NbdConnectionError
+   *   `ENOENT` or `EACCES` for a program that cannot be run, `ENOTCONN` with its exit status and the end of its stderr
+   *   when it exits.
    */
   connectCommand(argv: readonly string[], signal?: AbortSignal): Promise<void> {
     return this.#connect(
@@ -589,8 +590,9 @@ export class NbdConnection extends NbdNegotiation {
   }
 
   /**
-   * Sends NBD_CMD_DISC after the commands in flight (libnbd: `nbd_aio_disconnect`); `close` is emitted at the end. Later
-   * commands are refused. Not every server still replies to commands in flight; `shutdown` waits for the replies first.
+   * Sends NBD_CMD_DISC after the commands in flight (libnbd: `nbd_aio_disconnect`); `close` is emitted at the end.
+   * Later commands are refused. Not every server still replies to commands in flight; `shutdown` waits for the replies
+   * first.
    */
   aioDisconnect(flags = 0): void {
     this.#check('aioDisconnect', WHEN_CONNECTED);
@@ -599,9 +601,9 @@ export class NbdConnection extends NbdNegotiation {
 
   /**
    * Closes the connection at once (libnbd: `nbd_close`): the state has changed and the socket is destroyed when it
-   * returns, pending commands reject with `ENOTCONN`, and no timer or listener remains. Idempotent. With more than 1,024
-   * waiting commands, the first ones are settled before it returns and have an error each; the others are settled in
-   * later turns of the event loop, in order, and share one error. `close` is emitted after the last one.
+   * returns, pending commands reject with `ENOTCONN`, and no timer or listener remains. Idempotent. With more than
+   * 1,024 waiting commands, the first ones are settled before it returns and have an error each; the others are settled
+   * in later turns of the event loop, in order, and share one error. `close` is emitted after the last one.
    */
   close(): void {
     this.#lifecycle.close();

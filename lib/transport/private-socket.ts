@@ -1,5 +1,5 @@
-// Unix sockets that no other user can connect to, each in a folder of its own with mode 0700. They replace socketpair(),
-// which Node lacks, and provide a listening socket for a child process to inherit.
+// Unix sockets that no other user can connect to, each in a folder of its own with mode 0700. They replace
+// socketpair(), which Node lacks, and provide a listening socket for a child process to inherit.
 
 import { renameSync, rmSync } from 'node:fs';
 import { mkdtemp } from 'node:fs/promises';

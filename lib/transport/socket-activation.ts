@@ -11,8 +11,8 @@ const SHELL = '/bin/sh';
 
 /**
  * LISTEN_PID must be the program's own pid, which is known only between fork and exec. The program and its arguments
- * are passed as the shell's arguments, not as part of this text; `$1` is an absolute path and therefore never read as an
- * option of exec. The program's stdout goes to stderr: it must not write to this process's stdout.
+ * are passed as the shell's arguments, not as part of this text; `$1` is an absolute path and therefore never read as
+ * an option of exec. The program's stdout goes to stderr: it must not write to this process's stdout.
  */
 const SCRIPT = 'LISTEN_PID=$$; export LISTEN_PID; exec "$@" >&2';
 

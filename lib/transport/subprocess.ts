@@ -175,9 +175,9 @@ export class Subprocess {
   }
 
   /**
-   * Called when its connection has ended. The program should exit by itself, or by an immediate SIGTERM (`terminate`) if
-   * it cannot notice the end. If it keeps running it is ended after `grace` milliseconds, unless it may hold data: then
-   * it may take as long as it needs. Idempotent.
+   * Called when its connection has ended. The program should exit by itself, or by an immediate SIGTERM (`terminate`)
+   * if it cannot notice the end. If it keeps running it is ended after `grace` milliseconds, unless it may hold data:
+   * then it may take as long as it needs. Idempotent.
    */
   release(grace: number, terminate: boolean): void {
     if (this.#isReleased) return;

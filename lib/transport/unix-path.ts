@@ -10,7 +10,10 @@ const MAX_ABSTRACT = 108;
 
 export const isAbstract = (path: string): boolean => path.startsWith('\0');
 
-/** The error for a path that cannot be used, with an errno as code; else null. Node would truncate it, or fail with ENOENT. */
+/**
+ * The error for a path that cannot be used, with an errno as code; else null. Node would truncate it, or fail with
+ * ENOENT.
+ */
 export function unixPathProblem(path: string): NodeJS.ErrnoException | null {
   const [length, limit] = [Buffer.byteLength(path), isAbstract(path) ? MAX_ABSTRACT : MAX_UNIX_PATH];
   if (isAbstract(path) && process.platform !== 'linux') {

@@ -22,7 +22,9 @@ export interface PskFile {
   readonly badLines: readonly number[];
 }
 
-/** Skips empty lines and comments. `#` also starts a hexadecimal user name, which psktool uses for names with a colon. */
+/**
+ * Skips empty lines and comments. `#` also starts a hexadecimal user name, which psktool uses for names with a colon.
+ */
 export function parsePskFile(text: string): PskFile {
   const entries: PskEntry[] = [];
   const badLines: number[] = [];

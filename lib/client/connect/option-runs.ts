@@ -1,5 +1,5 @@
-// The runs of the opt* methods: the handshake's options with libnbd's rules around them. A refusal is thrown, or `false`
-// where libnbd returns a boolean.
+// The runs of the opt* methods: the handshake's options with libnbd's rules around them. A refusal is thrown, or
+// `false` where libnbd returns a boolean.
 
 import { NbdError, type NbdOptionError, NbdStateError } from '../../errors.js';
 import * as c from '../../protocol/constants.js';

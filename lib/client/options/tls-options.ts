@@ -23,15 +23,16 @@ export interface TlsPsk {
  */
 export interface NbdTlsOptions {
   /**
-   * `TLS_DISABLE`: never use TLS. `TLS_ALLOW`: use TLS if the server supports it, otherwise plaintext. `TLS_REQUIRE`: use
-   * TLS or fail. The other TLS options have no effect with `TLS_DISABLE`. Default `TLS_DISABLE`; an `nbds:` URI changes
-   * it to `TLS_REQUIRE`.
+   * `TLS_DISABLE`: never use TLS. `TLS_ALLOW`: use TLS if the server supports it, otherwise plaintext. `TLS_REQUIRE`:
+   * use TLS or fail. The other TLS options have no effect with `TLS_DISABLE`. Default `TLS_DISABLE`; an `nbds:` URI
+   * changes it to `TLS_REQUIRE`.
    */
   tls?: number;
   /**
    * A folder that contains `ca-cert.pem` (optional with `tlsVerifyPeer: false`) and optionally `client-cert.pem` with
-   * `client-key.pem`, `client-cert-0.pem` with `client-key-0.pem` and so on, and `ca-crl.pem`. Default `/etc/pki/libnbd`
-   * for root, `~/.pki/libnbd` or `~/.config/pki/libnbd` for other users, if it contains a `ca-cert.pem`.
+   * `client-key.pem`, `client-cert-0.pem` with `client-key-0.pem` and so on, and `ca-crl.pem`. Default
+   * `/etc/pki/libnbd` for root, `~/.pki/libnbd` or `~/.config/pki/libnbd` for other users, if it contains a
+   * `ca-cert.pem`.
    */
   tlsCertificates?: string;
   /** A file of pre-shared keys as psktool writes it: lines of `user:hexkey`. Default `''`, none. */
@@ -39,10 +40,10 @@ export interface NbdTlsOptions {
   /** A pre-shared key in memory; takes precedence over `tlsPskFile`. Default none. */
   tlsPsk?: TlsPsk;
   /**
-   * Whether the server's certificate must be signed by a trusted authority and issued for the right name: `tlsHostname`,
-   * or else the TCP or ssh host. If there is neither (Unix sockets, vsock, commands, streams), an authority of your own
-   * (`ca`, `tlsCertificates`) is enough, as in libnbd; with the system's authorities verification fails. Default true,
-   * on every transport.
+   * Whether the server's certificate must be signed by a trusted authority and issued for the right name:
+   * `tlsHostname`, or else the TCP or ssh host. If there is neither (Unix sockets, vsock, commands, streams), an
+   * authority of your own (`ca`, `tlsCertificates`) is enough, as in libnbd; with the system's authorities verification
+   * fails. Default true, on every transport.
    */
   tlsVerifyPeer?: boolean;
   /** The name that the server's certificate must be issued for. Default `''`: the host that was connected to. */

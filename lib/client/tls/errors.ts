@@ -1,6 +1,6 @@
-// Turns Node's TLS errors into errors that describe the way out. The code is EACCES if one side did not accept the other
-// (certificates, keys, names), EPROTO if TLS itself failed (versions, ciphers, garbage), and ENOTCONN if the connection
-// was merely lost. Node's error is the cause.
+// Turns Node's TLS errors into errors that describe the way out. The code is EACCES if one side did not accept the
+// other (certificates, keys, names), EPROTO if TLS itself failed (versions, ciphers, garbage), and ENOTCONN if the
+// connection was merely lost. Node's error is the cause.
 
 import { X509Certificate } from 'node:crypto';
 import { isIP } from 'node:net';
