@@ -84,8 +84,8 @@ export function decodeBlockStatus(
 }
 
 /**
- * The fast path: 32-bit extents within the request, with plain numbers. The careful loop continues where this one stops,
- * so that a map of a million extents is checked in two milliseconds.
+ * The fast path: 32-bit extents within the request, with plain numbers. The careful loop continues where this one
+ * stops, so that a map of a million extents is checked in two milliseconds.
  */
 function usableRun(
   words: Uint32Array,

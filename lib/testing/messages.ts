@@ -9,7 +9,9 @@ export type U64 = number | bigint;
 /** Default size of the scripted export: 1 MiB. */
 export const DEFAULT_SIZE = 2 ** 20;
 
-/** Default transmission flags of the scripted export: all but READ_ONLY, ROTATIONAL, RESIZE and BLOCK_STATUS_PAYLOAD. */
+/**
+ * Default transmission flags of the scripted export: all but READ_ONLY, ROTATIONAL, RESIZE and BLOCK_STATUS_PAYLOAD.
+ */
 export const DEFAULT_FLAGS =
   c.NBD_FLAG_HAS_FLAGS |
   c.NBD_FLAG_SEND_FLUSH |

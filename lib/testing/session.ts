@@ -218,7 +218,9 @@ export class PeerSession {
     if (rest > 0) this.#recording.violations.push(`${rest} bytes after ${after}`);
   }
 
-  /** Records unintelligible input and reads to the end. It is not a violation if the peer itself has stopped sending. */
+  /**
+   * Records unintelligible input and reads to the end. It is not a violation if the peer itself has stopped sending.
+   */
   async #giveUp(why: string): Promise<void> {
     if (this.#wire.isWritable) this.#recording.violations.push(why);
     await this.#wire.drain();
