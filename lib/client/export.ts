@@ -4,7 +4,7 @@ import type { NbdFacts } from './api/facts.js';
 import type { ChunkCallback, ExtentCallback } from '../protocol/command.js';
 import type { Extents } from '../util/extents.js';
 
-/** A 64-bit count or offset in bytes. Numbers must be safe integers from 0; use a bigint above 2^53 - 1. */
+/** A 64-bit count or offset in bytes. Numbers must be non-negative safe integers; use a bigint above 2^53 - 1. */
 export type ByteCount = number | bigint;
 
 /** The facts about an export, as `NbdConnection` documents them. */
