@@ -74,7 +74,7 @@ export class PoolCore implements RosterOwner {
     if (!this.#isRestoring) void this.#restore();
   }
 
-  /** Holds back what comes until the writes that are at risk have been written again, or cannot be. */
+  /** Holds back new commands until the writes at risk have been written again, or until that is impossible. */
   async #restore(): Promise<void> {
     this.#isRestoring = true;
     // Without a connection the next one begins anew, and what waits goes on waiting.
@@ -87,13 +87,13 @@ export class PoolCore implements RosterOwner {
     this.#onProgress?.();
   }
 
-  /** False when there is no connection to write on. */
+  /** Returns false when no connection is open to write on. */
   async #writeAgain(): Promise<boolean> {
     const { unflushed: writes, settings } = this.state;
     const { rewrite } = settings;
     const { roster } = this;
     for (;;) {
-      // A write that is on its way could be newer than what is about to be written.
+      // A write in flight could be newer than the bytes that are about to be written.
       await this.dispatcher.whenQuiet();
       await nextTurn();
       const { risk } = writes;
@@ -124,7 +124,7 @@ export class PoolCore implements RosterOwner {
   get #isDone(): boolean {
     const { phase, unfinished, isHolding } = this.state;
     if (phase === 'closed') return true;
-    // What is being written again is waited for while there is hope.
+    // Waits for the rewrite as long as it can still succeed.
     return unfinished === 0 && (!isHolding || !this.roster.mayReturn);
   }
 

@@ -1,4 +1,4 @@
-// What a pool reports: events for its user, channels of node:diagnostics_channel for tracing. None is needed to use it.
+// Events of a pool, and its channels of node:diagnostics_channel. None of them is needed to use a pool.
 
 import { channel } from 'node:diagnostics_channel';
 import type { NbdError } from '../errors.js';
@@ -7,43 +7,43 @@ import type { NbdError } from '../errors.js';
 export interface PoolLost {
   /** The target, as messages show it. */
   readonly target: string;
-  /** Why; undefined where the server closed it in good order. */
+  /** The reason; undefined if the server closed the connection in good order. */
   readonly error: NbdError | undefined;
-  /** Commands that were on it; they are issued again. */
+  /** Commands that were in flight on it; they are issued again. */
   readonly inFlight: number;
-  /** Connections that are left. */
+  /** Number of connections left. */
   readonly connections: number;
 }
 
 /** A connection has been made in place of a lost one. */
 export interface PoolReconnected {
   readonly target: string;
-  /** How many attempts it took. */
+  /** Number of attempts that it took. */
   readonly attempts: number;
-  /** Connections there are now. */
+  /** Number of open connections. */
   readonly connections: number;
 }
 
-/** A command that the server has failed will be tried again. */
+/** A command on which the server reported an error will be tried again. */
 export interface PoolRetry {
   /** The method, such as `'pread'`. */
   readonly method: string;
   readonly offset: bigint;
   readonly count: bigint;
   readonly error: NbdError;
-  /** From 1. */
+  /** Number of the try, from 1. */
   readonly attempt: number;
 }
 
 /** No connection is left. */
 export interface PoolAway {
-  /** Why the last one was lost; undefined where the server closed it in good order. */
+  /** Why the last one was lost; undefined if the server closed it in good order. */
   readonly error: NbdError | undefined;
 }
 
 /** There is a connection again. */
 export interface PoolBack {
-  /** How long there was none. */
+  /** How long no connection was open. */
   readonly milliseconds: number;
 }
 
@@ -57,11 +57,11 @@ export interface NbdPoolEvents {
   retry: (detail: PoolRetry) => void;
   /** No connection is left; commands wait. */
   away: (detail: PoolAway) => void;
-  /** There is one again. */
+  /** A connection is open again. */
   back: (detail: PoolBack) => void;
-  /** No command is waiting any more after some had to: the moment to go on after `EAGAIN`. */
+  /** The waiting line is empty again: continue after an `EAGAIN`. */
   drain: () => void;
-  /** The pool has ended, with the error if it did not end by itself. Once, last. */
+  /** The pool has ended; `error` is undefined after an ordinary end. Emitted once, as the last event. */
   close: (error?: NbdError) => void;
 }
 

@@ -1,5 +1,5 @@
 // The facts about a pool's export: those of the connection that was made last, which are the same as those of the first
-// wherever that matters. They stay readable while there is no connection, and after the end.
+// wherever that matters. They stay readable while no connection is open, and after the end.
 
 import { inspect } from 'node:util';
 import type { NbdConnection } from '../client/connection.js';
@@ -115,7 +115,7 @@ export class KnownFacts {
     const theirs = new Map(other.#identity());
     for (const [what, value] of this.#identity()) {
       const found = theirs.get(what);
-      // What only one of them knows, nothing can be said about.
+      // A fact that only one of them knows cannot be compared.
       if (found === value || found === undefined || value === undefined) continue;
       const isSecret = mask && what === 'canonical name';
       const [was, is] = isSecret ? ['***', 'another one'] : [shown(value), shown(found)];

@@ -20,44 +20,45 @@ import {
 
 const METHOD = 'NbdPool.connect';
 
-/** How a pool comes back. Times are milliseconds. */
+/** How a pool reconnects. Times are milliseconds. */
 export interface ReconnectOptions {
-  /** How long commands wait for a connection, counted from the loss of the last one; Infinity: for ever. 60,000. */
+  /** How long commands wait for a connection after the last one was lost; Infinity: no limit. Default 60,000. */
   within?: number;
-  /** The first pause before an attempt; each is twice as long as the one before, and a random half shorter. 50. */
+  /** Pause before the first attempt. Each pause is twice the one before, half of it random. Default 50. */
   minDelay?: number;
-  /** The longest pause. 2000. */
+  /** Longest pause. Default 2000. */
   maxDelay?: number;
 }
 
-/** Which errors of commands are tried again. */
+/** Which command errors are tried again. */
 export interface RetryOptions {
-  /** How often, after the first try. 3. */
+  /** Number of further tries. Default 3. */
   attempts?: number;
-  /** Errno names of the server's answers; never `EPERM`, `EINVAL` or `ENOSPC`. `['EIO']`. */
+  /** Errno names that the server reports; never `EPERM`, `EINVAL` or `ENOSPC`. Default `['EIO']`. */
   codes?: readonly string[];
-  /** Milliseconds before each. 100. */
+  /** Pause before each of them. Default 100. */
   delay?: number;
 }
 
 /** What `NbdPool.connect` takes: the options of the connections, and the pool's own. */
 export interface NbdPoolOptions extends NbdConnectionOptions {
-  /** Most connections at a time; 1 where the server has not said multi-conn (`canMultiConn`). Default 4. */
+  /** Maximum number of connections; 1 if the server does not advertise multi-conn (`canMultiConn`). Default 4. */
   connections?: number;
-  /** Milliseconds for each connection beyond the first to be made. Default 2000. */
+  /** Milliseconds that opening each connection beyond the first may take. Default 2000. */
   growTimeout?: number;
-  /** Milliseconds to keep trying to make the first one while no server is there yet; Infinity: for ever. Default 0. */
+  /** Milliseconds to keep trying the first connection while no server is listening yet; Infinity: no limit. Default 0. */
   waitFor?: number;
-  /** How to come back after the last connection was lost; false: not at all. */
+  /** How to reconnect after a loss; false: never. */
   reconnect?: false | ReconnectOptions;
-  /** Errors of commands, on a connection that lives, to try again. Default false. */
+  /** Which command errors on a living connection to try again. Default false. */
   retry?: false | RetryOptions;
   /**
-   * Supplies bytes again that a lost connection may have taken along: all that the export should hold in the range, of
-   * at most 4 MiB. It may be called while commands are waiting, and must not wait for one of this pool's.
+   * Supplies the bytes of writes that a lost connection may have undone: the complete contents that the export should
+   * have in the range, which is at most 4 MiB long. It may run while commands of this pool wait, and must not wait for
+   * one of them.
    */
   rewrite?: (range: ByteRange) => Uint8Array | Promise<Uint8Array>;
-  /** Gives up the first connect. */
+  /** Aborts the first connect. */
   signal?: AbortSignal;
 }
 
@@ -70,7 +71,7 @@ export interface PoolSettings {
   readonly retry: Required<RetryOptions> | null;
   readonly rewrite: Required<NbdPoolOptions>['rewrite'] | null;
   readonly signal: AbortSignal | undefined;
-  // What the pool has to know of its connections' settings.
+  // Settings of the connections that the pool needs itself.
   readonly maxInFlight: number;
   readonly maxInFlightBytes: number;
   readonly maxQueued: number;

@@ -26,28 +26,28 @@ import {
   WriteTask,
 } from './commands/task.js';
 
-/** What a pool counts. */
+/** Counters of a pool. */
 export interface PoolStatistics {
-  /** Connections there are now. */
+  /** Number of open connections. */
   readonly connections: number;
-  /** Connections that took the place of lost ones. */
+  /** Connections made in place of lost ones. */
   readonly reconnects: number;
-  /** Commands that were tried again after the server had failed them (`retry`). */
+  /** Commands tried again after the server reported an error (`retry`). */
   readonly retries: number;
-  /** Commands that were issued again after their connection was lost. */
+  /** Commands issued again after their connection was lost. */
   readonly replayed: number;
 }
 
 /**
- * Several connections to one export that behave as one, and come back. A pool has the facts and the promise commands of
- * an `NbdConnection`, with the same arguments, checks and errors; a connection that is lost is replaced, and what was on
- * it is issued again.
+ * Several connections to one export that behave as one and reconnect. A pool has the facts and the promise commands of
+ * an `NbdConnection`, with the same arguments, checks and errors. A lost connection is replaced, and the commands that
+ * were on it are issued again.
  *
  * - A command may be carried out more than once, on one connection after the other. The buffer of a write, and that of
  *   `preadInto`, is in use until the call has settled.
- * - What callbacks report (`preadStructured`, block status) is reported when the reply is complete, from one reply.
- * - Commands that cannot be issued within `reconnect.within` reject with NbdConnectionError `ENOTCONN`. A pool whose
- *   attempts to come back were given up tries each target once at the next command.
+ * - Callbacks (`preadStructured`, block status) run when the reply is complete, with the contents of one reply.
+ * - Commands that cannot be issued within `reconnect.within` reject with NbdConnectionError `ENOTCONN`. After the
+ *   pool has given up reconnecting, the next command tries each target once.
  */
 export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
   readonly #core: PoolCore;
@@ -71,13 +71,13 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
   }
 
   /**
-   * Connects to an export, and resolves when the first connection is ready. The others come when there is work for them
-   * and the server has said multi-conn (`canMultiConn`); all of them go to one target at a time.
+   * Connects to an export, and resolves when the first connection is ready. The others are opened when there is work for
+   * them, if the server advertises multi-conn (`canMultiConn`); all of them go to one target at a time.
    *
-   * @param targets What `NbdConnection.connect` takes, or a list of it. A list is tried in turn, now and after a loss:
-   *   they must all lead to the same export. A program (`{ command }`, `{ socketActivation }`) is started anew for every
-   *   connection, so that there is one at a time. A stream cannot be opened again: it must be the only target, with
-   *   `connections: 1` and `reconnect: false`.
+   * @param targets What `NbdConnection.connect` takes, or a list of it. The targets of a list are tried in turn, now and
+   *   after a loss; all of them must lead to the same export. A program (`{ command }`, `{ socketActivation }`) is started
+   *   again for every connection, so the pool has one connection at a time. A stream cannot be opened again: it must be
+   *   the only target, with `connections: 1` and `reconnect: false`.
    * @throws (rejects) NbdStrictError `EINVAL` for a wrong option or target, before anything is opened; for one target as
    *   `NbdConnection.connect`, for several NbdConnectionError with the failure of each in its message and cause.
    */
@@ -89,7 +89,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
   }
 
   // ── Facts about the export ────────────────────────────────────────────────────────────────────────────────────
-  // Those of the connection that was made last. Known at any time, also while there is none and after the end.
+  // Those of the most recent connection. Available at any time, also while no connection is open and after the end.
 
   /** Size of the export in bytes. */
   getSize(): bigint {
@@ -171,7 +171,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     return this.#core.roster.facts.get('canDf');
   }
 
-  /** Whether several connections see the same data; without it a pool has one. */
+  /** Whether several connections see the same data; without it the pool has one connection. */
   canMultiConn(): boolean {
     return this.#core.roster.facts.get('canMultiConn');
   }
@@ -192,8 +192,8 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
   }
 
   // ── Commands ──────────────────────────────────────────────────────────────────────────────────────────────────
-  // As those of NbdConnection, which documents them. Besides: NbdConnectionError ENOTCONN when no connection came back
-  // in time, ESTALE when what came back is another export, NbdStateError EINVAL after shutdown() or close().
+  // The same as those of NbdConnection, which documents them. In addition they reject with NbdConnectionError ENOTCONN if
+  // no connection came back in time, ESTALE if the server now has another export, NbdStateError EINVAL after the end.
 
   #run<Result>(task: Task): Promise<Result> {
     return this.#core.dispatcher.run(task) as Promise<Result>;
@@ -204,12 +204,12 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     return this.#run(new PlainTask(spec.CACHE, count, offset, flags, signal));
   }
 
-  /** Reads `count` bytes: all of them or a rejection. */
+  /** Reads `count` bytes; resolves with all of them or rejects. */
   pread(count: number, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<Buffer> {
     return this.#run(new ReadTask(count, offset, flags, signal));
   }
 
-  /** Reads into the caller's buffer, all of it; it is in use until the promise has settled. */
+  /** Fills the caller's buffer, which is in use until the promise has settled. */
   preadInto(buffer: Uint8Array, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
     return this.#run(new ReadIntoTask(buffer, offset, flags, signal));
   }
@@ -226,8 +226,8 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
   }
 
   /**
-   * Writes the buffer, which must not change until the promise has settled: it is sent again where a connection is lost.
-   * Acknowledged is not on permanent storage: see {@link flush}.
+   * Writes the buffer, which must not change until the promise has settled: it is sent again if a connection is lost.
+   * An acknowledged write is not on permanent storage yet: see {@link flush}.
    */
   pwrite(buffer: Uint8Array, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
     return this.#run(new WriteTask(buffer, offset, flags, signal));
@@ -236,15 +236,15 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
   /**
    * Puts every write that has been acknowledged on permanent storage.
    *
-   * @throws (rejects) NbdUnflushedError, once after a loss, with the ranges that were written and not flushed before it,
-   *   unless `rewrite` has supplied them again. A flush that the server fails is not tried again: it may have lost what
-   *   it could not write, and the next one would succeed without it.
+   * @throws (rejects) NbdUnflushedError, once after a loss, with the ranges that were written but not flushed before
+   *   it, unless `rewrite` has supplied them again. A flush that fails on the server is not tried again: the server may
+   *   have dropped what it could not write, and the next flush would succeed without it.
    */
   flush(flags = 0, signal?: AbortSignal): Promise<void> {
     return this.#run(new FlushTask(flags, signal));
   }
 
-  /** Tells the server that the range is not needed. */
+  /** Informs the server that the range is no longer needed. */
   trim(count: ByteCount, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
     return this.#run(new PlainTask(spec.TRIM, count, offset, flags, signal));
   }
@@ -312,7 +312,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
 
   // ── State ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** What has happened so far. */
+  /** Counters since the pool was created. */
   get statistics(): PoolStatistics {
     const { reconnects, retries, replayed } = this.#core.state.counts;
     return { connections: this.#core.roster.members.length, reconnects, retries, replayed };
@@ -321,13 +321,13 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
   // ── Ending ────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /**
-   * Graceful end: refuses new commands, lets those that were called settle, `closeTimeout` at the most, and ends every
-   * connection as `NbdConnection.shutdown` does. It does not flush.
+   * Graceful end: refuses new commands, waits up to `closeTimeout` for pending ones, and ends every connection as
+   * `NbdConnection.shutdown` does. It does not flush.
    *
-   * @param flags `SHUTDOWN_ABANDON_PENDING`: commands of which no byte has been sent are not; they reject with
-   *   `ENOTCONN`.
-   * @throws (rejects) NbdUnflushedError where a loss has put writes at risk that no flush has reported: the pool has
-   *   ended in good order then. Once; NbdStrictError `EINVAL` for an unknown flag.
+   * @param flags `SHUTDOWN_ABANDON_PENDING`: commands that have not been sent yet reject with `ENOTCONN` instead of being
+   *   sent.
+   * @throws (rejects) NbdUnflushedError, once, if a loss has put writes at risk that no flush has reported yet; the pool
+   *   has ended in good order then. NbdStrictError `EINVAL` for an unknown flag.
    */
   async shutdown(flags = 0): Promise<void> {
     checkBits('shutdown', flags, SHUTDOWN_ABANDON_PENDING);
@@ -335,7 +335,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     this.#ending ??= this.#end(flags);
     const error = await this.#ending;
     this.#hasReported = true;
-    // Who calls after it was reported is not told again; who called before is.
+    // Calls made before the report reject with it as well; later calls do not.
     if (error !== null && !hasReported) throw error;
   }
 
@@ -344,7 +344,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     return this.#core.takeRisk('shutdown');
   }
 
-  /** Immediate end: pending commands reject with `ENOTCONN`, nothing is left behind. Idempotent. */
+  /** Immediate end: pending commands reject with `ENOTCONN`. Idempotent. */
   close(): void {
     this.#core.close();
   }
@@ -354,13 +354,13 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     return this.shutdown();
   }
 
-  /** The pool keeps the process alive again, after {@link unref}. */
+  /** Reverts {@link unref}: the pool keeps the process alive again. */
   ref(): this {
     this.#core.ref();
     return this;
   }
 
-  /** An idle pool alone does not keep the process alive, also while it has no connection; commands do. */
+  /** Lets the process exit while the pool is idle, whether or not it is connected; pending commands keep it alive. */
   unref(): this {
     this.#core.unref();
     return this;

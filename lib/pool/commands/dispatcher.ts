@@ -328,7 +328,7 @@ export class Dispatcher {
     this.#rejectAll([...delayed, ...this.#line.takeAll()], makeError);
   }
 
-  /** A lot at a time: a million of them do not hold up everything else. */
+  /** In batches, so that a million rejections do not block the event loop. */
   #rejectAll(tasks: Task[], makeError: (task: Task) => NbdError, from = 0): void {
     const to = Math.min(tasks.length, from + REJECTED_AT_A_TIME);
     for (let at = from; at < to; at++) {

@@ -1,5 +1,5 @@
-// One command of the pool's, from its call to its settlement, however many connections it is issued on: it keeps what
-// it takes to be issued again. Invariant: nothing that one try has reported is mixed with what another one has.
+// One command of the pool from its call to its settlement, on however many connections it is issued. It keeps what is
+// needed to issue it again. Invariant: results of one try are never mixed with those of another.
 
 import type { ByteCount, NbdConnection } from '../../client/connection.js';
 import { type NbdError, NbdStrictError } from '../../errors.js';

@@ -22,7 +22,7 @@ export class Member {
   #abortedBytes = 0;
   /** Takes no new commands: it is being closed, or its server has announced its end. */
   isLeaving = false;
-  /** Closed by the pool: its end is no loss. */
+  /** Closed by the pool: its end does not count as a loss. */
   isDismissed = false;
   /** It has ended, and not by the pool's doing. */
   isLost = false;

@@ -16,7 +16,7 @@ export interface Opened {
 export class Opener {
   readonly targets: readonly PoolTarget[];
   readonly #settings: PoolSettings;
-  /** The first connection was encrypted: without it no later one is accepted, or whoever cuts it could remove TLS. */
+  /** The first connection was encrypted. Later ones must be too, or an attacker who cuts a connection could remove TLS. */
   #needsTls = false;
   #next = 0;
 
@@ -83,7 +83,7 @@ export class Opener {
       ...(this.#needsTls ? { tls: TLS_REQUIRE } : {}),
       ...(signal === undefined ? {} : { signal }),
     });
-    // The server may have said goodbye behind its last word of the handshake.
+    // The server may have closed the connection right behind its last reply of the handshake.
     if (connection.aioIsReady()) return { connection, target };
     throw new NbdConnectionError(`connect to ${target.description}: the connection ended at once`, {
       code: 'ENOTCONN',

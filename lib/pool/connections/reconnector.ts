@@ -86,7 +86,7 @@ export class Reconnector {
         return;
       } catch (failure) {
         if (aborter !== this.#aborter) return;
-        // An attempt that was cut short says less than one that has failed by itself.
+        // The error of an attempt that was cut short is less helpful than that of one that failed by itself.
         if (error === undefined || failure !== this.#tooLate) error = failure;
       }
     } while (!isOver());

@@ -54,7 +54,7 @@ export class Roster implements ReconnectOwner, SizingOwner {
     return this.#members;
   }
 
-  /** The one that was made last; calls are checked against it while there is none. */
+  /** The most recent one; calls are checked against it while no connection is open. */
   get last(): Member {
     return this.#last;
   }
@@ -99,7 +99,7 @@ export class Roster implements ReconnectOwner, SizingOwner {
     if (this.#state.phase === 'open' && length > 0 && length < this.#limit) this.#sizing.grow();
   }
 
-  /** A command waits and there is no connection: once the attempts were given up, each target is tried one more time. */
+  /** A command waits without a connection. If reconnecting has been given up, each target is tried once more. */
   seek(): void {
     const reconnector = this.#reconnector;
     if (reconnector === null || reconnector.isRunning || this.#members.length > 0) return;
@@ -254,7 +254,7 @@ export class Roster implements ReconnectOwner, SizingOwner {
     this.keepAlive();
   }
 
-  /** While there is no connection, its attempts keep the process alive as the connection would. */
+  /** While no connection is open, the attempts to reconnect keep the process alive as the connection would. */
   keepAlive(): void {
     this.#reconnector?.setReferenced(this.#state.isReferenced || this.#state.unfinished > 0);
   }

@@ -6,8 +6,8 @@ export interface SizingOwner {
   /** Makes one more connection; false, or a rejection, when it did not come. */
   grow(signal: AbortSignal): Promise<boolean>;
   /**
-   * Looks at the connections, and dismisses one that was idle at that many looks in a row; false when there is none that
-   * could be dismissed, now or later.
+   * Looks at the connections and closes one that was idle at that many looks in a row. Returns false when none can be
+   * closed, now or later.
    */
   shrink(looks: number): boolean;
 }

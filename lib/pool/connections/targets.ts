@@ -23,7 +23,7 @@ export interface PoolTarget {
 /** Every target, checked as a connect would. Throws NbdStrictError, and has opened nothing then. */
 export function checkTargets(targets: unknown, settings: PoolSettings): PoolTarget[] {
   const list: readonly unknown[] = Array.isArray(targets) ? targets : [targets];
-  if (list.length === 0) throw refuse(METHOD, 'there is no target');
+  if (list.length === 0) throw refuse(METHOD, 'the list of targets is empty');
   return list.map((target) => checkTarget(target, list.length, settings));
 }
 

@@ -1,4 +1,4 @@
-// Writing again what a lost connection may have taken along, from bytes that the user supplies, then flushing it.
+// Writes again what a lost connection may have undone, with bytes that the user supplies, then flushes.
 
 import type { NbdConnection } from '../../client/connection.js';
 import { type ByteRange, NbdStrictError } from '../../errors.js';

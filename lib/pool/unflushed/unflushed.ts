@@ -80,7 +80,7 @@ export class UnflushedWrites {
     this.#openNext();
   }
 
-  /** The risk has been reported, or is no more: later losses are another one. */
+  /** The risk has been reported or removed; later losses start a new one. */
   forgetRisk(risk: Risk): void {
     if (this.#risk === risk) this.#risk = new Risk();
   }
