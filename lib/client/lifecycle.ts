@@ -71,7 +71,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   }
 
   get #isOptionPending(): boolean {
-    return this.#phase === 'negotiating' && this.#opening?.negotiator?.isBusy === true;
+    return this.#phase === 'negotiating' && this.#opening?.handshake?.isBusy === true;
   }
 
   get error(): NbdError | null {
@@ -172,8 +172,8 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
 
   #enterTransmission(): void {
     const opening = this.#opening;
-    const { session, link, negotiator } = opening ?? {};
-    if (opening === null || link == null || negotiator == null || session?.info == null) return;
+    const { session, link, handshake } = opening ?? {};
+    if (opening === null || link == null || handshake == null || session?.info == null) return;
     this.#strict = opening.strictContext(session.info);
     const transmission = new Transmission(
       this.#handle,
@@ -191,7 +191,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     if (this.#unreferenced) link.transport.unref();
     this.#move('connected');
     if (this.#isIn('connected')) traceOpen(this.#handle);
-    for (const bytes of negotiator.takeRest()) transmission.push(bytes);
+    for (const bytes of handshake.takeRest()) transmission.push(bytes);
   }
 
   // Option mode.
@@ -323,7 +323,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     const { closeTimeout } = this.settings;
     const transmission = this.#transmission;
     if (transmission === null || this.#phase !== 'connected') {
-      if (this.#phase === 'negotiating' && this.#opening?.negotiator?.isBusy === false) this.#opening.sendAbort();
+      if (this.#phase === 'negotiating' && this.#opening?.handshake?.isBusy === false) this.#opening.sendAbort();
       this.close();
       return;
     }
@@ -368,7 +368,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     const reason = error ?? CLOSED;
     this.#connecting?.abort(reason);
     this.#move(phase);
-    this.#opening?.negotiator?.stop(reason);
+    this.#opening?.handshake?.stop(reason);
     this.#deathWasSeen = error !== null && this.inFlight > 0;
     // First, so that a buffer is not in use any more when its command is settled.
     this.#opening?.link?.transport.destroy();

@@ -5,9 +5,9 @@ import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { clearTimeout, setTimeout } from 'node:timers';
 import { NbdConnectionError, NbdProtocolError } from '../errors.js';
+import { HandshakeDriver } from '../protocol/handshake/driver.js';
 import { serve } from '../protocol/handshake/serve.js';
 import type { ServedSession, ServerOffer } from '../protocol/handshake/serve-offer.js';
-import { HandshakeRunner } from './handshake-runner.js';
 import { ReplyOutput } from './transmission/reply-output.js';
 import type { ServedExport } from './served-export.js';
 import { type NbdServerTlsOptions, upgrade } from './tls-upgrade.js';
@@ -27,6 +27,8 @@ export interface ConnectionOptions extends TransmissionOptions {
 /** Idle time before the kernel asks whether the client is still there. */
 const KEEP_ALIVE_DELAY = 60_000;
 
+const PLAINTEXT = 'plaintext after NBD_OPT_STARTTLS';
+
 export class ServerConnection {
   readonly number: number;
   readonly #options: ConnectionOptions;
@@ -34,7 +36,8 @@ export class ServerConnection {
   #stream: Duplex;
   /** The stream below TLS, or the only one. */
   readonly #plain: Duplex;
-  #runner: HandshakeRunner<ServedSession<ServedExport> | null> | null;
+  /** Null once the handshake has come to its end. */
+  #handshake: HandshakeDriver | null;
   #transmission: Transmission | null = null;
   // The handshake's deadline, later that of the end.
   #timer: NodeJS.Timeout | null = null;
@@ -63,19 +66,14 @@ export class ServerConnection {
         this.#cut(how);
       },
     });
-    this.#runner = new HandshakeRunner(serve(options.offer), {
+    this.#handshake = new HandshakeDriver({
       write: (bytes) => {
         this.#output.push(bytes);
       },
       isBlocked: () => !this.#output.hasRoom(),
+      plaintextBeforeTls: () => new NbdProtocolError(`the client broke the protocol: ${PLAINTEXT}`, { code: 'EPROTO' }),
       startTls: () => {
         this.#startTls();
-      },
-      done: (session, rest) => {
-        this.#handshakeDone(session, rest);
-      },
-      failed: (error) => {
-        this.destroy(error);
       },
     });
   }
@@ -89,7 +87,15 @@ export class ServerConnection {
     this.#attach(this.#stream);
     // The caller may have paused it so that nothing is lost; a listener alone does not undo that.
     this.#stream.resume();
-    this.#runner?.start();
+    this.#handshake?.run(
+      serve(this.#options.offer),
+      (session) => {
+        this.#handshakeDone(session);
+      },
+      (error) => {
+        this.destroy(error as Error);
+      },
+    );
     this.#output.flush();
   }
 
@@ -106,7 +112,7 @@ export class ServerConnection {
     this.#isDestroyed = true;
     this.#output.close();
     this.#transmission?.destroy();
-    this.#runner?.stop();
+    this.#handshake?.stop();
     this.#stream.destroy();
   }
 
@@ -139,19 +145,19 @@ export class ServerConnection {
   #data(chunk: Buffer): void {
     try {
       if (this.#transmission !== null) this.#transmission.push(chunk);
-      else this.#runner?.push(chunk);
+      else this.#handshake?.push(chunk);
     } catch (error) {
       this.destroy(error as Error);
     }
     // What was answered at once goes out at once; the rest waits for the end of the turn.
     this.#output.flush();
-    if (this.#runner !== null && !this.#output.hasRoom()) this.#stream.pause();
+    if (this.#handshake !== null && !this.#output.hasRoom()) this.#stream.pause();
   }
 
   #drained(): void {
-    if (this.#runner !== null) {
+    if (this.#handshake !== null) {
       this.#stream.resume();
-      this.#runner.resume();
+      this.#handshake.resume();
     }
     this.#transmission?.drained();
   }
@@ -173,8 +179,9 @@ export class ServerConnection {
     this.#setTimer(Math.max(1, this.#options.closeTimeout), 'the client closed the connection before its replies');
   }
 
-  #handshakeDone(session: ServedSession<ServedExport> | null, rest: Buffer): void {
-    this.#runner = null;
+  #handshakeDone(session: ServedSession<ServedExport> | null): void {
+    const rest = this.#handshake?.takeRest() ?? [];
+    this.#handshake = null;
     this.#clearTimer();
     if (session === null) {
       this.#end();
@@ -203,7 +210,7 @@ export class ServerConnection {
       session,
       this.#options,
     );
-    if (rest.length > 0) this.#transmission.push(rest);
+    for (const bytes of rest) this.#transmission.push(bytes);
   }
 
   #startTls(): void {
@@ -218,7 +225,7 @@ export class ServerConnection {
     };
     plain.once('close', onClose);
     if (tls === undefined || plain.readableLength > 0) {
-      const reason = tls === undefined ? 'there is no certificate' : 'plaintext after NBD_OPT_STARTTLS';
+      const reason = tls === undefined ? 'there is no certificate' : PLAINTEXT;
       this.destroy(new NbdProtocolError(`TLS cannot begin: ${reason}`, { code: 'EPROTO' }));
       return;
     }
@@ -234,7 +241,7 @@ export class ServerConnection {
       plain.off('close', onClose);
       this.#output.attach(secure);
       this.#attach(secure);
-      this.#runner?.resume();
+      this.#handshake?.secured();
       this.#output.flush();
     });
   }
@@ -256,7 +263,7 @@ export class ServerConnection {
     this.#output.flush();
     this.#output.close();
     this.#transmission?.destroy();
-    this.#runner?.stop();
+    this.#handshake?.stop();
     if (how === 'reset') {
       this.#reset();
       return;
@@ -299,7 +306,7 @@ export class ServerConnection {
     this.#detach();
     this.#output.close();
     this.#transmission?.destroy();
-    this.#runner?.stop();
+    this.#handshake?.stop();
     this.#options.closed(this, this.#error);
   }
 }

@@ -1,5 +1,4 @@
-// The way from a target to a handshake that has come to its stage: opens the transport, puts a link and a negotiator
-// on it. It ends nothing itself; whoever runs it does, when it rejects.
+// Connects to a target and runs the handshake on it. Cleans up nothing on failure: the lifecycle does.
 
 import { NbdConnectionError, NbdError, NbdOptionError, NbdStateError } from '../../errors.js';
 import type { ReplyContext } from '../../protocol/reply-rules.js';
@@ -20,7 +19,7 @@ import type { U64 } from '../../util/u64.js';
 import { isFatal, optionTimeout, toConnectionError, withContext } from '../connection-errors.js';
 import { withDeadline } from './deadline.js';
 import { Link, type LinkOwner } from '../link.js';
-import { Negotiator } from './handshake-phase.js';
+import { HandshakePhase } from './handshake-phase.js';
 import type { OptionRun } from './option-runs.js';
 import { handshakeRequest, type Settings } from '../options/options.js';
 import type { TlsSetup } from '../tls/setup.js';
@@ -59,7 +58,7 @@ export class Opening {
   readonly target: Target;
   readonly session: HandshakeSession;
   #link: Link | null = null;
-  #negotiator: Negotiator | null = null;
+  #handshake: HandshakePhase | null = null;
   readonly #settings: Settings;
   /** Read before anything is opened: where it fails, nothing has happened yet. */
   #tls: TlsSetup | null = null;
@@ -74,8 +73,8 @@ export class Opening {
     return this.#link;
   }
 
-  get negotiator(): Negotiator | null {
-    return this.#negotiator;
+  get handshake(): HandshakePhase | null {
+    return this.#handshake;
   }
 
   /**
@@ -135,16 +134,16 @@ export class Opening {
       transport.destroy();
       return Promise.reject(signal.reason as Error);
     }
-    const negotiator = new Negotiator(transport, () => this.#startTls());
-    this.#negotiator = negotiator;
-    const link = new Link(transport, negotiator, owner);
+    const handshake = new HandshakePhase(transport, () => this.#startTls());
+    this.#handshake = handshake;
+    const link = new Link(transport, handshake, owner);
     this.#link = link;
     return new Promise((resolve, reject) => {
       const onAbort = (): void => {
-        negotiator.stop(signal.reason);
+        handshake.stop(signal.reason);
       };
       signal.addEventListener('abort', onAbort);
-      negotiator.run(
+      handshake.run(
         negotiate(this.session),
         (stage) => {
           signal.removeEventListener('abort', onAbort);
@@ -154,7 +153,7 @@ export class Opening {
         (thrown) => {
           signal.removeEventListener('abort', onAbort);
           const greeting = greetingOf(thrown);
-          const error = greeting === undefined ? thrown : notNbd(Buffer.concat([greeting, ...negotiator.takeRest()]));
+          const error = greeting === undefined ? thrown : notNbd(Buffer.concat([greeting, ...handshake.takeRest()]));
           // The server refused in good order: it is told that we leave.
           if (error instanceof NbdOptionError) this.sendAbort();
           if (signal.aborted) reject(signal.reason as Error);
@@ -201,11 +200,11 @@ export class Opening {
   #whyHungUp(): string {
     const { lastOption, protocol, shownName } = this.session;
     if (protocol === null) {
-      const said = Buffer.concat(this.#negotiator?.takeRest() ?? []);
+      const said = Buffer.concat(this.#handshake?.takeRest() ?? []);
       if (said.length > 0) return `: ${notNbd(said).message}`;
       return ', before it had greeted: it may not accept connections from this address, or no more of them';
     }
-    if (lastOption === null || this.#negotiator?.isBusy !== true) return '';
+    if (lastOption === null || this.#handshake?.isBusy !== true) return '';
     const at = `, at ${optionName(lastOption)}`;
     if (!OPENING_OPTIONS.has(lastOption)) return `${at}${lastOption === NBD_OPT_STARTTLS ? '' : TRY_EXPORT_NAME}`;
     return (
@@ -216,7 +215,7 @@ export class Opening {
 
   /** Throws when an option is pending: there is one at a time. */
   checkNoOption(method: string): void {
-    if (this.#negotiator?.isBusy !== true) return;
+    if (this.#handshake?.isBusy !== true) return;
     throw new NbdStateError(`${method}: another option is pending: there is one at a time`, {
       code: 'EINVAL',
       syscall: method,
@@ -231,7 +230,7 @@ export class Opening {
     reached: () => void,
   ): Promise<Result> {
     this.checkNoOption(method);
-    const negotiator = this.#negotiator;
+    const handshake = this.#handshake;
     const timeout = this.#settings.connectTimeout;
     const makeError = (): Error => optionTimeout(method, timeout);
     return withDeadline(signal, timeout, makeError, (controller) => {
@@ -241,7 +240,7 @@ export class Opening {
         controller.signal.addEventListener('abort', () => {
           reject(controller.signal.reason as Error);
         });
-        negotiator?.run(
+        handshake?.run(
           run(this.session),
           (result) => {
             reached();
@@ -258,11 +257,11 @@ export class Opening {
   /** NBD_OPT_ABORT, and no more; the server may close without a reply. */
   sendAbort(): void {
     const link = this.#link;
-    const negotiator = this.#negotiator;
-    if (link === null || negotiator === null) return;
+    const handshake = this.#handshake;
+    if (link === null || handshake === null) return;
     const bytes = encodeAbort();
     this.session.optionsSent++;
-    negotiator.bytesSent += bytes.length;
+    handshake.bytesSent += bytes.length;
     link.transport.write([bytes], () => undefined);
     link.transport.end();
   }

@@ -3,8 +3,7 @@
 import { type NbdOptionError, NbdStateError } from '../../errors.js';
 import * as c from '../constants.js';
 import { type Handshake, START_TLS } from './effects.js';
-import { readAck, sendOption } from './option-reply.js';
-import { encodeOption } from './option.js';
+import { encodeOption, readAck, sendOption } from './option-reply.js';
 import type { HandshakeSession } from './session.js';
 
 /** Asks for TLS and starts it where the server agrees; what was negotiated before is forgotten then. */

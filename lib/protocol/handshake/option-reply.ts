@@ -5,7 +5,6 @@ import { get32 } from '../../util/bytes.js';
 import * as c from '../constants.js';
 import { optionName, printable, replaceBytes, replyName } from '../names.js';
 import type { Handshake } from './effects.js';
-import { encodeOption } from './option.js';
 import type { HandshakeSession } from './session.js';
 import { quoted } from '../../util/visible.js';
 
@@ -20,6 +19,17 @@ export interface OptionReply {
 
 export function violation(option: number, what: string): NbdProtocolError {
   return new NbdProtocolError(`${optionName(option)}: the server sent ${what}`, { code: 'EPROTO' });
+}
+
+/** IHAVEOPT, the option, the length and the data. */
+export function encodeOption(option: number, data: Uint8Array = new Uint8Array(0)): Buffer {
+  const bytes = Buffer.alloc(16 + data.length);
+  bytes.writeUInt32BE(c.NBD_IHAVEOPT_HIGH, 0);
+  bytes.writeUInt32BE(c.NBD_IHAVEOPT_LOW, 4);
+  bytes.writeUInt32BE(option, 8);
+  bytes.writeUInt32BE(data.length, 12);
+  bytes.set(data, 16);
+  return bytes;
 }
 
 export function* sendOption(session: HandshakeSession, option: number, data?: Uint8Array): Handshake<void> {

@@ -3,8 +3,7 @@
 import * as c from '../constants.js';
 import { printable } from '../names.js';
 import type { Handshake } from './effects.js';
-import { encodeOptionReply } from './option.js';
-import { refuse } from './serve-option.js';
+import { encodeOptionReply, refuse } from './serve-option.js';
 import {
   contextIds,
   type ExportOffer,

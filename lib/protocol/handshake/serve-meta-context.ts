@@ -3,9 +3,8 @@
 import * as c from '../constants.js';
 import { printable } from '../names.js';
 import type { Handshake } from './effects.js';
-import { encodeOptionReply } from './option.js';
 import { TOO_LONG } from './serve-export.js';
-import { refuse } from './serve-option.js';
+import { encodeOptionReply, refuse } from './serve-option.js';
 import { type ExportOffer, type NegotiationState, type ServerOffer, styleOf } from './serve-offer.js';
 
 export function* serveMetaContext<E extends ExportOffer>(

@@ -6,10 +6,9 @@ import { NbdProtocolError } from '../../errors.js';
 import * as c from '../constants.js';
 import { optionName } from '../names.js';
 import { type Handshake, skip, START_TLS } from './effects.js';
-import { encodeOptionReply } from './option.js';
 import { encodeExportNameReply, openSession, serveInfo, serveList } from './serve-export.js';
 import { serveMetaContext } from './serve-meta-context.js';
-import { MAX_OPTION_DATA, MAX_OPTION_LENGTH, readData, refuse } from './serve-option.js';
+import { encodeOptionReply, MAX_OPTION_DATA, MAX_OPTION_LENGTH, readData, refuse } from './serve-option.js';
 import type {
   ExportOffer,
   Feature,
