@@ -1,5 +1,5 @@
-// One client: its stream, its deadline, and which of the two phases it is in. Invariants: no exception leaves a stream
-// callback; when the stream has closed there is no timer, listener or pending write of this connection left.
+// One client: its transport, its deadline, and which of the two phases it is in. Invariants: no exception leaves a stream
+// callback; once the stream has closed, no timer, listener or pending write of this connection is left.
 
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -8,9 +8,12 @@ import { NbdConnectionError, NbdProtocolError } from '../errors.js';
 import { HandshakeDriver } from '../protocol/handshake/driver.js';
 import { serve } from '../protocol/handshake/serve.js';
 import type { ServedSession, ServerOffer } from '../protocol/handshake/serve-offer.js';
-import { ReplyOutput } from './transmission/reply-output.js';
+import { StreamTransport } from '../transport/stream.js';
+import { acceptTls } from '../transport/tls-server.js';
+import type { ChunkReceiver } from '../transport/transport.js';
 import type { ServedExport } from './served-export.js';
-import { type NbdServerTlsOptions, upgrade } from './tls-upgrade.js';
+import { type NbdServerTlsOptions, nodeTlsOptions } from './tls-options.js';
+import { ReplyOutput } from './transmission/reply-output.js';
 import { Transmission, type TransmissionOptions } from './transmission/transmission.js';
 
 export interface ConnectionOptions extends TransmissionOptions {
@@ -33,16 +36,18 @@ export class ServerConnection {
   readonly number: number;
   readonly #options: ConnectionOptions;
   readonly #output: ReplyOutput;
-  #stream: Duplex;
+  #transport: StreamTransport;
   /** The stream below TLS, or the only one. */
-  readonly #plain: Duplex;
+  readonly #stream: Duplex;
   /** Null once the handshake has come to its end. */
   #handshake: HandshakeDriver | null;
   #transmission: Transmission | null = null;
   // The handshake's deadline, later that of the end.
   #timer: NodeJS.Timeout | null = null;
-  #detach: () => void = () => undefined;
   #error: Error | null = null;
+  /** The handshake waits until the client has read its replies. */
+  #isHeld = false;
+  #isSecuring = false;
   #ending = false;
   #isCut = false;
   #isDestroyed = false;
@@ -52,11 +57,11 @@ export class ServerConnection {
     this.number = options.connection;
     this.#options = options;
     this.#stream = stream;
-    this.#plain = stream;
-    this.#output = new ReplyOutput(stream, {
+    this.#transport = new StreamTransport(stream, 'the client');
+    this.#output = new ReplyOutput(this.#transport, {
       limit: options.maxReplyBytes,
       written: () => {
-        this.#transmission?.written();
+        this.#written();
       },
       sent: (bytes) => {
         options.statistics.bytesSent += bytes;
@@ -84,9 +89,7 @@ export class ServerConnection {
       // A client that has vanished is noticed, and lets go of what is held for it.
       this.#stream.setKeepAlive(true, KEEP_ALIVE_DELAY).setNoDelay(true);
     }
-    this.#attach(this.#stream);
-    // The caller may have paused it so that nothing is lost; a listener alone does not undo that.
-    this.#stream.resume();
+    this.#transport.start(this.#receiver);
     this.#handshake?.run(
       serve(this.#options.offer),
       (session) => {
@@ -113,34 +116,21 @@ export class ServerConnection {
     this.#output.close();
     this.#transmission?.destroy();
     this.#handshake?.stop();
-    this.#stream.destroy();
+    this.#transport.destroy();
   }
 
-  #attach(stream: Duplex): void {
-    this.#stream = stream;
-    const onData = (chunk: Buffer | string): void => {
-      // A stream with an encoding set gives strings, in which bytes are lost already.
-      if (typeof chunk === 'string') this.destroy(new TypeError('the stream must not have an encoding set'));
-      else this.#data(chunk);
-    };
-    const onDrain = (): void => {
-      this.#drained();
-    };
-    const onEnd = (): void => {
+  readonly #receiver: ChunkReceiver = {
+    push: (chunk) => {
+      this.#data(chunk as Buffer);
+    },
+    end: () => {
       this.#peerEnded();
-    };
-    const onError = (error: Error): void => {
-      this.destroy(asConnectionError(error));
-    };
-    const onClose = (): void => {
-      this.#streamClosed();
-    };
-    stream.on('data', onData).on('drain', onDrain).on('end', onEnd).on('error', onError).on('close', onClose);
-    this.#detach = () => {
-      stream.off('data', onData).off('drain', onDrain).off('end', onEnd).off('close', onClose);
-      // The listener for errors stays for good: an error without one would end the process.
-    };
-  }
+    },
+    close: (error) => {
+      if (error !== null) this.#error ??= asConnectionError(error);
+      this.#closedByStream();
+    },
+  };
 
   #data(chunk: Buffer): void {
     try {
@@ -151,15 +141,24 @@ export class ServerConnection {
     }
     // What was answered at once goes out at once; the rest waits for the end of the turn.
     this.#output.flush();
-    if (this.#handshake !== null && !this.#output.hasRoom()) this.#stream.pause();
+    this.#holdIfBlocked();
   }
 
-  #drained(): void {
-    if (this.#handshake !== null) {
-      this.#stream.resume();
-      this.#handshake.resume();
-    }
-    this.#transmission?.drained();
+  /** A client that does not read the replies to its options is not read from either. */
+  #holdIfBlocked(): void {
+    if (this.#handshake === null || this.#isSecuring || this.#output.hasRoom()) return;
+    this.#isHeld = true;
+    this.#transport.pause();
+  }
+
+  /** The stream has taken what was written. */
+  #written(): void {
+    this.#transmission?.written();
+    if (!this.#isHeld || !this.#output.hasRoom()) return;
+    this.#isHeld = false;
+    this.#transport.resume();
+    this.#handshake?.resume();
+    this.#holdIfBlocked();
   }
 
   #peerEnded(): void {
@@ -192,10 +191,10 @@ export class ServerConnection {
       {
         output: this.#output,
         pause: () => {
-          this.#stream.pause();
+          this.#transport.pause();
         },
         resume: () => {
-          this.#stream.resume();
+          this.#transport.resume();
         },
         finished: () => {
           this.#end();
@@ -214,36 +213,36 @@ export class ServerConnection {
   }
 
   #startTls(): void {
-    const plain = this.#stream;
     const { tls } = this.#options;
     this.#output.flush();
-    this.#detach();
-    plain.pause();
-    const onClose = (): void => {
-      if (!this.#isDestroyed) this.#error = new NbdConnectionError('the TLS handshake failed', { code: 'ENOTCONN' });
-      this.#streamClosed();
-    };
-    plain.once('close', onClose);
-    if (tls === undefined || plain.readableLength > 0) {
+    const plain = this.#transport;
+    if (tls === undefined || plain.undelivered > 0) {
       const reason = tls === undefined ? 'there is no certificate' : PLAINTEXT;
       this.destroy(new NbdProtocolError(`TLS cannot begin: ${reason}`, { code: 'EPROTO' }));
       return;
     }
-    upgrade(plain, tls, (error, secure) => {
-      if (this.#closed) {
-        secure?.destroy();
-        return;
-      }
-      if (secure === null) {
-        this.destroy(new NbdConnectionError('the TLS handshake failed', { code: 'EPROTO', cause: error }));
-        return;
-      }
-      plain.off('close', onClose);
-      this.#output.attach(secure);
-      this.#attach(secure);
-      this.#handshake?.secured();
-      this.#output.flush();
-    });
+    this.#isSecuring = true;
+    acceptTls(plain, nodeTlsOptions(tls)).then(
+      (secure) => {
+        this.#secured(secure);
+      },
+      (cause: unknown) => {
+        const code = (cause as NodeJS.ErrnoException).code === 'ECONNRESET' ? 'ENOTCONN' : 'EPROTO';
+        if (!this.#isDestroyed) this.#error = new NbdConnectionError('the TLS handshake failed', { code, cause });
+        this.#closedByStream();
+      },
+    );
+  }
+
+  #secured(secure: StreamTransport): void {
+    this.#isSecuring = false;
+    this.#transport = secure;
+    this.#output.attach(secure);
+    // The connection may have been destroyed after the session was established.
+    if (this.#isDestroyed) secure.destroy();
+    secure.start(this.#receiver);
+    this.#handshake?.secured();
+    this.#output.flush();
   }
 
   /** Sends what waits, then the end of the stream, and lets go of it when that is out. */
@@ -252,8 +251,10 @@ export class ServerConnection {
     this.#ending = true;
     this.#output.flush();
     this.#setTimer(Math.max(1, this.#options.closeTimeout), 'the client did not take the last replies');
-    const stream = this.#stream;
-    stream.end(() => stream.destroy());
+    const transport = this.#transport;
+    transport.end(() => {
+      transport.destroy();
+    });
   }
 
   /** What a fault asks for. Closing is lingering: with input unread, the system would make a reset of it. */
@@ -269,19 +270,19 @@ export class ServerConnection {
       return;
     }
     this.#setTimer(Math.max(1, this.#options.closeTimeout), 'the client did not close');
-    this.#stream.resume();
-    this.#stream.end();
+    this.#transport.resume();
+    this.#transport.end();
   }
 
   /** A reset where there is such a thing, which is TCP; elsewhere an end without a word. */
   #reset(): void {
     try {
-      if (this.#plain instanceof Socket) this.#plain.resetAndDestroy();
+      if (this.#stream instanceof Socket) this.#stream.resetAndDestroy();
     } catch {
       // Only a handle of TCP can.
     }
-    this.#plain.destroy();
     this.#stream.destroy();
+    this.#transport.destroy();
   }
 
   #setTimer(milliseconds: number, reason: string): void {
@@ -299,11 +300,10 @@ export class ServerConnection {
     this.#timer = null;
   }
 
-  #streamClosed(): void {
+  #closedByStream(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#clearTimer();
-    this.#detach();
     this.#output.close();
     this.#transmission?.destroy();
     this.#handshake?.stop();

@@ -135,11 +135,6 @@ export class Transmission {
     return this.#isDisconnected;
   }
 
-  /** The stream has taken what waited. */
-  drained(): void {
-    this.#pump();
-  }
-
   /** Replies have left this process. */
   written(): void {
     this.#lastProgress = performance.now();

@@ -1,8 +1,6 @@
-// TLS over a connected stream, the server's side.
+// The TLS options of a server: checked, and as node:tls takes them.
 
-import type { Duplex } from 'node:stream';
-import { Socket } from 'node:net';
-import { createServer, type TLSSocket, type TlsOptions } from 'node:tls';
+import { createServer, type TlsOptions } from 'node:tls';
 import { PSK_CIPHERS } from '../transport/psk.js';
 import {
   aBoolean,
@@ -75,7 +73,8 @@ const OPTIONS: OptionTable<NbdServerTlsOptions> = {
   maxVersion: aVersion,
 };
 
-function nodeOptions(options: NbdServerTlsOptions): TlsOptions {
+/** The options of node:tls's server. */
+export function nodeTlsOptions(options: NbdServerTlsOptions): TlsOptions {
   const { cert, key, ca, crl, psk, minVersion, maxVersion } = options;
   const result: TlsOptions = {
     minVersion: minVersion ?? 'TLSv1.2',
@@ -112,43 +111,9 @@ export const someTlsOptions: OptionCheck<NbdServerTlsOptions> = (where, value) =
   if (crl !== undefined && verifyPeer !== true) throw refuse(where, 'crl needs verifyPeer');
   if (minVersion === 'TLSv1.3' && maxVersion === 'TLSv1.2') throw refuse(where, 'minVersion is above maxVersion');
   try {
-    createServer(nodeOptions(options));
+    createServer(nodeTlsOptions(options));
   } catch (cause) {
     throw Object.assign(refuse(where, `cannot be used: ${(cause as Error).message}`), { cause });
   }
   return options;
 };
-
-/**
- * Performs the TLS handshake on `stream`, whose listeners must have been taken off. Calls back once: with the stream
- * to go on with, or with what went wrong; then the stream is to be destroyed.
- */
-export function upgrade(
-  stream: Duplex,
-  options: NbdServerTlsOptions,
-  callback: (error: Error | null, secure: TLSSocket | null) => void,
-): void {
-  let settled = false;
-  const settle = (error: Error | null, secure: TLSSocket | null): void => {
-    if (settled) return;
-    settled = true;
-    callback(error, secure);
-  };
-  const allowsHalfOpen = stream.allowHalfOpen;
-  // A client that leaves during the handshake ends it: nothing is due to it yet, and Node would wait for our half.
-  if (stream instanceof Socket) stream.allowHalfOpen = false;
-  try {
-    // A server of its own for every connection: it checks clients' certificates, and its events can only be ours.
-    const server = createServer(nodeOptions(options));
-    server.once('secureConnection', (secure) => {
-      secure.allowHalfOpen = allowsHalfOpen;
-      settle(null, secure);
-    });
-    server.on('tlsClientError', (error) => {
-      settle(error, null);
-    });
-    server.emit('connection', stream);
-  } catch (error) {
-    settle(error as Error, null);
-  }
-}
