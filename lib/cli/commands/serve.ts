@@ -14,14 +14,14 @@ import {
 } from '../../server/index.js';
 import { parsePskFile } from '../../util/psk-file.js';
 import type { ParsedArguments } from '../arguments.js';
-import type { Command, CommandContext } from '../command.js';
+import type { CliCommand, CommandContext } from '../command.js';
 import { CliError, UsageError } from '../errors.js';
 import { deviceSize } from '../copy/device-size.js';
 import { parentEnded, privateSocketPath, runInShell, standardStreams } from './serve-ways.js';
 import { systemReason } from '../output/system-reason.js';
 import { parseCount, parseSize } from '../output/text.js';
 
-export const serve: Command = {
+export const serve: CliCommand = {
   spec: {
     name: 'serve',
     summary: 'serve files or memory to NBD clients',
