@@ -1,5 +1,5 @@
-// One client: its transport, its deadline, and which of the two phases it is in. Invariants: no exception leaves a stream
-// callback; once the stream has closed, no timer, listener or pending write of this connection is left.
+// One client: its transport, its deadline, and which of the two phases it is in. Invariants: no exception leaves a
+// stream callback; once the stream has closed, no timer, listener or pending write of this connection is left.
 
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
@@ -19,15 +19,15 @@ import { Transmission, type TransmissionOptions } from './transmission/transmiss
 export interface ConnectionOptions extends TransmissionOptions {
   readonly offer: ServerOffer<ServedExport>;
   readonly tls: NbdServerTlsOptions | undefined;
-  /** Milliseconds for the whole handshake; 0 for ever. */
+  /** Milliseconds for the whole handshake; 0 for no limit. */
   readonly handshakeTimeout: number;
-  /** Milliseconds that the client has to take the last replies. */
+  /** Milliseconds that the client has to read the last replies. */
   readonly closeTimeout: number;
-  /** The stream has closed; `error` tells what the client did wrong, if it did. */
+  /** The stream has closed; `error` describes what went wrong, null for an ordinary end. */
   readonly closed: (connection: ServerConnection, error: Error | null) => void;
 }
 
-/** Idle time before the kernel asks whether the client is still there. */
+/** Idle milliseconds before the kernel checks whether the client is still there. */
 const KEEP_ALIVE_DELAY = 60_000;
 
 const PLAINTEXT = 'plaintext after NBD_OPT_STARTTLS';
@@ -39,10 +39,10 @@ export class ServerConnection {
   #transport: StreamTransport;
   /** The stream below TLS, or the only one. */
   readonly #stream: Duplex;
-  /** Null once the handshake has come to its end. */
+  /** Null when the handshake has ended. */
   #handshake: HandshakeDriver | null;
   #transmission: Transmission | null = null;
-  // The handshake's deadline, later that of the end.
+  // The deadline of the handshake, later that of the end.
   #timer: NodeJS.Timeout | null = null;
   #error: Error | null = null;
   /** The handshake waits until the client has read its replies. */
@@ -73,7 +73,7 @@ export class ServerConnection {
     });
     this.#handshake = new HandshakeDriver({
       write: (bytes) => {
-        this.#output.push(bytes);
+        this.#output.send(bytes);
       },
       isBlocked: () => !this.#output.hasRoom(),
       plaintextBeforeTls: () => new NbdProtocolError(`the client broke the protocol: ${PLAINTEXT}`, { code: 'EPROTO' }),
@@ -86,7 +86,7 @@ export class ServerConnection {
   start(): void {
     this.#setTimer(this.#options.handshakeTimeout, 'the handshake took too long');
     if (this.#stream instanceof Socket) {
-      // A client that has vanished is noticed, and lets go of what is held for it.
+      // Detects a client that has vanished, so that what is held for it is released.
       this.#stream.setKeepAlive(true, KEEP_ALIVE_DELAY).setNoDelay(true);
     }
     this.#transport.start(this.#receiver);
@@ -102,13 +102,13 @@ export class ServerConnection {
     this.#output.flush();
   }
 
-  /** Ends as soon as what is being done is done: at once in the handshake. The server keeps the deadline. */
+  /** Ends when the requests that run have finished, and at once in the handshake. The server sets the deadline. */
   shutdown(): void {
     if (this.#transmission === null || this.#isCut) this.destroy(null);
     else this.#transmission.shutdown();
   }
 
-  /** Ends now. */
+  /** Ends at once. */
   destroy(error: Error | null): void {
     if (this.#closed) return;
     this.#error ??= error;
@@ -139,7 +139,7 @@ export class ServerConnection {
     } catch (error) {
       this.destroy(error as Error);
     }
-    // What was answered at once goes out at once; the rest waits for the end of the turn.
+    // Replies that are ready are sent at once; others at the end of the turn.
     this.#output.flush();
     this.#holdIfBlocked();
   }
@@ -168,9 +168,9 @@ export class ServerConnection {
   }
 
   /**
-   * The client may have closed one direction, or be gone: that looks the same. It gets its replies as long as anybody
-   * waits at the end of a connection; then the rest of the work is given up, unless it has sent NBD_CMD_DISC, after
-   * which "the server MUST handle all outstanding requests".
+   * The client may have closed one direction, or be gone: both look the same. Its requests are answered for as long as
+   * a connection may take to end; then the remaining ones are dropped, unless it has sent NBD_CMD_DISC, after which
+   * "the server MUST handle all outstanding requests".
    */
   #noMoreRequests(transmission: Transmission): void {
     transmission.end();
@@ -245,7 +245,7 @@ export class ServerConnection {
     this.#output.flush();
   }
 
-  /** Sends what waits, then the end of the stream, and lets go of it when that is out. */
+  /** Sends what waits, ends the stream, and destroys it when everything has been sent. */
   #end(): void {
     if (this.#ending || this.#closed) return;
     this.#ending = true;
@@ -257,7 +257,10 @@ export class ServerConnection {
     });
   }
 
-  /** What a fault asks for. Closing is lingering: with input unread, the system would make a reset of it. */
+  /**
+   * Ends the connection as a fault requires. To close, it keeps reading: with unread input the system would send a
+   * reset.
+   */
   #cut(how: 'close' | 'reset'): void {
     if (this.#isCut || this.#closed) return;
     this.#isCut = true;
@@ -274,12 +277,12 @@ export class ServerConnection {
     this.#transport.end();
   }
 
-  /** A reset where there is such a thing, which is TCP; elsewhere an end without a word. */
+  /** A reset with TCP; other streams are just destroyed. */
   #reset(): void {
     try {
       if (this.#stream instanceof Socket) this.#stream.resetAndDestroy();
     } catch {
-      // Only a handle of TCP can.
+      // Only TCP supports it.
     }
     this.#stream.destroy();
     this.#transport.destroy();
@@ -291,7 +294,7 @@ export class ServerConnection {
     this.#timer = setTimeout(() => {
       this.destroy(new NbdConnectionError(reason, { code: 'ETIMEDOUT' }));
     }, milliseconds);
-    // A socket keeps the process alive by itself; a stream in memory that nobody uses any more should not.
+    // A socket keeps the process alive by itself; an unused stream in memory should not.
     this.#timer.unref();
   }
 

@@ -12,21 +12,21 @@ interface SocketParts {
 }
 
 /**
- * What the owner of the peer, or of a layer below, knows about an end that our side did not ask for: the error that
- * tells it, or the one that was passed (null for an end in good order).
+ * Asked when the stream ends and our side did not end it: resolves with a more specific error, such as the exit status
+ * of a subprocess, or with the error that it was given (null for an end in good order).
  */
-export type Farewell = (error: Error | null) => Promise<Error | null>;
+export type EndExplainer = (error: Error | null) => Promise<Error | null>;
 
 /** Unlike other transports, it never reuses a chunk that it has delivered: the receiver may keep it. */
 export class StreamTransport implements Transport {
   readonly description: string;
-  /** Asked before the receiver is told of an end that our side did not ask for; the telling waits for the answer. */
-  farewell: Farewell | null = null;
+  /** The receiver learns of such an end when this has resolved. */
+  explainEnd: EndExplainer | null = null;
   protected readonly stream: Duplex & SocketParts;
   protected receiver: ChunkReceiver | null = null;
   #error: Error | null = null;
   #isDestroyed = false;
-  #isParting = false;
+  #isExplaining = false;
 
   constructor(stream: Duplex, description: string) {
     this.stream = stream;
@@ -130,8 +130,8 @@ export class StreamTransport implements Transport {
   };
 
   readonly #onEnd = (): void => {
-    if (this.farewell === null || this.stream.writableEnded) this.receiver?.end();
-    else void this.#part(this.farewell, null);
+    if (this.explainEnd === null || this.stream.writableEnded) this.receiver?.end();
+    else void this.#ended(this.explainEnd, null);
   };
 
   readonly #onError = (error: Error): void => {
@@ -141,14 +141,14 @@ export class StreamTransport implements Transport {
   };
 
   readonly #onClose = (): void => {
-    if (this.farewell === null || this.#isDestroyed) this.#close(this.#error);
-    else void this.#part(this.farewell, this.#error);
+    if (this.explainEnd === null || this.#isDestroyed) this.#close(this.#error);
+    else void this.#ended(this.explainEnd, this.#error);
   };
 
-  async #part(farewell: Farewell, error: Error | null): Promise<void> {
-    if (this.#isParting) return;
-    this.#isParting = true;
-    const answer = await farewell(error);
+  async #ended(explain: EndExplainer, error: Error | null): Promise<void> {
+    if (this.#isExplaining) return;
+    this.#isExplaining = true;
+    const answer = await explain(error);
     if (answer === null && !this.stream.destroyed) {
       this.receiver?.end();
       return;

@@ -5,11 +5,11 @@ import { NbdProtocolError } from '../../errors.js';
 import { HandshakeDriver } from '../../protocol/handshake/driver.js';
 import type { Handshake } from '../../protocol/handshake/effects.js';
 import type { Transport } from '../../transport/transport.js';
-import type { Phase } from '../link.js';
+import type { ByteConsumer } from '../link.js';
 
 const SCRATCH_LENGTH = 16 * 1024;
 
-export class HandshakePhase implements Phase {
+export class HandshakePhase implements ByteConsumer {
   #transport: Transport;
   readonly #driver: HandshakeDriver;
   readonly #scratch = Buffer.allocUnsafeSlow(SCRATCH_LENGTH);

@@ -26,41 +26,44 @@ import type { TlsSetup } from '../tls/setup.js';
 import { quoted } from '../../util/visible.js';
 
 type Without<Parts, Keys extends string> = Parts extends unknown ? Omit<Parts, Keys> : never;
-/** The part of a URI that tells the place. */
+/** The part of a URI that describes the location. */
 export type TargetLocation = Without<NbdUriParts, 'tls' | 'exportName' | `tls${string}`>;
 
-/** What is to be connected to. */
+/** What a connection connects to. */
 export interface Target {
   /** For messages: `127.0.0.1:10809`, a socket's path. */
   readonly description: string;
   /** A TCP connect that fails leaves the connection as it was, so that it can be tried again (libnbd). */
   readonly mayRetry: boolean;
-  /** The TCP host: what the server is told that it was called by, if it is a name. */
+  /** The TCP host, which is sent to the server (SNI) if it is a name. */
   readonly serverName?: string;
-  /** The name that the server's certificate must have where the user sets none; none: the user must. */
+  /** The name that the server's certificate must have if the user sets none. Without it, the user must set one. */
   readonly certificateName?: string;
   /** The program that was started for it. */
   readonly subprocess?: Subprocess | null;
-  /** Where it is, as a URI says it; absent where none can. */
+  /** Its location, as a URI describes it; absent if no URI can. */
   readonly location?: TargetLocation | null;
   open(signal: AbortSignal): Promise<Transport>;
-  /** Ends what was given in an open state, where the connection comes to nothing before it could be taken over. */
+  /**
+   * Destroys a stream that was passed in already open, when connecting fails before the connection has taken ownership
+   * of it.
+   */
   discard?(): void;
 }
 
-/** Options that a server can only refuse by hanging up, or that some do. */
+/** Options that some servers refuse by hanging up. */
 const OPENING_OPTIONS: ReadonlySet<number> = new Set([NBD_OPT_EXPORT_NAME, NBD_OPT_GO, NBD_OPT_INFO]);
 
 const TRY_EXPORT_NAME = '; if it is an old server that does not know this option, try exportNameOnly';
 
-/** A handshake on a link: what there is of a connection before its transmission phase, and what that builds on. */
+/** A connection up to its transmission phase: the target, the link and the handshake. */
 export class Opening {
   readonly target: Target;
   readonly session: HandshakeSession;
   #link: Link | null = null;
   #handshake: HandshakePhase | null = null;
   readonly #settings: Settings;
-  /** Read before anything is opened: where it fails, nothing has happened yet. */
+  /** Loaded before anything is opened, so that a failure has no effect on the server. */
   #tls: TlsSetup | null = null;
 
   constructor(target: Target, settings: Settings) {
@@ -106,7 +109,7 @@ export class Opening {
     if (settings.tls !== TLS_DISABLE) this.#tls.check();
   }
 
-  /** At once takes the transport away from the link, which gets it back encrypted. */
+  /** Takes the transport away from the link at once, and gives it back encrypted. */
   async #startTls(): Promise<Transport> {
     const link = this.#link;
     const raw = link?.transport;
@@ -120,8 +123,8 @@ export class Opening {
   }
 
   /**
-   * Runs the handshake. `reached` is called synchronously: the bytes behind its last reply belong to the next phase
-   * and may be in the same event. Rejects with the signal's reason, or with why the handshake failed.
+   * Runs the handshake. `reached` is called synchronously: the bytes behind the last reply belong to the next phase and
+   * may arrive in the same event. Rejects with the signal's reason, or with the error of the handshake.
    */
   negotiate(
     transport: Transport,
@@ -154,7 +157,7 @@ export class Opening {
           signal.removeEventListener('abort', onAbort);
           const greeting = greetingOf(thrown);
           const error = greeting === undefined ? thrown : notNbd(Buffer.concat([greeting, ...handshake.takeRest()]));
-          // The server refused in good order: it is told that we leave.
+          // The server refused an option in good order: end the handshake in good order as well.
           if (error instanceof NbdOptionError) this.sendAbort();
           if (signal.aborted) reject(signal.reason as Error);
           else if (error instanceof NbdError) reject(withContext(error, this.#what, 'connect'));
@@ -165,14 +168,14 @@ export class Opening {
     });
   }
 
-  /** What commands are checked against, once the export is open. */
+  /** The facts that commands are checked against, once the export is open. */
   strictContext(info: ExportInfo): StrictContext & { strictMode: number } {
     const { structuredReplies, extendedHeaders, contexts } = this.session.negotiated;
     const { strictMode } = this.#settings;
     return { strictMode, info, structuredReplies, extendedHeaders, hasContexts: (contexts?.size ?? 0) > 0 };
   }
 
-  /** How replies are read, once the export is open. */
+  /** The facts that replies are decoded with, once the export is open. */
   replyContext(exportSize: U64): ReplyContext {
     const { structuredReplies, extendedHeaders, contexts } = this.session.negotiated;
     return {
@@ -181,27 +184,27 @@ export class Opening {
     };
   }
 
-  /** The stream's end during the handshake, as ours. */
+  /** Wraps the error of a stream that ended during the handshake. */
   explain(error: Error): NbdError {
     if (error instanceof NbdError) return withContext(error, this.#what, 'connect');
     const explained = toConnectionError(error, this.#what, 'ENOTCONN');
-    // The server hung up, and had read less than was sent: the stream is reset then.
+    // The server hung up before it had read everything: the stream is reset then.
     if ((error as NodeJS.ErrnoException).code === 'ECONNRESET') explained.message += this.#whyHungUp();
     return explained;
   }
 
-  /** The server sends no more, in the middle of the handshake. */
+  /** The error for a stream that the server ended in the middle of the handshake. */
   ended(): NbdConnectionError {
     const why = this.#whyHungUp();
     return new NbdConnectionError(`the server closed the connection during the handshake${why}`, { code: 'ENOTCONN' });
   }
 
-  /** What a server means that hangs up, as far as the moment tells: the protocol gives it no words. */
+  /** The likely reason for which a server has hung up, judging by when it did: the protocol has no message for it. */
   #whyHungUp(): string {
     const { lastOption, protocol, shownName } = this.session;
     if (protocol === null) {
-      const said = Buffer.concat(this.#handshake?.takeRest() ?? []);
-      if (said.length > 0) return `: ${notNbd(said).message}`;
+      const received = Buffer.concat(this.#handshake?.takeRest() ?? []);
+      if (received.length > 0) return `: ${notNbd(received).message}`;
       return ', before it had greeted: it may not accept connections from this address, or no more of them';
     }
     if (lastOption === null || this.#handshake?.isBusy !== true) return '';
@@ -213,7 +216,7 @@ export class Opening {
     );
   }
 
-  /** Throws when an option is pending: there is one at a time. */
+  /** Throws while an option is pending: only one may be pending at a time. */
   checkNoOption(method: string): void {
     if (this.#handshake?.isBusy !== true) return;
     throw new NbdStateError(`${method}: another option is pending: there is one at a time`, {
@@ -236,7 +239,7 @@ export class Opening {
     return withDeadline(signal, timeout, makeError, (controller) => {
       controller.signal.throwIfAborted();
       return new Promise<Result>((resolve, reject) => {
-        // A late answer finds nobody; after a timeout the connection ends, because it may never come.
+        // A later answer is ignored. After a timeout the connection ends, because the answer may never arrive.
         controller.signal.addEventListener('abort', () => {
           reject(controller.signal.reason as Error);
         });
@@ -254,7 +257,7 @@ export class Opening {
     });
   }
 
-  /** NBD_OPT_ABORT, and no more; the server may close without a reply. */
+  /** Sends NBD_OPT_ABORT and ends our side; the server may close without a reply. */
   sendAbort(): void {
     const link = this.#link;
     const handshake = this.#handshake;

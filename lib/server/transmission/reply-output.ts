@@ -70,7 +70,7 @@ export class ReplyOutput {
   }
 
   /** Sends these bytes with the next flush, which is at the end of this turn of the event loop at the latest. */
-  push(bytes: Uint8Array): void {
+  send(bytes: Uint8Array): void {
     if (this.#closed) return;
     const piece = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
     this.#pieceBytes += piece.length;
