@@ -18,6 +18,8 @@ export interface CommandContext {
   out(text: string | Uint8Array): Promise<void>;
   /** Puts what was written to standard output on permanent storage, where it is a file or device. */
   flushOutput(): Promise<void>;
+  /** Gives standard output up to a command that uses it for something else than text. */
+  releaseOutput(): void;
   /** Writes a line to standard error, with the program's name in front. */
   warn(line: string): void;
   /**

@@ -12,13 +12,13 @@ import type { CommandContext } from '../command.js';
 import { CliError, UsageError } from '../errors.js';
 
 /** Standard input and output as one stream: a socket that is both of them, or two pipes. */
-export function standardStreams(): Duplex {
+export function standardStreams(context: CommandContext): Duplex {
   const [input, output] = [statOf(0), statOf(1)];
   if (!isStream(input) || !isStream(output)) {
     throw new UsageError('--single: standard input and output must be a client: a socket, or two pipes');
   }
-  // Nothing else is printed there: that the client has gone is how it ends, and not a reader that had enough.
-  process.stdout.removeAllListeners('error').on('error', () => undefined);
+  // A client that has gone is how this command ends, not a failure of its output.
+  context.releaseOutput();
   const isOne = input.isSocket() && input.ino === output.ino && input.dev === output.dev;
   if (isOne) return new Socket({ fd: 0, readable: true, writable: true, allowHalfOpen: true });
   return Duplex.from({

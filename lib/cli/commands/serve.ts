@@ -140,7 +140,7 @@ async function serveUntil(
     throw new UsageError('a socket was handed over: you cannot use --run and --single');
   }
   if (args.has('single')) {
-    const stream = standardStreams();
+    const stream = standardStreams(context);
     const closed = new Promise<void>((resolve) => stream.once('close', () => resolve()));
     server.serve(stream);
     await Promise.race([closed, stopped]);

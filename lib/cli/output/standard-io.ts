@@ -85,6 +85,7 @@ export class StandardOutput {
   readonly #socket: Socket | null;
   #last: Promise<void> = Promise.resolve();
   #failure: CliError | null = null;
+  #isReleased = false;
 
   constructor() {
     const { stdout } = process as { stdout: Writable };
@@ -127,8 +128,14 @@ export class StandardOutput {
     });
   }
 
+  /** Standard output is used for something else, such as a connection, whose failures are not those of a text. */
+  release(): void {
+    this.#isReleased = true;
+  }
+
   /** Waits for what is still being written; some file systems report only at the close that there was no room. */
   async finish(): Promise<void> {
+    if (this.#isReleased) return;
     if (this.#socket === null) {
       await this.#last;
       if (this.#failure === null && fstatSync(STDOUT).isBlockDevice()) await this.flush();
