@@ -221,9 +221,9 @@ export class ReplyRules {
       this.#reject(command, 'the server sent an error without a number');
       return;
     }
-    const said = bytes.subarray(6, 6 + messageLength);
+    const text = bytes.subarray(6, 6 + messageLength);
     const { secret = '' } = this.#context;
-    const message = printable(secret === '' ? said : replaceBytes(said, secret, '***'));
+    const message = printable(secret === '' ? text : replaceBytes(text, secret, '***'));
     if (tail === 0) {
       command.fail(this.#serverError(command, wire, message));
       return;
