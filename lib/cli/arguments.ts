@@ -3,7 +3,7 @@
 // parseArgs does the lexing; it lacks abbreviations, optional values and these operands.
 
 import { parseArgs } from 'node:util';
-import type { CommandSpec, OptionSpec } from './command-spec.js';
+import type { CliCommandSpec, OptionSpec } from './command-spec.js';
 import { UsageError } from './errors.js';
 
 /** An operand: a word, or the command of a server to start. */
@@ -51,7 +51,7 @@ export const COMMON: readonly OptionSpec[] = [
 ];
 
 /** All options of a command. One of its own may take the place of a common one. */
-export function optionsOf(spec: CommandSpec): readonly OptionSpec[] {
+export function optionsOf(spec: CliCommandSpec): readonly OptionSpec[] {
   const own = new Set(spec.options.flatMap((option) => option.names));
   const shorts = new Set(spec.options.map((option) => option.short));
   return [
@@ -64,7 +64,7 @@ export function optionsOf(spec: CommandSpec): readonly OptionSpec[] {
   ];
 }
 
-export function parse(spec: CommandSpec, words: readonly string[]): ParsedArguments {
+export function parse(spec: CliCommandSpec, words: readonly string[]): ParsedArguments {
   const options = optionsOf(spec);
   const byName = new Map(options.flatMap((option) => option.names.map((name) => [name, option] as const)));
   const { rest, commands } = takeCommands(words);

@@ -18,7 +18,7 @@ export interface OptionSpec {
   readonly yields?: boolean;
 }
 
-export interface CommandSpec {
+export interface CliCommandSpec {
   readonly name: string;
   /** libnbd's tool whose options these are. */
   readonly tool?: string;

@@ -2,7 +2,7 @@
 // function.
 
 import type { ParsedArguments } from './arguments.js';
-import type { CommandSpec } from './command-spec.js';
+import type { CliCommandSpec } from './command-spec.js';
 
 /** What a command runs in. */
 export interface CommandContext {
@@ -29,8 +29,8 @@ export interface CommandContext {
   onEnd(cleanup: (failed: boolean) => Promise<void> | void): void;
 }
 
-export interface Command {
-  readonly spec: CommandSpec;
+export interface CliCommand {
+  readonly spec: CliCommandSpec;
   /** A signal is how it is meant to end: its own exit code counts then. */
   readonly endsBySignal?: boolean;
   /** Resolves with the exit code; nothing is 0. */

@@ -1,10 +1,10 @@
 // The commands by name. Each is a file of its own and loaded only when it is asked for.
 
-import type { Command } from './command.js';
+import type { CliCommand } from './command.js';
 
-type Loader = () => Promise<Command>;
+type Loader = () => Promise<CliCommand>;
 
-export const COMMANDS: Readonly<Record<string, Loader>> = {
+export const CLI_COMMANDS: Readonly<Record<string, Loader>> = {
   info: async () => (await import('./commands/info.js')).info,
   list: async () => (await import('./commands/list.js')).list,
   map: async () => (await import('./commands/map.js')).map,

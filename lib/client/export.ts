@@ -1,7 +1,7 @@
 // What can be done with an export, however many connections there are to it: types only.
 
 import type { NbdFacts } from './api/facts.js';
-import type { ChunkCallback, ExtentCallback } from '../protocol/command.js';
+import type { ChunkCallback, ExtentCallback } from '../protocol/reply-target.js';
 import type { Extents } from '../util/extents.js';
 
 /** A 64-bit count or offset in bytes. Numbers must be non-negative safe integers; use a bigint above 2^53 - 1. */

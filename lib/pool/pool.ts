@@ -6,7 +6,7 @@ import type { ByteCount, NbdExport } from '../client/export.js';
 import { checkBits } from '../client/options/options.js';
 import type { NbdTarget } from '../client/connect/targets.js';
 import { SHUTDOWN_ABANDON_PENDING } from '../protocol/client-constants.js';
-import type { ChunkCallback, ExtentCallback } from '../protocol/command.js';
+import type { ChunkCallback, ExtentCallback } from '../protocol/reply-target.js';
 import * as spec from '../protocol/commands.js';
 import type { ProtocolName } from '../protocol/export-info.js';
 import type { Extents } from '../util/extents.js';

@@ -213,7 +213,7 @@ export class Subprocess {
   }
 
   /** The error to report instead of `error`: how the program ended, unless it succeeded or still runs. */
-  async farewell(error: Error | null): Promise<Error | null> {
+  async explainEnd(error: Error | null): Promise<Error | null> {
     await within(EXIT_DELAY, this.ended);
     if (this.isRunning) return error;
     if (this.#child.exitCode === 0 && error === null) return null;
@@ -273,7 +273,7 @@ export async function runCommand(
 
 /** Ends a program when its connection ends, by SIGTERM (`terminate`) if it cannot notice that by itself. */
 export function attach(transport: SocketTransport, subprocess: Subprocess, grace: number, terminate: boolean): void {
-  transport.farewell = (error) => subprocess.farewell(error);
+  transport.explainEnd = (error) => subprocess.explainEnd(error);
   transport.socket.once('close', () => {
     subprocess.release(grace, terminate);
   });

@@ -1,8 +1,18 @@
 // The interface between byte streams and their users. A transport moves bytes and knows nothing about NBD.
 // Invariant: a receiver's close() is called exactly once, and none of its methods is called after it.
 
-/** Receives the bytes of a transport. No method may throw: an exception in a socket callback ends the process. */
-export interface Receiver {
+/** Receives the chunks of a transport. No method may throw: an exception in a socket callback ends the process. */
+export interface ChunkReceiver {
+  /** Passes bytes in a buffer of the transport's, which may be reused as soon as push() returns. */
+  push(chunk: Uint8Array): void;
+  /** The peer has half-closed: it sends no more, but we may still write. */
+  end(): void;
+  /** The stream is closed: `null` after a normal end or destroy(), otherwise the error that broke it. */
+  close(error: Error | null): void;
+}
+
+/** Receives the bytes of any transport, into buffers of its own where the transport supports that. */
+export interface Receiver extends ChunkReceiver {
   /**
    * Returns the buffer for the next bytes. A transport that can read into a given buffer calls it once before the first
    * read and again after each advance(), so the buffer is used for exactly one read.
@@ -10,12 +20,6 @@ export interface Receiver {
   target(): Uint8Array;
   /** `length` bytes were read into the start of the buffer that target() returned last. */
   advance(length: number): void;
-  /** Passes bytes in a buffer of the transport's, which may be reused as soon as push() returns. */
-  push(chunk: Uint8Array): void;
-  /** The peer has half-closed: it sends no more, but we may still write. */
-  end(): void;
-  /** The stream is closed: `null` after a normal end or destroy(), otherwise the error that broke it. */
-  close(error: Error | null): void;
 }
 
 /** A connected byte stream. */
@@ -31,9 +35,6 @@ export interface Transport {
   write(buffers: readonly Uint8Array[], flushed: () => void): void;
   /** Written bytes that the system has not accepted yet, if known. While it changes, bytes are leaving. */
   readonly unsent?: number;
-  /** Stops reading, until resume(): back-pressure on the peer. */
-  pause(): void;
-  resume(): void;
   /** Half-closes once everything written has been sent. */
   end(): void;
   /** Ends both directions at once; close(null) follows, unless the receiver was already closed. Idempotent. */

@@ -6,18 +6,18 @@
  * one block of this length, whose pages are never touched, raises that threshold (M_TRIM_THRESHOLD, mallopt(3)) to
  * 62 MiB; blocks above 32 MiB have no effect. With other C libraries this does nothing.
  */
-const LESSON_LENGTH = 31 * 1024 * 1024;
+const TRIM_THRESHOLD_BLOCK = 31 * 1024 * 1024;
 /** Done once this process has allocated this many bytes in total: with less there is nothing to gain. */
-const LESSON_DUE = 16 * 1024 * 1024;
+const WARM_UP_AFTER = 16 * 1024 * 1024;
 
 /** Bytes allocated so far; not counted any further once the block has been freed. */
-let taken = 0;
+let allocated = 0;
 
 /** Uninitialised memory that is not shared with other buffers. */
 export function allocate(length: number): Buffer<ArrayBuffer> {
-  if (taken < LESSON_DUE) {
-    taken += length;
-    if (taken >= LESSON_DUE) Buffer.allocUnsafeSlow(LESSON_LENGTH);
+  if (allocated < WARM_UP_AFTER) {
+    allocated += length;
+    if (allocated >= WARM_UP_AFTER) Buffer.allocUnsafeSlow(TRIM_THRESHOLD_BLOCK);
   }
   return Buffer.allocUnsafeSlow(length);
 }

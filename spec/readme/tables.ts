@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { inspect } from 'node:util';
 import ts from 'typescript';
 
-import { COMMANDS as CLI_COMMANDS } from '../../lib/cli/registry.js';
+import { CLI_COMMANDS } from '../../lib/cli/registry.js';
 import * as api from '../../lib/index.js';
 import { makeSettings } from '../../lib/client/options/options.js';
 import { makePoolSettings } from '../../lib/pool/options.js';

@@ -4,8 +4,8 @@ import { availableParallelism } from 'node:os';
 import type { CopyOptions } from '../../index.js';
 import { copy as copyExport } from '../../bulk/copy.js';
 import type { ParsedArguments } from '../arguments.js';
-import type { Command, CommandContext } from '../command.js';
-import type { CommandSpec } from '../command-spec.js';
+import type { CliCommand, CommandContext } from '../command.js';
+import type { CliCommandSpec } from '../command-spec.js';
 import { CliError, UsageError } from '../errors.js';
 import {
   checkDistinct,
@@ -25,7 +25,7 @@ import { CONNECT_OPTIONS } from '../server.js';
 import { humanSize, parseCount, parseSmallSize, roundSize } from '../output/text.js';
 import { visible } from '../../util/visible.js';
 
-const spec: CommandSpec = {
+const spec: CliCommandSpec = {
   name: 'copy',
   tool: 'nbdcopy',
   summary: 'copy to and from NBD servers',
@@ -110,7 +110,7 @@ const SMALL_REQUEST = 256 * KIB;
 /** All connections together; above this more in flight is no faster, only larger. */
 const MAX_QUEUE = 16 * KIB * KIB;
 
-export const copy: Command = { spec, run };
+export const copy: CliCommand = { spec, run };
 
 async function run(args: ParsedArguments, context: CommandContext): Promise<void> {
   const settings = readSettings(args);

@@ -1,10 +1,10 @@
 // `nbd discard`: nbddiscard, which tells the server that all or a part of an export is not needed.
 
-import type { Command } from '../command.js';
+import type { CliCommand } from '../command.js';
 import { erase, ERASE_OPTIONS } from '../erase.js';
 import { SERVER } from '../server.js';
 
-export const discard: Command = {
+export const discard: CliCommand = {
   spec: {
     name: 'discard',
     tool: 'nbddiscard',

@@ -10,7 +10,7 @@ import {
   type ChunkStatus,
   describeCall,
   type ExtentCallback,
-} from '../../protocol/command.js';
+} from '../../protocol/reply-target.js';
 import * as spec from '../../protocol/commands.js';
 import { MAX_PAYLOAD } from '../../protocol/constants.js';
 import { fromBigInt, type U64 } from '../../util/u64.js';

@@ -1,8 +1,8 @@
 // Sends a connection's replies, which are gathered over a tick and written at once, large ones by reference.
 // Invariants: nothing is written after close(), and the waiting bytes are bounded as long as callers check hasRoom().
 
-import type { Duplex } from 'node:stream';
 import { clearImmediate, setImmediate } from 'node:timers';
+import type { StreamTransport } from '../../transport/stream.js';
 import type { BytesFault } from '../faults.js';
 
 const SLAB_SIZE = 262144;
@@ -24,7 +24,7 @@ export interface OutputOptions {
 
 export class ReplyOutput {
   readonly #options: OutputOptions;
-  #stream: Duplex;
+  #transport: StreamTransport;
   // Always zeroed memory: what a backend does not fill must not expose old content.
   #slab = Buffer.alloc(0);
   #slabUsed = 0;
@@ -36,26 +36,25 @@ export class ReplyOutput {
 
   /** Bytes that have not left this process. */
   get waiting(): number {
-    return this.#pieceBytes + (this.#closed ? 0 : this.#stream.writableLength);
+    return this.#pieceBytes + (this.#closed ? 0 : this.#transport.buffered);
   }
 
-  constructor(stream: Duplex, options: OutputOptions) {
-    this.#stream = stream;
+  constructor(transport: StreamTransport, options: OutputOptions) {
+    this.#transport = transport;
     this.#options = options;
   }
 
-  /** Whether another reply may be produced; if false, wait for 'drain'. Flushes before it returns false. */
+  /** Whether another reply may be produced; if false, wait for `written`. Flushes before it returns false. */
   hasRoom(): boolean {
-    // Below its high water mark a stream does not emit 'drain'.
-    const limit = Math.max(this.#options.limit, this.#stream.writableHighWaterMark);
-    if (this.#pieceBytes + this.#stream.writableLength <= limit) return true;
+    const { limit } = this.#options;
+    if (this.#pieceBytes + this.#transport.buffered <= limit) return true;
     this.flush();
-    return this.#stream.writableLength <= limit;
+    return this.#transport.buffered <= limit;
   }
 
-  /** From now on writes to this stream: TLS over the old one. */
-  attach(stream: Duplex): void {
-    this.#stream = stream;
+  /** From now on everything goes to this transport: TLS over the old one. */
+  attach(transport: StreamTransport): void {
+    this.#transport = transport;
   }
 
   /** Returns zeroed bytes for a reply. */
@@ -71,7 +70,7 @@ export class ReplyOutput {
   }
 
   /** Sends these bytes with the next flush, at the end of this turn of the event loop at the latest. */
-  push(bytes: Uint8Array): void {
+  send(bytes: Uint8Array): void {
     if (this.#closed) return;
     const piece = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
     this.#pieceBytes += piece.length;
@@ -117,17 +116,12 @@ export class ReplyOutput {
   };
 
   #write(pieces: readonly Buffer[]): void {
-    const before = this.#sent;
-    const last = pieces.length - 1;
-    this.#stream.cork();
-    for (let i = 0; i <= last; i += 1) {
-      const piece = pieces[i] as Buffer;
-      this.#sent += piece.length;
-      if (i < last) this.#stream.write(piece);
-      else this.#stream.write(piece, this.#written);
-    }
-    this.#stream.uncork();
-    this.#options.sent(this.#sent - before);
+    if (pieces.length === 0) return;
+    let bytes = 0;
+    for (const piece of pieces) bytes += piece.length;
+    this.#sent += bytes;
+    this.#transport.write(pieces, this.#written);
+    this.#options.sent(bytes);
   }
 
   #writeLimited(pieces: readonly Buffer[], fault: BytesFault): void {

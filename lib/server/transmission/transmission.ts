@@ -135,11 +135,6 @@ export class Transmission {
     return this.#isDisconnected;
   }
 
-  /** Called when the stream has drained. */
-  drained(): void {
-    this.#pump();
-  }
-
   /** Called when the stream has written replies. */
   written(): void {
     this.#lastProgress = performance.now();
@@ -285,7 +280,7 @@ export class Transmission {
       return;
     }
     if (fault === null) this.#perform(request);
-    else this.#suffer(fault, request);
+    else this.#applyFault(fault, request);
   }
 
   /** Reports the request to `onRequest` and the fault plan; both call functions of the user's, which may throw. */
@@ -298,7 +293,7 @@ export class Transmission {
     return faults.match(seen);
   }
 
-  #suffer(fault: RequestFault, request: Request): void {
+  #applyFault(fault: RequestFault, request: Request): void {
     if ('stall' in fault) return;
     if ('cut' in fault) {
       this.#host.cut(fault.cut);
@@ -380,6 +375,6 @@ export class Transmission {
 
   #refuse(request: Request, error: number, message: string): void {
     this.#options.statistics.errors += 1;
-    this.#host.output.push(this.#encoder.encodeError(request, error, message));
+    this.#host.output.send(this.#encoder.encodeError(request, error, message));
   }
 }
