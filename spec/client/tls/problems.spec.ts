@@ -6,10 +6,15 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { hintOf, messageOf, tell } from '../../../lib/cli/output/failure.js';
+import { hintOf, messageOf, formatFailure } from '../../../lib/cli/output/failure.js';
 import { explainTls, type TlsFacts } from '../../../lib/client/tls/errors.js';
 import { loadTls, makeContext } from '../../../lib/client/tls/material.js';
-import { type NbdTlsOptions, TLS_CHECKS, tlsDefaults, type TlsSettings } from '../../../lib/client/options/tls-options.js';
+import {
+  type NbdTlsOptions,
+  TLS_CHECKS,
+  tlsDefaults,
+  type TlsSettings,
+} from '../../../lib/client/options/tls-options.js';
 import { TLS_ADVICE, type TlsProblem } from '../../../lib/client/tls/problems.js';
 import { NbdConnectionError, type NbdError } from '../../../lib/errors.js';
 import { rejection } from '../../support/caught.js';
@@ -81,7 +86,7 @@ describe.each<[string, TlsProblem, Partial<TlsFacts>, RegExp | null]>([
     for (const error of [explained(), lost]) {
       if (hint === null) expect(hintOf(error)).toBeUndefined();
       else expect(hintOf(error)).toMatch(hint);
-      const text = tell(error, 'nbd info', false);
+      const text = formatFailure(error, 'nbd info', false);
       expect(text).not.toMatch(OPTION);
       expect(text.split('\n')).toHaveLength(hint === null ? 2 : 3);
     }
