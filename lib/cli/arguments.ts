@@ -45,7 +45,7 @@ export class ParsedArguments {
 /** Options that every command has. */
 export const COMMON: readonly OptionSpec[] = [
   { names: ['help'], short: 'h', help: 'Show this help and exit.' },
-  { names: ['verbose'], short: 'v', help: 'Print more: causes and traces of errors, what was negotiated.' },
+  { names: ['verbose'], short: 'v', help: 'Print more: causes and stack traces of errors, and what was negotiated.' },
   { names: ['version'], short: 'V', help: 'Show the version and exit.' },
   { names: ['long-options'], hidden: true },
   { names: ['short-options'], hidden: true },

@@ -27,7 +27,7 @@ export interface CommandSpec {
   readonly tool?: string;
   readonly summary: string;
   readonly usage: readonly string[];
-  /** Paragraphs of the help. */
+  /** Paragraphs of the section DESCRIPTION. */
   readonly description?: readonly string[];
   readonly options: readonly OptionSpec[];
   readonly examples: readonly (readonly [command: string, what: string])[];

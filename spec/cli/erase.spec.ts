@@ -101,15 +101,15 @@ describeWith(['nbdkit', 'nbdinfo'], 'nbd zero and nbd discard', () => {
       'a range that leaves the export',
       {},
       ['-y', '-o', '1M', '-n', '64M'],
-      /--length: 67108864 bytes from offset 1048576/,
+      /--length: 67108864 bytes at offset 1048576/,
     ],
     ['a server without FUA', { filters: ['fua'], args: ['64M'] }, ['-y', '--fua'], /--fua: .*not support/],
-    ['a part of a block', { filters: ['blocksize-policy'], args: BLOCKS }, ['-y', '-n', '32771'], /4096 bytes/],
+    ['a part of a block', { filters: ['blocksize-policy'], args: BLOCKS }, ['-y', '-n', '32771'], /block size is 4096/],
     [
       'a part of a block at its start',
       { filters: ['blocksize-policy'], args: BLOCKS },
       ['-y', '-o', '1'],
-      /4096 bytes/,
+      /block size is 4096/,
     ],
   ])('refuse %s before anything is changed', async (_title, options, words, message) => {
     await using server = await startNbdkit({ args: ['64M'], ...options });

@@ -40,7 +40,7 @@ const HELPERS = [
   ['python3', '-c', PYTHON],
 ] as const;
 
-/** Only for a file that occupies less than this share of its size are the helpers run. */
+/** The helpers are run only for files that occupy less than this share of their size. */
 const SPARSE_SHARE = 0.95;
 const STAT_BLOCK = 512;
 
