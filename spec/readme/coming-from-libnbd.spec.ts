@@ -6,6 +6,8 @@ import { join } from 'node:path';
 import { describe, expect, it } from '@jest/globals';
 
 import * as nbd from '../../lib/index.js';
+import { MemoryBackend, NbdServer } from '../../lib/server/index.js';
+import { nbd as cli, out } from '../cli/support.js';
 import { caught, rejection } from '../support/caught.js';
 import * as g from '../support/golden.js';
 import { listenRaw, newConnection, openRaw, type RawPeer } from '../support/raw-server.js';
@@ -163,6 +165,21 @@ const CHECKS: Readonly<Record<string, Check>> = {
     expect(await rejection(connection.flush())).toMatchObject({ code: 'EAGAIN' });
     void peer.serve();
     await Promise.all(settled);
+  },
+  '`nbddump -n` cuts': async () => {
+    const server = new NbdServer();
+    server.addExport('', { backend: new MemoryBackend(512) });
+    await server.listenTcp(0, '127.0.0.1');
+    const codes: (number | null)[] = [];
+    for (const option of ['-n1k', '--limit=1k']) codes.push((await cli(['dump', option, server.uri()])).code);
+    await server.close();
+    expect(codes).toEqual([1, 0]);
+  },
+  '`nbdzero` always': async () => {
+    expect(await out(['zero', '--help'])).toContain('--allocate');
+  },
+  '`nbdcopy` waits': async () => {
+    expect(await out(['copy', '--help'])).toContain('Default 1M, or 256k');
   },
   '`NBD_OPT_GO`': () => {
     expect(newConnection({ exportNameOnly: true }).getExportNameOnly()).toBe(true);
