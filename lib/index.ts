@@ -5,10 +5,10 @@
 export { NbdConnection, type ByteCount } from './client/connection.js';
 export type { DebugCallback } from './client/debug.js';
 export type { NbdFacts } from './client/api/facts.js';
-export type { NbdConnectionEvents, NbdHandle } from './client/api/settings.js';
-export type { ContextCallback, ListCallback, NbdNegotiation, OptionCallback } from './client/api/option-mode.js';
+export type { NbdConnectionEvents, NbdSettings } from './client/api/settings.js';
+export type { ContextCallback, ListCallback, NbdOptionMode, OptionCallback } from './client/api/option-mode.js';
 export type { NbdConnectionOptions } from './client/options/options.js';
-export type { NbdSecurity } from './client/api/security-settings.js';
+export type { NbdSecuritySettings } from './client/api/security-settings.js';
 export type { ConnectionState } from './client/state.js';
 export type { NbdTarget } from './client/connect/targets.js';
 export type { NbdTlsOptions, PemInput, TlsPsk } from './client/options/tls-options.js';
@@ -24,7 +24,8 @@ export {
   NbdQueueFullError,
   type NbdErrorDetails,
 } from './errors.js';
-export type { ChunkCallback, ChunkStatus, CompletionCallback, ExtentCallback } from './protocol/command.js';
+export type { ChunkCallback, ChunkStatus, ExtentCallback } from './protocol/reply-target.js';
+export type { CompletionCallback } from './client/transmission/command.js';
 export type { BlockStatusEntries } from './protocol/block-status.js';
 export type { ListedExport } from './protocol/handshake/opt-list.js';
 export type { ProtocolName } from './protocol/export-info.js';

@@ -4,7 +4,7 @@
 // optional values and no such operands.
 
 import { parseArgs } from 'node:util';
-import type { CommandSpec, OptionSpec } from './command-spec.js';
+import type { CliCommandSpec, OptionSpec } from './command-spec.js';
 import { UsageError } from './errors.js';
 
 /** An operand: a word, or the command that starts a server. */
@@ -52,7 +52,7 @@ export const COMMON: readonly OptionSpec[] = [
 ];
 
 /** All options of a command. An option of the command replaces a common one of the same name. */
-export function optionsOf(spec: CommandSpec): readonly OptionSpec[] {
+export function optionsOf(spec: CliCommandSpec): readonly OptionSpec[] {
   const own = new Set(spec.options.flatMap((option) => option.names));
   const shorts = new Set(spec.options.map((option) => option.short));
   return [
@@ -65,7 +65,7 @@ export function optionsOf(spec: CommandSpec): readonly OptionSpec[] {
   ];
 }
 
-export function parse(spec: CommandSpec, words: readonly string[]): ParsedArguments {
+export function parse(spec: CliCommandSpec, words: readonly string[]): ParsedArguments {
   const options = optionsOf(spec);
   const byName = new Map(options.flatMap((option) => option.names.map((name) => [name, option] as const)));
   const { rest, commands } = takeCommands(words);

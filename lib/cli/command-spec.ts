@@ -21,7 +21,7 @@ export interface OptionSpec {
   readonly yields?: boolean;
 }
 
-export interface CommandSpec {
+export interface CliCommandSpec {
   readonly name: string;
   /** The tool of libnbd that has these options. */
   readonly tool?: string;

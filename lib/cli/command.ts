@@ -2,7 +2,7 @@
 // that runs it.
 
 import type { ParsedArguments } from './arguments.js';
-import type { CommandSpec } from './command-spec.js';
+import type { CliCommandSpec } from './command-spec.js';
 
 /** The environment of a running command. */
 export interface CommandContext {
@@ -29,8 +29,8 @@ export interface CommandContext {
   onEnd(cleanup: (failed: boolean) => Promise<void> | void): void;
 }
 
-export interface Command {
-  readonly spec: CommandSpec;
+export interface CliCommand {
+  readonly spec: CliCommandSpec;
   /** The command normally ends by a signal; its own exit code is used even then. */
   readonly endsBySignal?: boolean;
   /** Resolves with the exit code; undefined stands for 0. */

@@ -1,14 +1,14 @@
 // Produces --help, --version and the lists for completion from the descriptions of the commands.
 
 import { PACKAGE_NAME, VERSION } from '../util/version.js';
-import type { CommandSpec, OptionSpec } from './command-spec.js';
+import type { CliCommandSpec, OptionSpec } from './command-spec.js';
 import { optionsOf } from './arguments.js';
-import { COMMANDS } from './registry.js';
+import { CLI_COMMANDS } from './registry.js';
 
 const WIDTH = 96;
 
 /** The help of one command, in the layout of a manual page. */
-export function commandHelp(spec: CommandSpec, program: string): string {
+export function commandHelp(spec: CliCommandSpec, program: string): string {
   const sections = [
     section('NAME', [`    ${program} - ${spec.summary}`]),
     section(
@@ -30,7 +30,7 @@ export function commandHelp(spec: CommandSpec, program: string): string {
 
 /** The list of commands. */
 export async function overview(): Promise<string> {
-  const specs = await Promise.all(Object.values(COMMANDS).map(async (load) => (await load()).spec));
+  const specs = await Promise.all(Object.values(CLI_COMMANDS).map(async (load) => (await load()).spec));
   const width = Math.max(...specs.map(({ name }) => name.length));
   return [
     section('NAME', ['    nbd - work with network block devices: info, copy, prefetch, map and more']),
@@ -51,12 +51,12 @@ export function showVersion(program: string): string {
   return `${program} ${VERSION}\n${PACKAGE_NAME} ${VERSION}\n`;
 }
 
-export function longOptions(spec: CommandSpec): string {
+export function longOptions(spec: CliCommandSpec): string {
   const names = optionsOf(spec).flatMap((option) => (option.hidden === true ? [] : option.names));
   return names.map((name) => `--${name}\n`).join('');
 }
 
-export function shortOptions(spec: CommandSpec): string {
+export function shortOptions(spec: CliCommandSpec): string {
   return optionsOf(spec)
     .flatMap((option) => (option.hidden === true ? [] : lettersOf(option)))
     .map((letter) => `-${letter}\n`)

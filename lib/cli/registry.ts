@@ -1,10 +1,10 @@
 // The commands by name. Each has a file of its own, which is loaded only when the command runs.
 
-import type { Command } from './command.js';
+import type { CliCommand } from './command.js';
 
-type Loader = () => Promise<Command>;
+type Loader = () => Promise<CliCommand>;
 
-export const COMMANDS: Readonly<Record<string, Loader>> = {
+export const CLI_COMMANDS: Readonly<Record<string, Loader>> = {
   info: async () => (await import('./commands/info.js')).info,
   list: async () => (await import('./commands/list.js')).list,
   map: async () => (await import('./commands/map.js')).map,

@@ -4,11 +4,11 @@
 
 import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Command, CommandContext } from './command.js';
+import type { CliCommand, CommandContext } from './command.js';
 import { CliError, Interruption, UsageError } from './errors.js';
 import { parse } from './arguments.js';
 import { exitCodeOf, leave, leaveNow, SIGNALS } from './leaving.js';
-import { COMMANDS, TOOLS } from './registry.js';
+import { CLI_COMMANDS, TOOLS } from './registry.js';
 import { OutputClosed, StandardOutput } from './output/standard-io.js';
 import { visible } from '../util/visible.js';
 
@@ -85,7 +85,7 @@ async function main(
   const [first, ...others] = words;
   const name = tool ?? first;
   const rest = tool === undefined ? others : words;
-  const load = name !== undefined && Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  const load = name !== undefined && Object.hasOwn(CLI_COMMANDS, name) ? CLI_COMMANDS[name] : undefined;
   if (load === undefined) return withoutCommand(name, rest, output, signal);
   const program = tool === undefined ? `nbd ${name ?? ''}` : invoked;
   return runCommand(await load(), program, rest, output, signal);
@@ -113,7 +113,7 @@ async function withoutCommand(
 }
 
 async function runCommand(
-  command: Command,
+  command: CliCommand,
   program: string,
   words: readonly string[],
   output: StandardOutput,
@@ -138,7 +138,7 @@ async function runCommand(
       program,
       verbose,
       args,
-      commands: Object.keys(COMMANDS),
+      commands: Object.keys(CLI_COMMANDS),
       signal,
       out: (text) => output.write(text),
       flushOutput: () => output.flush(),
@@ -191,7 +191,7 @@ async function untilStopped<Result>(running: Promise<Result>, signal: AbortSigna
 }
 
 /** The text for --help, --version and the two options that completion scripts use; null if the command is to run. */
-async function showOnly(command: Command, args: ReturnType<typeof parse>, program: string): Promise<string | null> {
+async function showOnly(command: CliCommand, args: ReturnType<typeof parse>, program: string): Promise<string | null> {
   const asked = args.options.find(({ name }) => ['help', 'version', 'long-options', 'short-options'].includes(name));
   if (asked === undefined) return null;
   const help = await import('./help.js');

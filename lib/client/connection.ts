@@ -4,14 +4,15 @@
 import { inspect } from 'node:util';
 import { type NbdError, NbdStrictError } from '../errors.js';
 import { SHUTDOWN_ABANDON_PENDING } from '../protocol/client-constants.js';
-import type { ChunkCallback, CompletionCallback, ExtentCallback } from '../protocol/command.js';
+import type { ChunkCallback, ExtentCallback } from '../protocol/reply-target.js';
+import type { CompletionCallback } from './transmission/command.js';
 import * as spec from '../protocol/commands.js';
 import { toCallback } from '../protocol/strict.js';
 import { isUri, parseUri } from '../protocol/uri.js';
 import type { Extents } from '../util/extents.js';
 import type { Duplex } from 'node:stream';
 import { lifecycleOf } from './api/settings.js';
-import { NbdNegotiation, type OptionCallback } from './api/option-mode.js';
+import { NbdOptionMode, type OptionCallback } from './api/option-mode.js';
 import type { Lifecycle } from './lifecycle.js';
 import type { Target } from './connect/opening.js';
 import { checkBits, checkSignal, type NbdConnectionOptions, shownExportName } from './options/options.js';
@@ -39,7 +40,7 @@ export type ByteCount = number | bigint;
  * {@link NbdError}; it never throws. The raw form (`aioCache`) returns a cookie at once, takes an optional completion
  * callback, and throws what it refuses.
  */
-export class NbdConnection extends NbdNegotiation {
+export class NbdConnection extends NbdOptionMode {
   readonly #lifecycle: Lifecycle;
   readonly #commands: Submission;
 

@@ -14,7 +14,7 @@ export interface Statistics {
 export function statisticsOf(opening: Opening | null, transmission: Transmission | null): Statistics {
   const greetings = opening?.session.protocol == null ? 0 : 1;
   return {
-    bytesSent: (opening?.negotiator?.bytesSent ?? 0) + (transmission?.bytesSent ?? 0),
+    bytesSent: (opening?.handshake?.bytesSent ?? 0) + (transmission?.bytesSent ?? 0),
     chunksSent: (opening?.session.optionsSent ?? 0) + (transmission?.chunksSent ?? 0),
     bytesReceived: opening?.link?.bytesReceived ?? 0,
     chunksReceived: greetings + (transmission?.chunksReceived ?? 0),

@@ -4,6 +4,7 @@
 
 import * as client from './client-constants.js';
 import { DEFAULT_PORT, MAX_STRING } from './constants.js';
+import { MAX_U32 } from '../util/u64.js';
 import {
   checkComponent,
   decodeComponent,
@@ -32,7 +33,6 @@ const DEFAULT_SSH_PORT = 22;
 /** VMADDR_CID_HOST. */
 const DEFAULT_CID = 2;
 const MAX_U16 = 0xffff;
-const MAX_U32 = 0xffff_ffff;
 
 const SCHEMES: ReadonlyMap<string, { scheme: UriScheme; transport: UriTransport; tls: boolean }> = new Map(
   (

@@ -4,7 +4,7 @@
 
 export { NbdServer, type NbdServerAddress } from './server.js';
 export { type NbdServerOptions } from './options.js';
-export { type NbdServerTlsOptions, type PskKeys } from './tls-upgrade.js';
+export { type NbdServerTlsOptions, type PskKeys } from './tls-options.js';
 export { type FlagOverrides, type MetaContext, type NbdExportOptions } from './served-export.js';
 export {
   type BackendExtent,

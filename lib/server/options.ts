@@ -18,7 +18,7 @@ import {
 import type { NbdBackend } from './backends/backend.js';
 import type { FaultedRequest } from './faults.js';
 import type { NbdExportOptions } from './served-export.js';
-import { type NbdServerTlsOptions, someTlsOptions } from './tls-upgrade.js';
+import { type NbdServerTlsOptions, someTlsOptions } from './tls-options.js';
 
 /** Options of an {@link NbdServer}. Times are milliseconds, sizes bytes. */
 export interface NbdServerOptions {

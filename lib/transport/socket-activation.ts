@@ -62,7 +62,7 @@ export async function activate(
       throw error;
     }
     // It was gone before it could be connected to: what it said is more than ECONNREFUSED.
-    const reason = signal?.aborted === true ? error : await subprocess.farewell(error as Error);
+    const reason = signal?.aborted === true ? error : await subprocess.explainEnd(error as Error);
     subprocess.release(options.grace, true);
     throw reason;
   }

@@ -17,6 +17,7 @@ interface OnRead {
 export class SocketTransport extends StreamTransport {
   readonly socket: Socket;
   readonly #reader: Reader;
+  #receiver: Receiver | null = null;
 
   private constructor(socket: Socket, reader: Reader, description: string) {
     super(socket, description);
@@ -40,8 +41,13 @@ export class SocketTransport extends StreamTransport {
     return new SocketTransport(socket, reader, description);
   }
 
+  override start(receiver: Receiver): void {
+    this.#receiver = receiver;
+    super.start(receiver);
+  }
+
   protected override listen(): void {
-    this.#reader.start(this.receiver);
+    this.#reader.start(this.#receiver);
   }
 
   override detach(): Socket {

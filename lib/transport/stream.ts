@@ -1,7 +1,7 @@
 // Any Duplex as a transport: TLS sockets, sockets that somebody else opened, streams in memory.
 
 import type { Duplex } from 'node:stream';
-import type { Receiver, Transport } from './transport.js';
+import type { ChunkReceiver, Transport } from './transport.js';
 
 /** What a socket has and a plain Duplex may not. */
 interface SocketParts {
@@ -12,20 +12,21 @@ interface SocketParts {
 }
 
 /**
- * What the owner of the peer, or of a layer below, knows about an end that our side did not ask for: the error that
- * tells it, or the one that was passed (null for an end in good order).
+ * Asked when the stream ends and our side did not end it: resolves with a more specific error, such as the exit status
+ * of a subprocess, or with the error that it was given (null for an end in good order).
  */
-export type Farewell = (error: Error | null) => Promise<Error | null>;
+export type EndExplainer = (error: Error | null) => Promise<Error | null>;
 
+/** Unlike other transports, it never reuses a chunk that it has delivered: the receiver may keep it. */
 export class StreamTransport implements Transport {
   readonly description: string;
-  /** Asked before the receiver is told of an end that our side did not ask for; the telling waits for the answer. */
-  farewell: Farewell | null = null;
+  /** The receiver learns of such an end when this has resolved. */
+  explainEnd: EndExplainer | null = null;
   protected readonly stream: Duplex & SocketParts;
-  protected receiver: Receiver | null = null;
+  protected receiver: ChunkReceiver | null = null;
   #error: Error | null = null;
   #isDestroyed = false;
-  #isParting = false;
+  #isExplaining = false;
 
   constructor(stream: Duplex, description: string) {
     this.stream = stream;
@@ -35,7 +36,7 @@ export class StreamTransport implements Transport {
     stream.on('close', this.#onClose);
   }
 
-  start(receiver: Receiver): void {
+  start(receiver: ChunkReceiver): void {
     this.receiver = receiver;
     if (this.stream.destroyed) {
       // Its 'error' and 'close' may have been emitted before anyone listened, or be still to come.
@@ -85,6 +86,17 @@ export class StreamTransport implements Transport {
     return this.stream.writableLength + (this.stream._handle?.writeQueueSize ?? 0);
   }
 
+  /** Bytes that were written and that the stream still holds. */
+  get buffered(): number {
+    return this.stream.writableLength;
+  }
+
+  /** Bytes that have arrived and have not been delivered: while paused, or behind the chunk that is being delivered. */
+  get undelivered(): number {
+    return this.stream.readableLength;
+  }
+
+  /** Stops delivering: back-pressure towards the peer. */
   pause(): void {
     this.stream.pause();
   }
@@ -93,8 +105,9 @@ export class StreamTransport implements Transport {
     this.stream.resume();
   }
 
-  end(): void {
-    if (!this.stream.writableEnded && !this.stream.destroyed) this.stream.end();
+  /** Half-closes after what was written, and calls back when that is out, or when it cannot be sent any more. */
+  end(gone?: () => void): void {
+    if (!this.stream.writableEnded && !this.stream.destroyed) this.stream.end(gone);
   }
 
   destroy(): void {
@@ -117,8 +130,8 @@ export class StreamTransport implements Transport {
   };
 
   readonly #onEnd = (): void => {
-    if (this.farewell === null || this.stream.writableEnded) this.receiver?.end();
-    else void this.#part(this.farewell, null);
+    if (this.explainEnd === null || this.stream.writableEnded) this.receiver?.end();
+    else void this.#ended(this.explainEnd, null);
   };
 
   readonly #onError = (error: Error): void => {
@@ -128,14 +141,14 @@ export class StreamTransport implements Transport {
   };
 
   readonly #onClose = (): void => {
-    if (this.farewell === null || this.#isDestroyed) this.#close(this.#error);
-    else void this.#part(this.farewell, this.#error);
+    if (this.explainEnd === null || this.#isDestroyed) this.#close(this.#error);
+    else void this.#ended(this.explainEnd, this.#error);
   };
 
-  async #part(farewell: Farewell, error: Error | null): Promise<void> {
-    if (this.#isParting) return;
-    this.#isParting = true;
-    const answer = await farewell(error);
+  async #ended(explain: EndExplainer, error: Error | null): Promise<void> {
+    if (this.#isExplaining) return;
+    this.#isExplaining = true;
+    const answer = await explain(error);
     if (answer === null && !this.stream.destroyed) {
       this.receiver?.end();
       return;

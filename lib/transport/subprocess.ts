@@ -210,7 +210,7 @@ export class Subprocess {
   }
 
   /** How it ended, unless it ended well or runs on: the error to report in place of `error`. */
-  async farewell(error: Error | null): Promise<Error | null> {
+  async explainEnd(error: Error | null): Promise<Error | null> {
     await within(EXIT_DELAY, this.ended);
     if (this.isRunning) return error;
     if (this.#child.exitCode === 0 && error === null) return null;
@@ -270,7 +270,7 @@ export async function runCommand(
 
 /** Ties a program to its connection: it ends, by SIGTERM if it does not see that by itself, when the connection does. */
 export function attach(transport: SocketTransport, subprocess: Subprocess, grace: number, terminate: boolean): void {
-  transport.farewell = (error) => subprocess.farewell(error);
+  transport.explainEnd = (error) => subprocess.explainEnd(error);
   transport.socket.once('close', () => {
     subprocess.release(grace, terminate);
   });

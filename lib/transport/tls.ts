@@ -3,7 +3,7 @@
 
 import type { Duplex } from 'node:stream';
 import { connect, type PeerCertificate, type SecureContext, type TLSSocket } from 'node:tls';
-import { type Farewell, StreamTransport } from './stream.js';
+import { type EndExplainer, StreamTransport } from './stream.js';
 
 /** When something went wrong: before the peer had shown who it is, before its first word after that, or later. */
 export type TlsMoment = 'handshake' | 'beginning' | 'later';
@@ -27,7 +27,7 @@ export interface TlsOptions {
  * and also when `raw` is destroyed meanwhile, the stream is destroyed.
  */
 export function startTls(raw: StreamTransport, options: TlsOptions): Promise<TlsTransport> {
-  const { farewell } = raw;
+  const { explainEnd } = raw;
   const stream = raw.detach();
   // An 'error' without a listener would end the process; the TLS socket reports what matters.
   stream.on('error', () => undefined);
@@ -35,7 +35,7 @@ export function startTls(raw: StreamTransport, options: TlsOptions): Promise<Tls
     const fail = (error: Error): void => {
       settle();
       stream.destroy();
-      void ask(farewell, error).then((reason) => {
+      void explainLoss(explainEnd, error).then((reason) => {
         reject(options.explain(reason, 'handshake') ?? error);
       });
     };
@@ -49,7 +49,7 @@ export function startTls(raw: StreamTransport, options: TlsOptions): Promise<Tls
     }
     const onSecure = (): void => {
       settle();
-      resolve(new TlsTransport(socket, raw.description, options, farewell));
+      resolve(new TlsTransport(socket, raw.description, options, explainEnd));
     };
     const onClose = (): void => {
       fail(Object.assign(new Error('the stream was closed'), { code: 'ECONNRESET' }));
@@ -81,11 +81,11 @@ function open(stream: Duplex, options: TlsOptions): TLSSocket {
 export class TlsTransport extends StreamTransport {
   #moment: TlsMoment = 'beginning';
 
-  constructor(socket: TLSSocket, description: string, options: TlsOptions, below: Farewell | null) {
+  constructor(socket: TLSSocket, description: string, options: TlsOptions, below: EndExplainer | null) {
     super(socket, description);
     // With TLS 1.3 a client has finished its handshake before the server has looked at the client's certificate: the
     // refusal comes as the first thing after it, as an alert or, from GnuTLS's servers, as the end of the stream.
-    this.farewell = async (error) => options.explain(await ask(below, error), this.#moment);
+    this.explainEnd = async (error) => options.explain(await explainLoss(below, error), this.#moment);
   }
 
   protected override listen(): void {
@@ -97,7 +97,7 @@ export class TlsTransport extends StreamTransport {
 }
 
 /** What the layer below knows about a lost connection, if that is what happened. */
-async function ask(below: Farewell | null, error: Error | null): Promise<Error | null> {
+async function explainLoss(below: EndExplainer | null, error: Error | null): Promise<Error | null> {
   const { code = '' } = (error ?? {}) as NodeJS.ErrnoException;
   const isLost = error === null || /^E(?!PROTO$|RR_)[A-Z0-9]+$/.test(code);
   return below !== null && isLost ? below(error) : error;

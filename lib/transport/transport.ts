@@ -1,8 +1,18 @@
 // The seam between byte streams and what is made of them. A transport moves bytes and knows no NBD word.
 // Invariant: a receiver's close() is called exactly once, last, and after it no other method of it.
 
-/** What a transport delivers to. None of these may throw: an exception in a socket callback ends the process. */
-export interface Receiver {
+/** What a stream delivers to. None of these may throw: an exception in a socket callback ends the process. */
+export interface ChunkReceiver {
+  /** Bytes in a buffer of the transport's own, which may be reused as soon as push() returns. */
+  push(chunk: Uint8Array): void;
+  /** The peer sends no more; our side may still write. */
+  end(): void;
+  /** The stream is gone: `null` after an ordinary end or destroy(), else what broke it. */
+  close(error: Error | null): void;
+}
+
+/** What any transport delivers to. */
+export interface Receiver extends ChunkReceiver {
   /**
    * Where the next bytes should land. A transport that can read into a given buffer asks once before the first
    * read and again after each advance(), so the answer always holds for exactly one read.
@@ -10,12 +20,6 @@ export interface Receiver {
   target(): Uint8Array;
   /** `length` bytes have landed at the start of the buffer that target() gave last. */
   advance(length: number): void;
-  /** Bytes in a buffer of the transport's own, which may be reused as soon as push() returns. */
-  push(chunk: Uint8Array): void;
-  /** The peer sends no more; our side may still write. */
-  end(): void;
-  /** The stream is gone: `null` after an ordinary end or destroy(), else what broke it. */
-  close(error: Error | null): void;
 }
 
 /** A connected byte stream. */
@@ -31,9 +35,6 @@ export interface Transport {
   write(buffers: readonly Uint8Array[], flushed: () => void): void;
   /** Bytes that were written and that the system has not taken yet, where that is known: while it changes, some leave. */
   readonly unsent?: number;
-  /** Stops and restarts reading: back-pressure towards the peer. */
-  pause(): void;
-  resume(): void;
   /** Half-closes after what was written. */
   end(): void;
   /** Ends both directions at once; close(null) follows, unless it has come already. Idempotent. */

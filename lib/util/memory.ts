@@ -6,18 +6,18 @@
  * Freeing one block of this length, of which no page is ever touched, sets that limit to 62 MiB; glibc does not learn
  * from blocks above 32 MiB. Elsewhere it does nothing.
  */
-const LESSON_LENGTH = 31 * 1024 * 1024;
-/** Who takes less than this in all has nothing to gain. */
-const LESSON_DUE = 16 * 1024 * 1024;
+const TRIM_THRESHOLD_BLOCK = 31 * 1024 * 1024;
+/** Bytes that this process allocates before the block is freed: below, it has nothing to gain. */
+const WARM_UP_AFTER = 16 * 1024 * 1024;
 
-/** Bytes taken in this process until the lesson was given. */
-let taken = 0;
+/** Bytes allocated in this process, counted up to WARM_UP_AFTER. */
+let allocated = 0;
 
 /** Memory of its own, with whatever is in it. */
 export function allocate(length: number): Buffer<ArrayBuffer> {
-  if (taken < LESSON_DUE) {
-    taken += length;
-    if (taken >= LESSON_DUE) Buffer.allocUnsafeSlow(LESSON_LENGTH);
+  if (allocated < WARM_UP_AFTER) {
+    allocated += length;
+    if (allocated >= WARM_UP_AFTER) Buffer.allocUnsafeSlow(TRIM_THRESHOLD_BLOCK);
   }
   return Buffer.allocUnsafeSlow(length);
 }

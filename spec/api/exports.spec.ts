@@ -40,7 +40,7 @@ const PUBLIC: Readonly<Record<string, Names>> = {
       BlockHasherOptions BlockHashOptions BlockStatusEntries ByteCount ChunkCallback ChunkStatus CommandTrace CompareOptions CompareResult
       CompletionCallback ConnectionState Connections ContextCallback DebugCallback CopyDestination CopyOptions CopyResult
       CopySource ExportLike Extent ExtentCallback ExtentsOptions HashOptions ListCallback ListedExport NbdConnectionEvents
-      NbdConnectionOptions NbdErrorDetails NbdFacts NbdHandle NbdNegotiation NbdSecurity NbdTarget NbdTlsOptions
+      NbdConnectionOptions NbdErrorDetails NbdFacts NbdOptionMode NbdSecuritySettings NbdSettings NbdTarget NbdTlsOptions
       OptionCallback PemInput PrefetchOptions PrefetchResult Progress ProtocolName RangeOptions ReadStreamOptions StatusOptions TlsPsk
       WriteStreamOptions ZeroRun
     `),

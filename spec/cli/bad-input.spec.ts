@@ -5,7 +5,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { copyFile, link, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { COMMANDS } from '../../lib/cli/registry.js';
+import { CLI_COMMANDS } from '../../lib/cli/registry.js';
 import { describeWith, findTool, runTool, startNbdkit, type ToolResult } from '../support/real-servers.js';
 import { cliPath, exitOf, nbd, out } from './support.js';
 
@@ -39,7 +39,7 @@ async function refuses(cases: readonly Case[], stdout = ''): Promise<void> {
 describe('bad options and sizes', () => {
   it('are refused by every command before anything is connected to', async () => {
     await refuses(
-      Object.keys(COMMANDS).map((name) => [
+      Object.keys(CLI_COMMANDS).map((name) => [
         [name, '--nope', 'nbd://127.0.0.1:1'],
         new RegExp(`^nbd ${name}: unrecognized option '--nope'\\nTry 'nbd ${name} --help'\\.\\n$`),
       ]),

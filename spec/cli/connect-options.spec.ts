@@ -4,7 +4,7 @@ import { createServer, type Socket } from 'node:net';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { COMMANDS } from '../../lib/cli/registry.js';
+import { CLI_COMMANDS } from '../../lib/cli/registry.js';
 import { MemoryBackend, type NbdBackend, NbdServer } from '../../lib/server/index.js';
 import { describeWith, freePort, startNbdkit, startNbdServer, startQemuNbd } from '../support/real-servers.js';
 import { exitOf, nbd, out, start } from './support.js';
@@ -23,7 +23,7 @@ afterAll(async () => {
 
 describe('the options of connecting', () => {
   it('are those of every command that connects', async () => {
-    for (const [name, load] of Object.entries(COMMANDS)) {
+    for (const [name, load] of Object.entries(CLI_COMMANDS)) {
       const { spec } = await load();
       const names = spec.options.flatMap((option) => option.names);
       expect([name, OPTIONS.filter((option) => names.includes(option))]).toEqual([

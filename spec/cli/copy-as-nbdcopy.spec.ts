@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { COMMANDS } from '../../lib/cli/registry.js';
+import { CLI_COMMANDS } from '../../lib/cli/registry.js';
 import { describeWith, startNbdkit } from '../support/real-servers.js';
 import { nbd, out } from './support.js';
 
@@ -113,7 +113,7 @@ describeWith(['nbdkit'], '--blkhash', () => {
 
 describe('the SYNOPSIS of copy and compare', () => {
   it.each(['copy', 'compare'])('%s has every option, and defines what it names', async (name) => {
-    const { spec } = await (COMMANDS[name] as (typeof COMMANDS)[string])();
+    const { spec } = await (CLI_COMMANDS[name] as (typeof CLI_COMMANDS)[string])();
     const help = await out([name, '--help']);
     const synopsis = help.slice(help.indexOf('SYNOPSIS'), help.indexOf('DESCRIPTION'));
     for (const option of spec.options) expect(synopsis).toContain(`--${option.names[0] ?? ''}`);

@@ -306,7 +306,7 @@ describe.each(KINDS)('TLS with certificates: $name', (kind) => {
       ]) {
         const error = await rejection(attempt());
         expect(error).toMatchObject({ name: 'NbdOptionError', code: expect.any(String) });
-        expect((error as Error).message).toMatch(/TLS is required, and the server does not start it/);
+        expect((error as Error).message).toMatch(/TLS is required, but the server refused to start it/);
         expect(await saidInTheClear(proxy)).toEqual(STARTTLS_AND_ABORT);
       }
     });

@@ -6,7 +6,7 @@ import { expect } from '@jest/globals';
 
 import { type NbdError } from '../../lib/errors.js';
 import { type BlockStatusEntries } from '../../lib/protocol/block-status.js';
-import { Command } from '../../lib/protocol/command.js';
+import { Command } from '../../lib/client/transmission/command.js';
 import { type CommandSpec } from '../../lib/protocol/commands.js';
 import { ReplyDecoder } from '../../lib/protocol/reply-decoder.js';
 import { type U64 } from '../../lib/util/u64.js';

@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 
-import { Command } from '../../lib/protocol/command.js';
+import { Command } from '../../lib/client/transmission/command.js';
 import * as spec from '../../lib/protocol/commands.js';
 import { ReplyDecoder } from '../../lib/protocol/reply-decoder.js';
 import { caught } from '../support/caught.js';

@@ -5,7 +5,7 @@ import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 
 import { encodeBlockStatusFilter } from '../../lib/protocol/block-status.js';
-import { Command } from '../../lib/protocol/command.js';
+import { Command } from '../../lib/client/transmission/command.js';
 import { BLOCK_STATUS_FILTER, COMMANDS } from '../../lib/protocol/commands.js';
 import { encodeRequest } from '../../lib/protocol/request-encoder.js';
 import { type Request, RequestDecoder } from '../../lib/protocol/request-decoder.js';

@@ -5,7 +5,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import ts from 'typescript';
 
-import { COMMANDS as CLI_COMMANDS } from '../../lib/cli/registry.js';
+import { CLI_COMMANDS } from '../../lib/cli/registry.js';
 import * as api from '../../lib/index.js';
 import { makeSettings } from '../../lib/client/options/options.js';
 import { COMMANDS, DISCONNECT, FLAG_NEEDS } from '../../lib/protocol/commands.js';

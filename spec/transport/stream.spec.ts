@@ -189,7 +189,7 @@ describe('StreamTransport', () => {
     const why = new Error('the program died');
     const { transport, receiver, other } = open();
     const asked: (Error | null)[] = [];
-    transport.farewell = (error) => {
+    transport.explainEnd = (error) => {
       asked.push(error);
       return Promise.resolve(why);
     };

@@ -287,7 +287,7 @@ describeWith(['openssl'], 'TLS over a transport', () => {
     const lost = await open();
     const died = new Error('it died');
     const asked: unknown[] = [];
-    lost.raw.farewell = (error) => {
+    lost.raw.explainEnd = (error) => {
       asked.push(error);
       return Promise.resolve(died);
     };
@@ -298,7 +298,7 @@ describeWith(['openssl'], 'TLS over a transport', () => {
 
     const refused = await open();
     serverSide(refused.peer);
-    refused.raw.farewell = lost.raw.farewell;
+    refused.raw.explainEnd = lost.raw.explainEnd;
     const context = createSecureContext({ ca: [] });
     await rejection(startTls(refused.raw, options({ context })));
     expect(asked).toHaveLength(1);

@@ -1,12 +1,12 @@
 // `nbd bench`: measures requests per second, bytes per second and latency of a server.
 
-import type { Command, CommandContext } from '../command.js';
+import type { CliCommand, CommandContext } from '../command.js';
 import { type BenchResult, type BenchSettings, runBench } from './bench-run.js';
 import { CONNECT_OPTIONS, onlyServer, openFurther, openServer, SERVER } from '../server.js';
 import { CliError, parseCount, parseSmallSize, roundSize, UsageError } from '../output/text.js';
 import { visibleJson } from '../../util/visible.js';
 
-export const bench: Command = {
+export const bench: CliCommand = {
   spec: {
     name: 'bench',
     summary: 'measure requests per second, throughput and latency of a server',

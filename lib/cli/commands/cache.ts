@@ -1,14 +1,14 @@
 // `nbd cache`: prefetches an export, so that a boot or a copy that follows is fast.
 
 import { CONTEXT_BASE_ALLOCATION, NbdError, prefetch, type PrefetchResult } from '../../index.js';
-import type { Command } from '../command.js';
+import type { CliCommand } from '../command.js';
 import { makeProgress, PROGRESS_OPTION } from '../output/progress.js';
 import { blocksAround, givenRange, LAST_BLOCK_MAY_BE_SHORT, RANGE_OPTIONS, rangeOf } from '../range.js';
 import { CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '../server.js';
 import { CliError, duration, parseCount, parseSmallSize, roundSize, UsageError } from '../output/text.js';
 import { visibleJson } from '../../util/visible.js';
 
-export const cache: Command = {
+export const cache: CliCommand = {
   spec: {
     name: 'cache',
     summary: 'prefetch an export, or a part of it, on the server',

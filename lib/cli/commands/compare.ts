@@ -1,7 +1,7 @@
 // `nbd compare`: checks whether two exports, or an export and a file, contain the same bytes.
 
 import { compare as compareExports, type CompareResult } from '../../index.js';
-import type { Command } from '../command.js';
+import type { CliCommand } from '../command.js';
 import { UsageError } from '../errors.js';
 import { openSource, sizeOf, sourceOf } from '../copy/ends.js';
 import { PROGRESS_OPTION, withProgress } from '../output/progress.js';
@@ -9,7 +9,7 @@ import { CONNECT_OPTIONS } from '../server.js';
 import { CliError, roundSize } from '../output/text.js';
 import { visibleJson } from '../../util/visible.js';
 
-export const compare: Command = {
+export const compare: CliCommand = {
   spec: {
     name: 'compare',
     summary: 'compare two exports, or an export and a file',

@@ -1,7 +1,7 @@
 // `nbd completion`: completion scripts for shells. They run `nbd COMMAND --long-options` when Tab is pressed, so they
 // always match the installed version.
 
-import type { Command } from '../command.js';
+import type { CliCommand } from '../command.js';
 import { UsageError } from '../errors.js';
 
 const SCRIPTS: Readonly<Record<string, (names: string) => string>> = {
@@ -35,7 +35,7 @@ complete -c nbd -n 'not __fish_use_subcommand' -a '(nbd (commandline -opc)[2] --
 `,
 };
 
-export const completion: Command = {
+export const completion: CliCommand = {
   spec: {
     name: 'completion',
     summary: 'print a completion script for bash, zsh or fish',

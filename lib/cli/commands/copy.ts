@@ -5,8 +5,8 @@ import { availableParallelism } from 'node:os';
 import type { CopyOptions } from '../../index.js';
 import { copy as copyExport } from '../../bulk/copy.js';
 import type { ParsedArguments } from '../arguments.js';
-import type { Command, CommandContext } from '../command.js';
-import type { CommandSpec } from '../command-spec.js';
+import type { CliCommand, CommandContext } from '../command.js';
+import type { CliCommandSpec } from '../command-spec.js';
 import { CliError, UsageError } from '../errors.js';
 import {
   checkDistinct,
@@ -26,7 +26,7 @@ import { CONNECT_OPTIONS } from '../server.js';
 import { humanSize, parseCount, parseSmallSize, roundSize } from '../output/text.js';
 import { visible } from '../../util/visible.js';
 
-const spec: CommandSpec = {
+const spec: CliCommandSpec = {
   name: 'copy',
   tool: 'nbdcopy',
   summary: 'copy to and from NBD servers',
@@ -114,7 +114,7 @@ const SMALL_REQUEST = 256 * KIB;
 /** Limit for all connections together. More bytes in flight only use memory, they are not faster. */
 const MAX_QUEUE = 16 * KIB * KIB;
 
-export const copy: Command = { spec, run };
+export const copy: CliCommand = { spec, run };
 
 async function run(args: ParsedArguments, context: CommandContext): Promise<void> {
   const settings = readSettings(args);

@@ -1,10 +1,10 @@
 // `nbd discard`, the counterpart of nbddiscard: discards the data of an export or of a part of it.
 
-import type { Command } from '../command.js';
+import type { CliCommand } from '../command.js';
 import { erase, ERASE_OPTIONS } from '../erase.js';
 import { SERVER } from '../server.js';
 
-export const discard: Command = {
+export const discard: CliCommand = {
   spec: {
     name: 'discard',
     tool: 'nbddiscard',

@@ -1,7 +1,7 @@
 // `nbd dump`, the counterpart of nbddump: a hex dump that shows repeated lines as one `*` and does not read holes.
 
 import type { ParsedArguments } from '../arguments.js';
-import type { Command } from '../command.js';
+import type { CliCommand } from '../command.js';
 import { HexDump } from '../output/hex-dump.js';
 import { givenRange, LAST_BLOCK_MAY_BE_SHORT, type Range, RANGE_OPTIONS, rangeOf } from '../range.js';
 import { readRange } from '../read-range.js';
@@ -9,7 +9,7 @@ import { CONTEXT_BASE_ALLOCATION } from '../sdk.js';
 import { CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '../server.js';
 import { choosePaint, COLOUR_OPTIONS } from '../output/text.js';
 
-export const dump: Command = {
+export const dump: CliCommand = {
   spec: {
     name: 'dump',
     tool: 'nbddump',

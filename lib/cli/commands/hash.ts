@@ -2,13 +2,13 @@
 
 import { getHashes } from 'node:crypto';
 import { blockHash, CONTEXT_BASE_ALLOCATION, hash as hashExport } from '../../index.js';
-import type { Command } from '../command.js';
+import type { CliCommand } from '../command.js';
 import { PROGRESS_OPTION, withProgress } from '../output/progress.js';
 import { CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '../server.js';
 import { CliError, jsonString } from '../output/text.js';
 import { visible } from '../../util/visible.js';
 
-export const hash: Command = {
+export const hash: CliCommand = {
   spec: {
     name: 'hash',
     summary: 'print the SHA-256 of an export, or a block hash that skips holes',

@@ -2,8 +2,8 @@
 
 import { CONTEXT_BASE_ALLOCATION, type NbdConnection, NbdError } from '../sdk.js';
 import type { Operand, ParsedArguments } from '../arguments.js';
-import type { Command, CommandContext } from '../command.js';
-import type { CommandSpec } from '../command-spec.js';
+import type { CliCommand, CommandContext } from '../command.js';
+import type { CliCommandSpec } from '../command-spec.js';
 import { UsageError } from '../errors.js';
 import { collectReport, type ExportReport, informed, reportJson, reportText } from '../info/report.js';
 import { messageOf, hintOf } from '../output/failure.js';
@@ -12,7 +12,7 @@ import { canonicalUri, CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '.
 import { choosePaint, COLOUR_OPTIONS, COLOURS, jsonString } from '../output/text.js';
 import { visible } from '../../util/visible.js';
 
-const spec: CommandSpec = {
+const spec: CliCommandSpec = {
   name: 'info',
   tool: 'nbdinfo',
   summary: 'show information about an export, or about all exports of a server',
@@ -65,7 +65,7 @@ const spec: CommandSpec = {
   ],
 };
 
-export const info: Command = { spec, run };
+export const info: CliCommand = { spec, run };
 
 /** Also used by `nbd list`. */
 export async function run(args: ParsedArguments, context: CommandContext): Promise<number> {

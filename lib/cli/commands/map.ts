@@ -1,12 +1,12 @@
 // `nbd map`, which is `nbd info --map` and can also draw the map as a picture.
 
 import { CONTEXT_BASE_ALLOCATION } from '../sdk.js';
-import type { Command } from '../command.js';
+import type { CliCommand } from '../command.js';
 import { RANGE_OPTIONS, givenRange } from '../range.js';
 import { CONNECT_OPTIONS, onlyServer, SERVER } from '../server.js';
 import { COLOUR_OPTIONS, UsageError } from '../output/text.js';
 
-export const map: Command = {
+export const map: CliCommand = {
   spec: {
     name: 'map',
     summary: 'show which parts of an export are data, hole or zero, as text or as a picture',

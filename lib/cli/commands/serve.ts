@@ -12,16 +12,16 @@ import {
   NbdServer,
   type NbdServerTlsOptions,
 } from '../../server/index.js';
-import { decodeKey } from '../../util/psk-file.js';
+import { parsePskFile } from '../../util/psk-file.js';
 import type { ParsedArguments } from '../arguments.js';
-import type { Command, CommandContext } from '../command.js';
+import type { CliCommand, CommandContext } from '../command.js';
 import { CliError, UsageError } from '../errors.js';
 import { deviceSize } from '../copy/device-size.js';
 import { parentEnded, privateSocketPath, runInShell, standardStreams } from './serve-ways.js';
 import { systemReason } from '../output/system-reason.js';
 import { parseCount, parseSize } from '../output/text.js';
 
-export const serve: Command = {
+export const serve: CliCommand = {
   spec: {
     name: 'serve',
     summary: 'serve files or memory to NBD clients',
@@ -258,7 +258,7 @@ async function readTls(args: ParsedArguments): Promise<NbdServerTlsOptions | und
       };
     }
     if (psk === undefined) return undefined;
-    return { psk: parseKeys(await readFile(psk, 'utf8'), psk) };
+    return { psk: keysOf(await readFile(psk, 'utf8'), psk) };
   } catch (cause) {
     if (cause instanceof CliError) throw cause;
     throw new CliError(`${folder ?? psk ?? ''}: ${systemReason(cause)}`, { cause });
@@ -275,18 +275,12 @@ async function readRevoked(folder: string): Promise<{ crl?: Buffer }> {
   }
 }
 
-/** Parses lines `USER:HEXKEY` as written by psktool. An invalid line is an error: ignoring it would lock out its user. */
-function parseKeys(text: string, path: string): Record<string, Buffer> {
-  const keys = new Map<string, Buffer>();
-  for (const [at, line] of text.split(/\r?\n/).entries()) {
-    if (line.trim() === '' || line.startsWith('#')) continue;
-    const colon = line.indexOf(':');
-    const key = decodeKey(line.slice(colon + 1).trim());
-    if (colon < 1 || key === null) throw new CliError(`${path}: line ${at + 1} is not USER:HEXKEY`);
-    keys.set(line.slice(0, colon), key);
-  }
-  if (keys.size === 0) throw new CliError(`${path}: contains no keys`);
-  return Object.fromEntries(keys);
+/** The keys of a psktool file by user. An invalid line is an error: ignoring it would lock out its user. */
+function keysOf(text: string, path: string): Record<string, Buffer> {
+  const { entries, badLines } = parsePskFile(text);
+  if (badLines[0] !== undefined) throw new CliError(`${path}: line ${badLines[0]} is not USER:HEXKEY`);
+  if (entries.length === 0) throw new CliError(`${path}: contains no keys`);
+  return Object.fromEntries(entries.flatMap(({ user, key }) => (key === null ? [] : [[user, key]])));
 }
 
 async function listen(server: NbdServer, args: ParsedArguments, path: string | undefined): Promise<void> {

@@ -3,12 +3,12 @@
 import { start } from 'node:repl';
 import * as sdk from '../../index.js';
 import type { Operand, ParsedArguments } from '../arguments.js';
-import type { Command, CommandContext } from '../command.js';
+import type { CliCommand, CommandContext } from '../command.js';
 import { UsageError } from '../errors.js';
 import { CONNECT_OPTIONS, connectionSettings, openServer } from '../server.js';
 import { CliError } from '../output/text.js';
 
-export const shell: Command = {
+export const shell: CliCommand = {
   spec: {
     name: 'shell',
     summary: 'open a JavaScript prompt with a connection, like nbdsh',

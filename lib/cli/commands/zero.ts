@@ -1,10 +1,10 @@
 // `nbd zero`, the counterpart of nbdzero: zeroes an export or a part of it.
 
-import type { Command } from '../command.js';
+import type { CliCommand } from '../command.js';
 import { erase, ERASE_OPTIONS } from '../erase.js';
 import { SERVER } from '../server.js';
 
-export const zero: Command = {
+export const zero: CliCommand = {
   spec: {
     name: 'zero',
     tool: 'nbdzero',

@@ -7,6 +7,7 @@ import { dialUnix } from '../../transport/dial.js';
 import { abstractCommands, firstAvailable, nameOf, sshCommand, vsockCommands } from '../../transport/programs.js';
 import type { Running, Subprocess, SubprocessOptions } from '../../transport/subprocess.js';
 import { findAbstract } from '../../transport/unix-path.js';
+import { MAX_U32 } from '../../util/u64.js';
 import type { SshUriParts } from '../../protocol/uri-parts.js';
 import { refuse, shown } from '../options/checks.js';
 import type { Target, TargetLocation } from './opening.js';
@@ -16,8 +17,6 @@ import type { Settings } from '../options/options.js';
 const HELPER_GRACE = 500;
 /** For a `closeTimeout` that is no limit. */
 const DEFAULT_GRACE = 5000;
-
-const MAX_U32 = 0xffff_ffff;
 
 /** A program and its arguments. */
 function checkArgv(method: string, value: unknown): string[] {

@@ -3,6 +3,7 @@
 
 import { NbdStrictError } from '../../errors.js';
 import { MAX_STRING } from '../../protocol/constants.js';
+import { MAX_U32 } from '../../util/u64.js';
 import { quoted } from '../../util/visible.js';
 
 /** Longest delay that Node's timers take; above, they fire at once. */
@@ -29,7 +30,7 @@ export function checkBoolean(method: string, value: unknown): boolean {
 
 /** A set of flags within `mask`. */
 export function checkBits(method: string, value: unknown, mask: number): number {
-  if (typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > 0xffff_ffff) {
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > MAX_U32) {
     throw refuse(method, `must be a number of flags, not ${shown(value)}`);
   }
   if ((value & ~mask) !== 0) throw refuse(method, `unknown flags 0x${((value & ~mask) >>> 0).toString(16)}`);

@@ -1,8 +1,8 @@
-// AbortSignals of commands. One listener per signal, however many commands of however many connections share it: a
-// listener each costs a microsecond and trips Node's MaxListenersExceededWarning at eleven. Invariant: no command left,
-// no listener left.
+// AbortSignals of commands. There is one listener per signal and connection, however many commands share it: a listener
+// for each costs a microsecond and causes Node's MaxListenersExceededWarning from eleven on. Invariant: a signal
+// without commands has no listener.
 
-import type { Command } from '../../protocol/command.js';
+import type { Command } from './command.js';
 import { addAbortListener, removeAbortListener } from '../../util/abort.js';
 
 interface Watch {

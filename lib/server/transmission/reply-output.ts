@@ -1,8 +1,8 @@
 // What a connection sends: replies gathered over a tick and written at once, large ones by reference. Invariants:
 // nothing is written after close(), and the bytes that wait are bounded as long as hasRoom() is heeded.
 
-import type { Duplex } from 'node:stream';
 import { clearImmediate, setImmediate } from 'node:timers';
+import type { StreamTransport } from '../../transport/stream.js';
 import type { BytesFault } from '../faults.js';
 
 const SLAB_SIZE = 262144;
@@ -24,7 +24,7 @@ export interface OutputOptions {
 
 export class ReplyOutput {
   readonly #options: OutputOptions;
-  #stream: Duplex;
+  #transport: StreamTransport;
   // Zeroed memory throughout: what a backend does not fill must not be what was there before.
   #slab = Buffer.alloc(0);
   #slabUsed = 0;
@@ -36,26 +36,25 @@ export class ReplyOutput {
 
   /** Bytes that have not left this process. */
   get waiting(): number {
-    return this.#pieceBytes + (this.#closed ? 0 : this.#stream.writableLength);
+    return this.#pieceBytes + (this.#closed ? 0 : this.#transport.buffered);
   }
 
-  constructor(stream: Duplex, options: OutputOptions) {
-    this.#stream = stream;
+  constructor(transport: StreamTransport, options: OutputOptions) {
+    this.#transport = transport;
     this.#options = options;
   }
 
-  /** Whether another reply may be made; if not, the stream will tell that it has drained. Writes before it says no. */
+  /** Whether another reply may be made. If false, wait for `written`; what was gathered has been flushed then. */
   hasRoom(): boolean {
-    // Below its high water mark a stream does not tell when it has drained.
-    const limit = Math.max(this.#options.limit, this.#stream.writableHighWaterMark);
-    if (this.#pieceBytes + this.#stream.writableLength <= limit) return true;
+    const { limit } = this.#options;
+    if (this.#pieceBytes + this.#transport.buffered <= limit) return true;
     this.flush();
-    return this.#stream.writableLength <= limit;
+    return this.#transport.buffered <= limit;
   }
 
-  /** From now on everything goes to this stream: TLS over the old one. */
-  attach(stream: Duplex): void {
-    this.#stream = stream;
+  /** From now on everything goes to this transport: TLS over the old one. */
+  attach(transport: StreamTransport): void {
+    this.#transport = transport;
   }
 
   /** Zeroed bytes for a reply to be made in. */
@@ -71,7 +70,7 @@ export class ReplyOutput {
   }
 
   /** Sends these bytes with the next flush, which is at the end of this turn of the event loop at the latest. */
-  push(bytes: Uint8Array): void {
+  send(bytes: Uint8Array): void {
     if (this.#closed) return;
     const piece = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
     this.#pieceBytes += piece.length;
@@ -117,17 +116,12 @@ export class ReplyOutput {
   };
 
   #write(pieces: readonly Buffer[]): void {
-    const before = this.#sent;
-    const last = pieces.length - 1;
-    this.#stream.cork();
-    for (let i = 0; i <= last; i += 1) {
-      const piece = pieces[i] as Buffer;
-      this.#sent += piece.length;
-      if (i < last) this.#stream.write(piece);
-      else this.#stream.write(piece, this.#written);
-    }
-    this.#stream.uncork();
-    this.#options.sent(this.#sent - before);
+    if (pieces.length === 0) return;
+    let bytes = 0;
+    for (const piece of pieces) bytes += piece.length;
+    this.#sent += bytes;
+    this.#transport.write(pieces, this.#written);
+    this.#options.sent(bytes);
   }
 
   #writeLimited(pieces: readonly Buffer[], fault: BytesFault): void {

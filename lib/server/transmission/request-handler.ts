@@ -67,7 +67,7 @@ export class RequestHandler {
         return this.#blockStatus(request);
       default:
         return chain(this.#change(request), () => {
-          this.#output.push(this.#encoder.encodeDone(request));
+          this.#output.send(this.#encoder.encodeDone(request));
           return undefined;
         });
     }
@@ -132,7 +132,7 @@ export class RequestHandler {
     const bytes = this.#output.take(this.#encoder.dataPrefix + Number(request.count));
     return chain(this.#backend.read(bytes.subarray(this.#encoder.dataPrefix), request.offset), () => {
       this.#encoder.encodeData(bytes, request, request.offset, Number(request.count), true);
-      this.#output.push(bytes);
+      this.#output.send(bytes);
       return undefined;
     });
   }
@@ -162,7 +162,7 @@ export class RequestHandler {
       for (const [index, { bytes, offset, length, hole }] of chunks.entries()) {
         const done = index === chunks.length - 1;
         if (!hole) this.#encoder.encodeData(bytes, request, offset, length, done);
-        this.#output.push(hole ? this.#encoder.encodeHole(request, offset, length, done) : bytes);
+        this.#output.send(hole ? this.#encoder.encodeHole(request, offset, length, done) : bytes);
       }
     };
     if (reads.length > 0) return Promise.all(reads).then(reply);
@@ -192,10 +192,10 @@ export class RequestHandler {
       const all = known.map((extents) => collect(extents, count, limit));
       if (all.some((pairs) => pairs.length === 0)) throw failure('EIO', 'the backend knows no extents there');
       for (const [index, pairs] of all.entries()) {
-        this.#output.push(this.#encoder.encodeBlockStatus(request, ids[index] ?? 0, pairs, index === all.length - 1));
+        this.#output.send(this.#encoder.encodeBlockStatus(request, ids[index] ?? 0, pairs, index === all.length - 1));
       }
       // A filter may name no context at all.
-      if (all.length === 0) this.#output.push(this.#encoder.encodeDone(request));
+      if (all.length === 0) this.#output.send(this.#encoder.encodeDone(request));
     };
     const known: Iterable<BackendExtent>[] = [];
     for (const source of sources) {

@@ -135,11 +135,6 @@ export class Transmission {
     return this.#isDisconnected;
   }
 
-  /** The stream has taken what waited. */
-  drained(): void {
-    this.#pump();
-  }
-
   /** Replies have left this process. */
   written(): void {
     this.#lastProgress = performance.now();
@@ -285,7 +280,7 @@ export class Transmission {
       return;
     }
     if (fault === null) this.#perform(request);
-    else this.#suffer(fault, request);
+    else this.#applyFault(fault, request);
   }
 
   /** Shows the request to those who look on; both are functions of the user's and may throw. */
@@ -298,7 +293,7 @@ export class Transmission {
     return faults.match(seen);
   }
 
-  #suffer(fault: RequestFault, request: Request): void {
+  #applyFault(fault: RequestFault, request: Request): void {
     if ('stall' in fault) return;
     if ('cut' in fault) {
       this.#host.cut(fault.cut);
@@ -380,6 +375,6 @@ export class Transmission {
 
   #refuse(request: Request, error: number, message: string): void {
     this.#options.statistics.errors += 1;
-    this.#host.output.push(this.#encoder.encodeError(request, error, message));
+    this.#host.output.send(this.#encoder.encodeError(request, error, message));
   }
 }

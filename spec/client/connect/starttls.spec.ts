@@ -122,7 +122,7 @@ describeWith(['openssl'], 'STARTTLS', () => {
       on: [on(STARTTLS, reply(STARTTLS, type, 'not here'))],
     });
     expect(error).toMatchObject({ name: 'NbdOptionError', code, serverMessage: 'not here' });
-    expect((error as Error).message).toMatch(/TLS is required, and the server does not start it/);
+    expect((error as Error).message).toMatch(/TLS is required, but the server refused to start it/);
     expect(peer.raw).toEqual(STARTTLS_AND_ABORT);
   });
 

@@ -62,7 +62,7 @@ describe('cache', () => {
     const error = await bad;
     expect(error).toBeInstanceOf(NbdCommandError);
     expect(error).toMatchObject({ code, syscall: 'cache', cookie: 1n, count: 512n, offset: 4096n });
-    expect((error as Error).message).toBe(`cache of 512 bytes at offset 4096: the server failed it: ${text} (${code})`);
+    expect((error as Error).message).toBe(`cache of 512 bytes at offset 4096: the server reported ${text} (${code})`);
     await good;
     expect(connection.aioIsReady()).toBe(true);
   });
