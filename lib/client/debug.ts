@@ -24,7 +24,7 @@ export class DebugLog {
     this.#emit = emit;
   }
 
-  say(context: string, text: string): void {
+  log(context: string, text: string): void {
     if (!this.enabled) return;
     const message = visible(text);
     const isHeard = this.#emit(context, message);

@@ -125,7 +125,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     const opening = new Opening(target, this.settings);
     this.#opening = opening;
     this.#move('connecting');
-    if (this.#isIn('connecting')) this.debug.say('connect', target.description);
+    if (this.#isIn('connecting')) this.debug.log('connect', target.description);
     // A listener may have ended the connection by now: do not open the target then.
     if (!this.#isIn('connecting')) {
       target.discard?.();
@@ -205,7 +205,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   async runOption<Result>(method: string, run: OptionRun<Result>, signal?: AbortSignal): Promise<Result> {
     const opening = this.#opening;
     if (opening === null) throw new Error(`${method}: no negotiation`);
-    this.debug.say(method, 'enter');
+    this.debug.log(method, 'enter');
     checkState(method, this.#phase, WHEN_NEGOTIATING, this.#error);
     try {
       return await opening.runOption(method, run, signal, () => {
@@ -385,7 +385,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   #move(phase: Phase): void {
     const previous = asEvent(this.#phase);
     this.#phase = phase;
-    this.debug.say(
+    this.debug.log(
       'state',
       `${previous} -> ${asEvent(phase)}${this.#error === null ? '' : `: ${this.#error.message}`}`,
     );

@@ -153,7 +153,7 @@ export class ReplyRules {
     if (!command.coverage.add(start, length)) {
       // Repeated data can make a reply endless, as errors and holes can.
       if (++command.idleChunks > MAX_IDLE_CHUNKS) throw this.violation(command, TOO_MANY_IDLE);
-      this.#reject(command, `the server sent bytes of the ${length} at ${add(command.offset, start)} twice`);
+      this.#reject(command, `the server sent overlapping data: ${length} bytes at ${add(command.offset, start)}`);
     }
   }
 
@@ -218,12 +218,12 @@ export class ReplyRules {
       throw this.violation(command, `an error whose message of ${messageLength} bytes runs past the chunk`);
     }
     if (wire === 0) {
-      this.#reject(command, 'the server sent an error without a number');
+      this.#reject(command, 'the server sent an error chunk with error number 0');
       return;
     }
-    const said = bytes.subarray(6, 6 + messageLength);
+    const text = bytes.subarray(6, 6 + messageLength);
     const { secret = '' } = this.#context;
-    const message = printable(secret === '' ? said : replaceBytes(said, secret, '***'));
+    const message = printable(secret === '' ? text : replaceBytes(text, secret, '***'));
     if (tail === 0) {
       command.fail(this.#serverError(command, wire, message));
       return;

@@ -204,7 +204,7 @@ function exportInfo(connection: NbdFacts, method: string): ExportInfo {
   const { phase, error, session } = lifecycleOf(connection);
   checkState(method, phase, WHEN_INFORMED, error);
   const info = session?.info;
-  if (info == null) throw unavailable(method, 'the server has not returned export flags: call optGo or optInfo first');
+  if (info == null) throw unavailable(method, 'export information is not available yet: call optGo or optInfo first');
   return info;
 }
 
@@ -222,7 +222,7 @@ function isNegotiated(connection: NbdFacts, method: string, feature: Feature): b
 function protocolOf(connection: NbdFacts, method: string): ProtocolName {
   const { phase, error, session } = lifecycleOf(connection);
   checkState(method, phase, WHEN_INFORMED, error);
-  if (session?.protocol == null) throw unavailable(method, 'the server has not greeted yet');
+  if (session?.protocol == null) throw unavailable(method, 'the server has not sent its greeting yet');
   return session.protocol;
 }
 

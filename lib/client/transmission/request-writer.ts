@@ -1,4 +1,4 @@
-// Writes commands to the transport: everything that was granted in a tick goes out in one write, up to a limit.
+// Writes commands to the transport: everything that was granted in a tick is sent in one write, up to a limit.
 // Invariant: there is one write at a time, so that the slab is free again when it has been flushed.
 
 import { type Command, STAGE_GRANTED, STAGE_ISSUED } from './command.js';
@@ -67,7 +67,7 @@ export class RequestWriter {
     this.#source = source;
   }
 
-  /** The command goes out with this tick's write. */
+  /** The command is sent with this tick's write. */
   enqueue(command: Command): void {
     command.stage = STAGE_GRANTED;
     this.#queue.push(command);

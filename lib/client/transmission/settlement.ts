@@ -37,7 +37,7 @@ export class Settlement {
     if (!this.#debug.enabled && !isTraced()) return;
     command.entering = true;
     if (this.#debug.enabled)
-      this.#debug.say(
+      this.#debug.log(
         command.spec.method,
         `enter: ${describeCall(command.spec, command.count, command.offset)}, cookie ${command.cookie}`,
       );
@@ -56,7 +56,7 @@ export class Settlement {
     command.payload = null;
     endTrace(command, failure !== SUCCESS, failure);
     if (this.#debug.enabled)
-      this.#debug.say(
+      this.#debug.log(
         command.spec.method,
         `leave: cookie ${command.cookie}${failure === SUCCESS ? '' : `: ${String(failure)}`}`,
       );

@@ -68,7 +68,7 @@ function* newstyle(session: HandshakeSession): Handshake<void> {
 function* oldstyle(session: HandshakeSession): Handshake<void> {
   session.protocol = 'oldstyle';
   const { exportName, tls } = session.request;
-  if (tls === TLS_REQUIRE) throw noTls('the server speaks the oldstyle handshake');
+  if (tls === TLS_REQUIRE) throw noTls('the server uses the oldstyle handshake');
   const size = yield 8;
   const flags = yield 4;
   yield 124;
@@ -80,7 +80,7 @@ function* oldstyle(session: HandshakeSession): Handshake<void> {
   if (exportName !== '') {
     // An oldstyle server has one export without a name; using it in place of the named one would read another disk.
     throw new NbdConnectionError(
-      `the server speaks the oldstyle handshake and cannot choose export ${quoted(session.shownName)}`,
+      `the server uses the oldstyle handshake, which cannot select an export by name (${quoted(session.shownName)})`,
       { code: 'ENOTSUP', exportName: session.shownName },
     );
   }

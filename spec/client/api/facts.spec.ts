@@ -79,7 +79,10 @@ describe('facts and states', () => {
     const { connection } = await optionMode();
     const error = caught(() => ask(connection));
     expect(error).toBeInstanceOf(NbdStateError);
-    expect(error).toMatchObject({ code: 'EINVAL', message: expect.stringMatching(/has not returned export flags/) });
+    expect(error).toMatchObject({
+      code: 'EINVAL',
+      message: expect.stringMatching(/export information is not available yet/),
+    });
     expect((error as Error).message).toMatch(new RegExp(`^${name}: `));
   });
 
