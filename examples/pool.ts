@@ -1,7 +1,4 @@
-// A pool: a server that dies and comes back, and what its user has to do about writes that were not flushed.
-//
-//   npx tsx examples/pool.ts
-
+// Uses a pool: a server dies and comes back, and the writes that were not flushed are written again.
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

@@ -4,13 +4,7 @@
 import type { ByteCount, NbdConnection } from '../../client/connection.js';
 import { type NbdError, NbdStrictError } from '../../errors.js';
 import type { BlockStatusEntries } from '../../protocol/block-status.js';
-import {
-  callDetails,
-  type ChunkCallback,
-  type ChunkStatus,
-  describeCall,
-  type ExtentCallback,
-} from '../../protocol/reply-target.js';
+import type { ChunkCallback, ChunkStatus, ExtentCallback } from '../../protocol/reply-target.js';
 import * as spec from '../../protocol/commands.js';
 import { MAX_PAYLOAD } from '../../protocol/constants.js';
 import { fromBigInt, type U64 } from '../../util/u64.js';
@@ -22,9 +16,7 @@ import type { Risk } from '../unflushed/unflushed.js';
 export type Resolve = (value: unknown) => void;
 export type Reject = (reason: unknown) => void;
 
-// A subclass of a user's may have its own `byteLength`.
-
-/** Bytes of a view now; 0 for anything else, which the checks refuse. */
+/** Bytes of a view now; 0 for anything else, which the checks refuse. A subclass may have its own `byteLength`. */
 const lengthOf = (buffer: unknown): number => (isUint8Array(buffer) ? byteLengthOf(buffer) : 0);
 
 const weightOf = (count: unknown): number => {
@@ -100,11 +92,11 @@ export abstract class Task {
 
   /** For the beginning of a message. */
   get what(): string {
-    return describeCall(this.spec, this.length, this.start);
+    return spec.describeCall(this.spec, this.length, this.start);
   }
 
   get details(): { syscall: string; count?: bigint; offset?: bigint } {
-    return callDetails(this.spec, this.length, this.start);
+    return spec.callDetails(this.spec, this.length, this.start);
   }
 }
 
