@@ -113,6 +113,7 @@ export function simpleReply(
 export interface ChunkFields {
   /** What the length field says; the length of the payload unless told. */
   length?: U64;
+  /** Magic number of the header. Default: the right one. */
   magic?: number;
 }
 

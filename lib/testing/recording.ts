@@ -4,6 +4,7 @@
 export interface ReceivedOption {
   /** NBD_OPT_*. */
   readonly option: number;
+  /** The data of the option. */
   readonly data: Buffer;
   /** True when it came through TLS. */
   readonly tls: boolean;
@@ -15,8 +16,11 @@ export interface ReceivedCommand {
   readonly type: number;
   /** NBD_CMD_FLAG_*. */
   readonly flags: number;
+  /** Cookie, unsigned. */
   readonly cookie: bigint;
+  /** First byte. */
   readonly offset: bigint;
+  /** Bytes. */
   readonly length: bigint;
   /** True when the header was an extended one. */
   readonly extended: boolean;
@@ -26,7 +30,9 @@ export interface ReceivedCommand {
 
 /** How far the client was when a scripted answer had been given. */
 export interface RecordingMark {
+  /** Number of options received. */
   readonly options: number;
+  /** Number of commands received. */
   readonly commands: number;
   /** Of {@link PeerRecording.bytesReceived}. */
   readonly bytes: number;
@@ -39,7 +45,9 @@ const PAYLOAD_LIMIT = 64 * 1024 * 1024;
 export class PeerRecording {
   /** The flags that answered the greeting. */
   clientFlags: number | undefined;
+  /** Options, in order of arrival. */
   readonly options: ReceivedOption[] = [];
+  /** Commands, in order of arrival. */
   readonly commands: ReceivedCommand[] = [];
   /** What the client may not do and did, in words: pipelined options, cookies reused in flight, bytes after DISC … */
   readonly violations: string[] = [];
@@ -92,15 +100,18 @@ export class PeerRecording {
     this.#rawLength += kept.length;
   }
 
+  /** Keeps the payload of a write. For the peer itself. */
   keepPayload(command: ReceivedCommand, payload: Buffer): void {
     this.#payloadLength += payload.length;
     if (this.#payloadLength <= PAYLOAD_LIMIT) this.#payloads.set(command, payload);
   }
 
+  /** Sets {@link mark}. For the peer itself. */
   setMark(): void {
     this.mark = { options: this.options.length, commands: this.commands.length, bytes: this.bytesReceived };
   }
 
+  /** Marks the connection as over. For the peer itself. */
   finish(): void {
     this.isOver = true;
     this.#finish();

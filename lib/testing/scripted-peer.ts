@@ -39,6 +39,7 @@ export class ScriptedPeer implements AsyncDisposable {
   readonly socketPath: string | undefined;
   /** The address; undefined on a Unix socket. */
   readonly host: string | undefined;
+  /** The port; undefined on a Unix socket. */
   readonly port: number | undefined;
   readonly #server: Server;
   readonly #folder: string | undefined;
@@ -108,6 +109,7 @@ export class ScriptedPeer implements AsyncDisposable {
     return (this.#stopping ??= this.#stop());
   }
 
+  /** The same as {@link stop}. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.stop();
   }

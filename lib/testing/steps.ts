@@ -28,6 +28,7 @@ export interface OptionScript {
   readonly option: number;
   /** Only the n-th time that this option arrives, from 1; every time unless told. */
   readonly nth?: number;
+  /** What to send and do. */
   readonly steps: Script<[ReceivedOption]>;
 }
 
@@ -45,6 +46,7 @@ export interface CommandScript {
   readonly command?: number;
   /** Wait for so many matching commands, which all come to the steps in their order. */
   readonly collect?: number;
+  /** What to send and do. */
   readonly steps: Script<PeerRequest[]>;
 }
 

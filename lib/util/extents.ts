@@ -16,7 +16,9 @@ export interface Extent<N extends number | bigint = number> {
  * million objects.
  */
 export class Extents<N extends number | bigint = number> implements Iterable<Extent<N>> {
+  /** First byte of the first extent. */
   readonly offset: bigint;
+  /** Pairs of length and flags, one after the other. */
   readonly entries: N extends number ? Uint32Array : BigUint64Array;
 
   constructor(offset: bigint, entries: N extends number ? Uint32Array : BigUint64Array) {
@@ -29,6 +31,7 @@ export class Extents<N extends number | bigint = number> implements Iterable<Ext
     return this.entries.length / 2;
   }
 
+  /** Iterates over the extents; may be called any number of times. */
   *[Symbol.iterator](): IterableIterator<Extent<N>> {
     const entries = this.entries as unknown as ArrayLike<N>;
     let offset = this.offset;

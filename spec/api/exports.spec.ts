@@ -39,9 +39,9 @@ const PUBLIC: Readonly<Record<string, Names>> = {
     types: words(`
       BlockHasherOptions BlockHashOptions BlockStatusEntries ByteCount ChunkCallback ChunkStatus CommandTrace CompareOptions CompareResult
       CompletionCallback ConnectionState Connections ContextCallback DebugCallback CopyDestination CopyOptions CopyResult
-      CopySource ExportLike Extent ExtentCallback ExtentsOptions HashOptions ListCallback ListedExport NbdConnectionEvents
+      CopySource DestinationLike ExportLike Extent ExtentCallback ExtentsOptions HashOptions ListCallback ListedExport NbdConnectionEvents
       NbdConnectionOptions NbdErrorDetails NbdFacts NbdHandle NbdNegotiation NbdSecurity NbdTarget NbdTlsOptions
-      OptionCallback PemInput PrefetchOptions PrefetchResult Progress ProtocolName RangeOptions ReadStreamOptions StatusOptions TlsPsk
+      OptionCallback PemInput PrefetchOptions PrefetchResult Progress ProtocolName ReadStreamOptions SourceLike StatusOptions TlsPsk
       WriteStreamOptions ZeroRun
     `),
   },
@@ -50,8 +50,8 @@ const PUBLIC: Readonly<Record<string, Names>> = {
     types: words(`
       BackendExtent BackendExtents BlockSize BytesFault CommandName CutFault DelayFault ErrorFault Fault FaultCondition
       FaultedRequest Feature FileBackendOptions FlagOverrides HandshakeFeatures MemoryBackendOptions MetaContext
-      NbdBackend NbdExportOptions NbdServerAddress NbdServerOptions NbdServerStatistics NbdServerTlsOptions
-      OptionRefusal PatternBackendOptions PskKeys StallFault WriteOptions ZeroOptions
+      NamedCommand NbdBackend NbdExportOptions NbdServerAddress NbdServerOptions NbdServerStatistics NbdServerTlsOptions
+      OptionRefusal PatternBackendOptions PskKeys RequestFault StallFault U64 WriteOptions ZeroOptions
     `),
   },
   'nbd-sdk/testing': {
