@@ -21,7 +21,7 @@ type Check = (markdown: string) => string[];
 const { checkServerPage, ...others } = optionTables;
 /** The checks of the README; both modules also export what the checks share. */
 const tables = Object.fromEntries(
-  Object.entries({ ...readmeTables, ...others }).filter(([name]) => name.startsWith('check') && name !== 'checker'),
+  [...Object.entries(readmeTables), ...Object.entries(others)].filter(([name]) => /^check[A-Z]/.test(name)),
 ) as Readonly<Record<string, Check>>;
 
 const block = (code: string, marker = '<!-- example: with connection -->\n\n'): string =>
