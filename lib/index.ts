@@ -1,6 +1,6 @@
 /// <reference types="node" preserve="true" />
 
-// The public face of the client: exports only.
+// The public API of `nbd-sdk`: exports only.
 
 export { NbdConnection, type ByteCount } from './client/connection.js';
 export type { DebugCallback } from './client/debug.js';

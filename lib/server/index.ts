@@ -1,6 +1,6 @@
 /// <reference types="node" preserve="true" />
 
-// The public face of `nbd-sdk/server`.
+// The public API of `nbd-sdk/server`: exports only.
 
 export { NbdServer, type NbdServerAddress } from './server.js';
 export { type NbdServerOptions } from './options.js';

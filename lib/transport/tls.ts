@@ -1,30 +1,30 @@
-// TLS over a transport that has been used in plaintext before. Invariant: from the moment startTls() is called no
-// byte of the transport is read as plaintext.
+// TLS over a transport that has been used in plaintext before. Invariant: once startTls() has been called, no byte of
+// the transport is read as plaintext.
 
 import type { Duplex } from 'node:stream';
 import { connect, type PeerCertificate, type SecureContext, type TLSSocket } from 'node:tls';
 import { type Farewell, StreamTransport } from './stream.js';
 
-/** When something went wrong: before the peer had shown who it is, before its first word after that, or later. */
+/** When a failure happened: during the handshake, before the first data after it, or later. */
 export type TlsMoment = 'handshake' | 'beginning' | 'later';
 
 export interface TlsOptions {
   readonly context: SecureContext;
-  /** What the peer is told that it was called by (SNI); `''` for nothing. */
+  /** The host name to send to the peer (SNI); `''` to send none. */
   readonly serverName: string;
-  /** Whether the peer's certificate must be trusted and its name the right one. */
+  /** Whether the peer's certificate must be trusted and issued for the right name. */
   readonly verify: boolean;
-  /** What is wrong with the names in the certificate; asked once its chain is found to be good. */
+  /** Checks the names in a certificate whose chain has been verified; returns an error if they are wrong. */
   checkIdentity(certificate: PeerCertificate): Error | undefined;
-  /** A key that both sides have, in place of certificates. */
+  /** A pre-shared key, used instead of certificates. */
   readonly psk?: { readonly identity: string; readonly key: Uint8Array } | undefined;
-  /** What went wrong, in words for whoever has to do something about it; `null` for an end without an error. */
+  /** The error to report, with advice for the user; called with `null`, and may return it, for an end without error. */
   explain(error: Error | null, moment: TlsMoment): Error | null;
 }
 
 /**
- * Takes the stream out of `raw` and makes it a TLS session. Rejects with what `explain` makes of the failure; then,
- * and also when `raw` is destroyed meanwhile, the stream is destroyed.
+ * Detaches the stream from `raw` and starts a TLS session on it. Rejects with the error that `explain` returns. On
+ * failure, or if `raw` is destroyed meanwhile, the stream is destroyed.
  */
 export function startTls(raw: StreamTransport, options: TlsOptions): Promise<TlsTransport> {
   const { farewell } = raw;
@@ -83,8 +83,8 @@ export class TlsTransport extends StreamTransport {
 
   constructor(socket: TLSSocket, description: string, options: TlsOptions, below: Farewell | null) {
     super(socket, description);
-    // With TLS 1.3 a client has finished its handshake before the server has looked at the client's certificate: the
-    // refusal comes as the first thing after it, as an alert or, from GnuTLS's servers, as the end of the stream.
+    // With TLS 1.3 a client finishes its handshake before the server has checked the client's certificate: a refusal
+    // arrives right after it, as an alert or, from servers that use GnuTLS, as the end of the stream.
     this.farewell = async (error) => options.explain(await ask(below, error), this.#moment);
   }
 
@@ -96,7 +96,7 @@ export class TlsTransport extends StreamTransport {
   }
 }
 
-/** What the layer below knows about a lost connection, if that is what happened. */
+/** If the connection was lost, asks the layer below for a more specific error. */
 async function ask(below: Farewell | null, error: Error | null): Promise<Error | null> {
   const { code = '' } = (error ?? {}) as NodeJS.ErrnoException;
   const isLost = error === null || /^E(?!PROTO$|RR_)[A-Z0-9]+$/.test(code);

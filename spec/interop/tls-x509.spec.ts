@@ -128,7 +128,7 @@ describe.each(KINDS)('TLS with certificates: $name', (kind) => {
             code: 'EACCES',
             cause: { code: expect.stringMatching(/^(UNABLE_TO_VERIFY_LEAF_SIGNATURE|SELF_SIGNED_CERT_IN_CHAIN)$/) },
           });
-          expect((error as Error).message).toMatch(/certificate was not accepted: .*\(give its authority with ca or/);
+          expect((error as Error).message).toMatch(/certificate was not accepted: .*\(set ca or tlsCertificates/);
         }
       });
 

@@ -262,7 +262,7 @@ describe('what is no command', () => {
       const connection = make();
       const error = await rejection(connection[form](['no-such-program-here']));
       expect(error).toMatchObject({ name: 'NbdConnectionError', code: 'ENOENT' });
-      expect((error as Error).message).toMatch(/^connect to the command no-such-program-here: there is no program /);
+      expect((error as Error).message).toMatch(/^connect to the command no-such-program-here: program not found: /);
       expect(connection.connectionState()).toBe('dead');
     },
   );

@@ -99,7 +99,7 @@ const noExtended: Breach = {
 const payloadFlag: Breach = {
   bit: COMMANDS_BIT,
   code: 'EINVAL',
-  says: /PAYLOAD_LEN flag must be set with extended headers/,
+  says: /PAYLOAD_LEN flag must be set if, and only if, extended headers/,
   change: (call) => {
     call.strictMode &= ~AUTO_FLAG_BIT;
     call.flags |= 32;
@@ -144,7 +144,7 @@ const capWrite: Breach = { ...cap, change: (call) => ((call.count = 65 * MIB), (
 const narrow: Breach = {
   bit: ALWAYS,
   code: 'ERANGE',
-  says: /more than 4 GiB - 1 in one command needs extended headers/,
+  says: /more than 4 GiB - 1 in one command requires extended headers/,
   change: (call) => ((call.count = 2 ** 32), (call.extendedHeaders = false)),
   setsCount: true,
 };

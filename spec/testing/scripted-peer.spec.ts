@@ -206,7 +206,7 @@ describe('what the protocol forbids', () => {
     ['command 0 with flags 0x1', (c) => c.command(READ, 1, 0, 1, 1)],
     ['PAYLOAD_LEN in a compact header', (c) => c.send(u32(0x25609513), u16(0x20), u16(1), u64(1), u64(0), u32(1), 'x')],
     ['unknown command 99', (c) => c.command(99, 1, 0, 1)],
-    ['something that is no command', (c) => c.send('nonsense')],
+    ['bytes that are not a command', (c) => c.send('nonsense')],
   ])('%s', async (expected, act) => {
     expect(await violations(act)).toEqual([expected]);
   });

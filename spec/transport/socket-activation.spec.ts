@@ -136,9 +136,9 @@ describe('an activated program', () => {
 
 describe('a program that cannot be activated', () => {
   it.each([
-    ['no-such-program-here', 'ENOENT', 'there is no program no-such-program-here'],
-    ['/no/such/program', 'ENOENT', 'there is no program /no/such/program'],
-    ['/', 'ENOENT', 'there is no program /'],
+    ['no-such-program-here', 'ENOENT', 'program not found: no-such-program-here'],
+    ['/no/such/program', 'ENOENT', 'program not found: /no/such/program'],
+    ['/', 'ENOENT', 'program not found: /'],
   ])('%s is %s', async (program, code, message) => {
     expect(await rejection(activate([program], OPTIONS))).toMatchObject({ code, message });
     expect(privateFolders()).toEqual([]);

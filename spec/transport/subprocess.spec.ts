@@ -81,7 +81,7 @@ describe('a command', () => {
 describe('a command that cannot be run', () => {
   it('is ENOENT when there is none', async () => {
     const error = await rejection(runCommand(['no-such-program-here'], OPTIONS));
-    expect(error).toMatchObject({ code: 'ENOENT', message: 'there is no program no-such-program-here' });
+    expect(error).toMatchObject({ code: 'ENOENT', message: 'program not found: no-such-program-here' });
     expect(privateFolders()).toEqual([]);
   });
 
@@ -91,7 +91,7 @@ describe('a command that cannot be run', () => {
     await writeFile(file, 'no program');
     await chmod(file, 0o644);
     const error = await rejection(runCommand([file], OPTIONS));
-    expect(error).toMatchObject({ code: 'EACCES', message: 'the program data may not be run' });
+    expect(error).toMatchObject({ code: 'EACCES', message: 'no permission to run the program data' });
     await rm(folder, { recursive: true });
   });
 
