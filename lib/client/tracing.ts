@@ -13,10 +13,15 @@ const connectionClose = channel('nbd:connection:close');
 
 /** What subscribers of the nbd:command channels get. */
 export interface CommandTrace {
+  /** The {@link NbdConnection}. */
   readonly connection: object;
+  /** Name of the promise method, such as `'pread'`. */
   readonly method: string;
+  /** The cookie of the command. */
   readonly cookie: bigint;
+  /** Number of bytes; 0n for a flush. */
   readonly count: bigint;
+  /** First byte. */
   readonly offset: bigint;
   /** Set when it failed. */
   readonly error?: unknown;
