@@ -1,4 +1,4 @@
-// --help, --version and the lists that completion reads, all from the commands' descriptions.
+// Produces --help, --version and the lists for completion from the descriptions of the commands.
 
 import { PACKAGE_NAME, VERSION } from '../util/version.js';
 import type { CommandSpec, OptionSpec } from './command-spec.js';
@@ -7,7 +7,7 @@ import { COMMANDS } from './registry.js';
 
 const WIDTH = 96;
 
-/** The help of one command, laid out like a manual page. */
+/** The help of one command, in the layout of a manual page. */
 export function commandHelp(spec: CommandSpec, program: string): string {
   const sections = [
     section('NAME', [`    ${program} - ${spec.summary}`]),
@@ -63,7 +63,7 @@ export function shortOptions(spec: CommandSpec): string {
     .join('');
 }
 
-/** What stands for something else (`A := FILE | URI`) is no use of the program. */
+/** A definition (`A := FILE | URI`) is shown without the name of the program. */
 function usageLines(line: string, program: string): string[] {
   if (line === '') return [''];
   if (/ [:+]= /.test(line)) return [`    ${line}`];
@@ -71,7 +71,7 @@ function usageLines(line: string, program: string): string[] {
   return [first.slice(4), ...rest];
 }
 
-/** Space that is not within brackets nor beside a bar: `[-o N|--offset=N]` stays on one line. */
+/** Space that is neither within brackets nor next to a bar: `[-o N|--offset=N]` stays on one line. */
 const BETWEEN_BRACKETS = /(?<!\|) +(?!\|)(?![^[\]]*\])/;
 
 function optionHelp(option: OptionSpec): string[] {

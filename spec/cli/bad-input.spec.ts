@@ -146,7 +146,7 @@ describeWith(['nbdkit', 'nbdcopy'], 'a destination that cannot take the source',
     const theirs = await onTty('nbdcopy', server.uri(), '-');
     expect(theirs).toMatchObject({ code: 1, stdout: 'nbdcopy: refusing to write to tty\r\n' });
     const ours = [process.execPath, await cliPath(), 'copy', server.uri()];
-    const hint = 'nbd copy: suggestion: name a file, or pipe the output somewhere\r\n';
+    const hint = 'nbd copy: suggestion: give the name of a file, or pipe the output to a program\r\n';
     expect(await onTty(...ours, '-')).toMatchObject({
       code: 1,
       stdout: `nbd copy: refusing to write to tty\r\n${hint}`,
@@ -167,7 +167,7 @@ const canMount = ((): boolean => {
 })();
 
 describeWith(['nbdkit', 'nbdcopy'], 'a full disk at the destination', () => {
-  const INCOMPLETE = /^nbd copy: the copy is incomplete: (at most )?\S+ \w+ of 4\.00 MiB are at the destination\n/;
+  const INCOMPLETE = /^nbd copy: the copy is incomplete: (at most )?\S+ \w+ of 4\.00 MiB were copied\n/;
 
   it('ends a copy to a device, to standard output and to a file that may not grow', async () => {
     await using server = await startNbdkit({ plugin: 'pattern', args: ['4M'] });

@@ -87,7 +87,9 @@ describe('a map of 400,000 extents', () => {
   it('names the folder that cannot hold it', async () => {
     const { code, stdout, stderr } = await nbd(['map', fine('fine')], { env: { TMPDIR: at('none') } });
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
-    expect(stderr).toMatch(/cannot keep the output in \S+\/none: No such file or directory\n.*TMPDIR/);
+    expect(stderr).toMatch(
+      /cannot write the output to a temporary file in \S+\/none: No such file or directory\n.*TMPDIR/,
+    );
   });
 });
 

@@ -7,7 +7,7 @@ describeWith(['nbdkit'], 'nbd cache', () => {
   it('prefetches what holds data and says how much', async () => {
     await using server = await startNbdkit({ plugin: 'data', args: [DATA, 'size=4M'] });
     expect(await out(['cache', server.uri()])).toMatch(
-      /^128 KiB prefetched in 2 requests, 3\.88 MiB of zeroes left out, [\d.]+ s, \S+ \w+\/s\n$/,
+      /^128 KiB prefetched in 2 requests, 3\.88 MiB of zeroes skipped, [\d.]+ s, \S+ \w+\/s\n$/,
     );
     const json = JSON.parse(await out(['cache', '--json', '--all', '--request-size=1M', server.uri()])) as object;
     expect(json).toMatchObject({ cached: 4194304, skipped: 0, commands: 4 });
@@ -37,7 +37,7 @@ describeWith(['nbdkit'], 'nbd cache', () => {
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
     expect(stderr).toBe(
       'nbd cache: the server does not support the cache command (NBD_CMD_CACHE)\n' +
-        'nbd cache: suggestion: use --read to warm it by reading\n',
+        'nbd cache: suggestion: use --read to warm its cache by reading\n',
     );
     expect(await out(['cache', '--read', '--all', server.uri()])).toMatch(/^4\.00 MiB read in 1 requests/);
   });
@@ -49,7 +49,7 @@ describeWith(['nbdkit'], 'nbd cache', () => {
     });
     const { code, stderr } = await nbd(['cache', '--all', server.uri()]);
     expect(code).toBe(1);
-    expect(stderr).toMatch(/0 B of 4\.00 MiB were prefetched before\nnbd cache: .*(EIO|Input\/output)/);
+    expect(stderr).toMatch(/incomplete: 0 B of 4\.00 MiB were prefetched\nnbd cache: .*(EIO|Input\/output)/);
   });
 
   it('stops at Ctrl-C with exit code 130', async () => {
@@ -59,6 +59,6 @@ describeWith(['nbdkit'], 'nbd cache', () => {
     await until(() => child.said().includes('1/100'));
     child.kill('SIGINT');
     expect(await exit).toBe(130);
-    expect(child.err()).toMatch(/of 64\.0 MiB were prefetched before\nnbd cache: interrupted\n/);
+    expect(child.err()).toMatch(/incomplete: \S+ \w+ of 64\.0 MiB were prefetched\nnbd cache: interrupted\n/);
   });
 });

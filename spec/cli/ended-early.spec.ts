@@ -35,7 +35,7 @@ interface Work {
 }
 
 const COPY = ['copy', '--no-extents', '-R2', '-C1', '--request-size=256k'];
-const INCOMPLETE = /the copy is incomplete: \S+ [KM]iB of \S+ MiB are at the destination\n/;
+const INCOMPLETE = /the copy is incomplete: \S+ [KM]iB of \S+ MiB were copied\n/;
 const written = (_said: string, server: RealServer): boolean => server.log().includes('memory: pwrite');
 
 const WORKS: readonly Work[] = [
@@ -62,40 +62,40 @@ const WORKS: readonly Work[] = [
     server: slow('read', '256M'),
     words: (uri) => ['copy', '--no-extents', '--progress=2', uri, '-'],
     begun: (said) => said.includes('\0'),
-    says: /the copy is incomplete: at most \S+ [KM]iB of 256 MiB are at the destination\n/,
+    says: /the copy is incomplete: at most \S+ [KM]iB of 256 MiB were copied\n/,
   },
   {
     title: 'copy to it what flows',
     server: { ...slow('write', '1G'), options: ['-v'] },
     words: (uri) => ['copy', '-S', '0', '/dev/zero', uri],
     begun: written,
-    says: /the copy is incomplete: at most \S+ \w+ are at the destination\n/,
+    says: /the copy is incomplete: at most \S+ \w+ were copied\n/,
   },
   {
     title: 'cache',
     server: slow('cache', '64M'),
     words: (uri) => ['cache', '--all', '-R2', '--request-size=256k', '--progress=1', uri],
-    says: /(\S+ [KM]iB) of 64\.0 MiB were prefetched before\n/,
+    says: /(\S+ [KM]iB) of 64\.0 MiB were prefetched\n/,
   },
   {
     title: 'cache --read',
     server: slow('read', '64M'),
     words: (uri) => ['cache', '--all', '--read', '-R2', '--request-size=256k', '--progress=1', uri],
-    says: /(\S+ [KM]iB) of 64\.0 MiB were prefetched before\n/,
+    says: /(\S+ [KM]iB) of 64\.0 MiB were prefetched\n/,
   },
   {
     title: 'hash',
     server: slow('read', '256M'),
     words: (uri) => ['hash', '--no-extents', '--progress=2', uri],
     begun: (said) => said.includes('1/100'),
-    says: /no hash: \S+ MiB of 256 MiB were hashed\n/,
+    says: /incomplete: \S+ MiB of 256 MiB were hashed\n/,
   },
   {
     title: 'hash --block',
     server: slow('read', '1G'),
     words: (uri) => ['hash', '--block', '--no-extents', '--progress=2', uri],
     begun: (said) => said.includes('1/100'),
-    says: /no hash: \S+ MiB of 1\.00 GiB were hashed\n/,
+    says: /incomplete: \S+ MiB of 1\.00 GiB were hashed\n/,
   },
   {
     title: 'compare',
@@ -108,13 +108,13 @@ const WORKS: readonly Work[] = [
     title: 'zero',
     server: slow('zero', '64M'),
     words: (uri) => ['zero', '-y', '-R2', '--request-size=256k', '--progress=1', uri],
-    says: /incomplete: \S+ [KM]iB of 64\.0 MiB were done\n/,
+    says: /incomplete: \S+ [KM]iB of 64\.0 MiB were zeroed\n/,
   },
   {
     title: 'discard',
     server: slow('trim', '64M'),
     words: (uri) => ['discard', '-y', '-R2', '--request-size=256k', '--progress=1', uri],
-    says: /incomplete: \S+ [KM]iB of 64\.0 MiB were done\n/,
+    says: /incomplete: \S+ [KM]iB of 64\.0 MiB were discarded\n/,
   },
 ];
 

@@ -205,7 +205,7 @@ describeWith(['nbdkit', 'nbdinfo'], 'nbd info of a server that is started for it
     const cases: [words: string[], message: RegExp][] = [
       [['[', 'nbdkit', 'memory', '1M'], /'\[' without '\]'/],
       [['[', ']'], /no command between \[ and \]/],
-      [['--uri', '[', 'nbdkit', 'null', ']'], /has no lasting URI/],
+      [['--uri', '[', 'nbdkit', 'null', ']'], /has no URI that remains valid/],
       [['[', '/nonexistent/server', ']'], /nonexistent/],
     ];
     for (const [words, message] of cases) {

@@ -101,7 +101,7 @@ describeWith(['nbdkit'], 'a server that was started for a command', () => {
     expect({ code, stderr, done: existsSync(at('done')) }).toEqual({
       code: 0,
       stderr: expect.stringMatching(
-        /^nbd copy: waiting for the server \(process \d+\) to put its data away\n$/,
+        /^nbd copy: waiting for the server \(process \d+\) to store its data and exit\n$/,
       ) as unknown as string,
       done: true,
     });
@@ -130,7 +130,9 @@ describeWith(['nbdkit'], 'a server that was started for a command', () => {
       }
       expect(await exit).toBe(130);
       if (times === 1) {
-        expect(child.err()).toMatch(/interrupted: the server \(process \d+\) was asked to end, and is still at it\n/);
+        expect(child.err()).toMatch(
+          /interrupted: the server \(process \d+\) was asked to exit, and is still running\n/,
+        );
         expect(isAlive(pid)).toBe(true);
         process.kill(pid, 'SIGKILL');
       } else {

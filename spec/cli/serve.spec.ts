@@ -73,7 +73,7 @@ describe('the Unix socket', () => {
     const first = await serve('-m1M', '--unix', at('s'));
     const second = await nbd(['serve', '-m2M', '--unix', at('s')]);
     expect(second).toMatchObject({ code: 1, stdout: '' });
-    expect(second.stderr).toMatch(/something listens there already/);
+    expect(second.stderr).toMatch(/the address is already in use/);
     expect(await sizeOf(uriOf())).toBe(1048576n);
 
     const killed = exitOf(first);
@@ -101,8 +101,8 @@ describe('the Unix socket', () => {
 
 describe('what nbd serve refuses', () => {
   it.each<[string[], RegExp]>([
-    [['--tls-verify-peer', '-m1M'], /--tls-verify-peer needs --tls-certificates/],
-    [['--tls-optional', '-m1M'], /--tls-optional needs --tls-certificates or --tls-psk/],
+    [['--tls-verify-peer', '-m1M'], /--tls-verify-peer requires --tls-certificates/],
+    [['--tls-optional', '-m1M'], /--tls-optional requires --tls-certificates or --tls-psk/],
     [['--tls-psk=x', '--tls-verify-peer', '-m1M'], /you cannot use --tls-psk and --tls-verify-peer together/],
     [['--tls-certificates=', '-m1M'], /--tls-certificates: the value is empty/],
     [['--host', '', '-m1M'], /--host: the value is empty/],

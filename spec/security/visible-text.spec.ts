@@ -4,7 +4,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { inspect } from 'node:util';
 
-import { messageOf, tell } from '../../lib/cli/output/failure.js';
+import { messageOf, formatFailure } from '../../lib/cli/output/failure.js';
 import { CliError } from '../../lib/cli/errors.js';
 import { type ExportReport, reportJson, reportText } from '../../lib/cli/info/report.js';
 import { escapeXml } from '../../lib/cli/map/render.js';
@@ -56,7 +56,7 @@ function expectErrorVisible(error: unknown): void {
   expectVisible(message);
   expectVisible(stack, true);
   expectVisible(inspect(error, { depth: 9 }), true);
-  expectVisible(tell(error, 'nbd info', true), true);
+  expectVisible(formatFailure(error, 'nbd info', true), true);
   expectVisible(messageOf(error));
 }
 
@@ -183,9 +183,9 @@ describe('the command line', () => {
   });
 
   it('tells failures in one line, whoever has written them', () => {
-    expectVisible(tell(new Error(ALL), 'nbd', true), true);
-    expectVisible(tell(new CliError(ALL, { hint: ALL }), 'nbd', true), true);
-    expect(tell(new CliError(ALL), 'nbd', false).split('\n')).toHaveLength(2);
+    expectVisible(formatFailure(new Error(ALL), 'nbd', true), true);
+    expectVisible(formatFailure(new CliError(ALL, { hint: ALL }), 'nbd', true), true);
+    expect(formatFailure(new CliError(ALL), 'nbd', false).split('\n')).toHaveLength(2);
   });
 
   it('shows none of what a server lists, in text and in JSON', async () => {

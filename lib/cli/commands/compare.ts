@@ -1,4 +1,4 @@
-// `nbd compare`: whether two exports, or an export and a file, hold the same bytes.
+// `nbd compare`: checks whether two exports, or an export and a file, contain the same bytes.
 
 import { compare as compareExports, type CompareResult } from '../../index.js';
 import type { Command } from '../command.js';
@@ -20,14 +20,14 @@ export const compare: Command = {
       'A, B := FILE | DEVICE | NBD-URI | [ CMD ARGS ... ]',
     ],
     description: [
-      'Parts that are known to be zero on both sides are not read. The exit code is 0 when they are the same, 2 when ' +
-        'they differ in a byte or in size, and 1 after an error.',
+      'Parts that are known to be zero on both sides are not read. The exit code is 0 if both are the same, 2 if they ' +
+        'differ in a byte or in size, and 1 after an error.',
     ],
     options: [
-      { names: ['stop'], help: 'Stop at the first difference instead of counting them all.' },
-      { names: ['no-extents'], help: 'Read everything, holes too.' },
+      { names: ['stop'], help: 'Stop at the first difference instead of counting all differing bytes.' },
+      { names: ['no-extents'], help: 'Read everything, including holes.' },
       PROGRESS_OPTION,
-      { names: ['quiet'], short: 'q', help: 'Print nothing; the exit code is the answer.' },
+      { names: ['quiet'], short: 'q', help: 'Print nothing, only return the exit code.' },
       { names: ['json'], help: 'Print JSON.' },
       ...CONNECT_OPTIONS,
     ],
@@ -38,17 +38,17 @@ export const compare: Command = {
   },
   async run(args, context) {
     const [a, b, extra] = args.operands;
-    if (a === undefined || b === undefined || extra !== undefined) throw new UsageError('two operands are expected');
+    if (a === undefined || b === undefined || extra !== undefined) throw new UsageError('expected two operands');
     if (args.has('quiet') && args.has('json')) throw new UsageError('you cannot use --json and --quiet together');
     const ends = [await openSource(a, context), await openSource(b, context)] as const;
     const sources = [];
     for (const end of ends) {
       const size = await sizeOf(end);
-      if (size === null) throw new CliError(`${end.name}: a pipe cannot be compared`);
+      if (size === null) throw new CliError(`${end.name}: cannot compare a pipe`);
       sources.push(sourceOf(end, Number(size), end.kind === 'nbd' ? [end.connection] : []));
     }
     const [from, to] = sources;
-    if (from === undefined || to === undefined) throw new UsageError('two operands are expected');
+    if (from === undefined || to === undefined) throw new UsageError('expected two operands');
     const result = await withProgress(
       args,
       Math.min(Number(from.size), Number(to.size)),
@@ -68,7 +68,7 @@ export const compare: Command = {
   },
 };
 
-/** Sizes and positions, which JSON has no bigint for: no export that can be compared is longer than 2^53 - 1 bytes. */
+/** Writes sizes and offsets as numbers, as JSON has no bigint. An export that can be compared has less than 2^53 bytes. */
 const asNumber = (_key: string, value: unknown): unknown => (typeof value === 'bigint' ? Number(value) : value);
 
 function describe(result: CompareResult, stopped: boolean): string {
@@ -81,6 +81,6 @@ function describe(result: CompareResult, stopped: boolean): string {
   } else if (sizes[0] !== sizes[1]) {
     lines.push(`the first ${compared} bytes are the same`);
   }
-  if (equal) lines.push(`the same: ${compared} bytes, ${roundSize(skipped)} of zeroes not read`);
+  if (equal) lines.push(`the same: ${compared} bytes, of which ${roundSize(skipped)} of zeroes were not read`);
   return `${lines.join('\n')}\n`;
 }

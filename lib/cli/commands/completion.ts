@@ -1,5 +1,5 @@
-// `nbd completion`: scripts for shells. They ask `nbd COMMAND --long-options` when Tab is pressed, so that they never
-// grow old.
+// `nbd completion`: completion scripts for shells. They run `nbd COMMAND --long-options` when Tab is pressed, so they
+// always match the installed version.
 
 import type { Command } from '../command.js';
 import { UsageError } from '../errors.js';
@@ -51,7 +51,7 @@ export const completion: Command = {
     const shell = operand !== undefined && 'word' in operand ? operand.word : '';
     const script = Object.hasOwn(SCRIPTS, shell) ? SCRIPTS[shell] : undefined;
     if (script === undefined || args.operands.length > 1) {
-      throw new UsageError('a shell is expected: bash, zsh or fish');
+      throw new UsageError('expected the name of a shell: bash, zsh or fish');
     }
     await context.out(script(context.commands.join(' ')));
   },

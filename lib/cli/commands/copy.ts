@@ -1,4 +1,5 @@
-// `nbd copy`: nbdcopy. Invariant: exit code 0 only when every byte of the source is at the destination.
+// `nbd copy`, the counterpart of nbdcopy. Invariant: the exit code is 0 only if every byte of the source is at the
+// destination.
 
 import { availableParallelism } from 'node:os';
 import type { CopyOptions } from '../../index.js';
@@ -39,28 +40,28 @@ const spec: CommandSpec = {
     'DESTINATION += null:',
   ],
   description: [
-    'Takes the options of nbdcopy. Holes are neither read nor sent, and zeroes that are read are not sent either.',
-    'The exit code is 0 only when everything was copied. After an error, or Ctrl-C, a line says how far it came, and ' +
-      'the destination holds a part of the source.',
+    'Takes the options of nbdcopy. Holes are neither read nor sent; zeroes that were read are not sent either.',
+    'The exit code is 0 only if everything was copied. After an error or Ctrl-C, a line reports how much was copied, ' +
+      'and the destination contains only a part of the source.',
   ],
   options: [
     ...BLOCK_HASH_OPTIONS,
-    { names: ['allocated'], help: 'Allocate space for zeroes in the destination, too: make no holes.' },
+    { names: ['allocated'], help: 'Allocate space for zeroes in the destination too: make no holes.' },
     {
       names: ['connections'],
       short: 'C',
       takes: 'value',
       value: 'N',
-      help: 'Connections, where both ends allow several. Default 4, and never more than there are threads.',
+      help: 'Number of connections, if both ends allow several. Default 4, limited to the number of threads.',
     },
     {
       names: ['destination-is-zero', 'target-is-zero'],
-      help: 'The destination reads as zeroes already: do not write any. With --allocated they are written all the same.',
+      help: 'The destination already reads as zeroes: do not write zeroes, unless --allocated is given.',
     },
     { names: ['flush'], help: 'Flush the destination at the end.' },
-    { names: ['no-extents'], help: 'Read everything, holes too.' },
+    { names: ['no-extents'], help: 'Read everything, including holes.' },
     PROGRESS_OPTION,
-    { names: ['queue-size'], takes: 'value', value: 'N', help: 'Bytes in flight for each connection. Default 16M.' },
+    { names: ['queue-size'], takes: 'value', value: 'N', help: 'Bytes in flight per connection. Default 16M.' },
     {
       names: ['request-size'],
       takes: 'value',
@@ -72,7 +73,7 @@ const spec: CommandSpec = {
       short: 'R',
       takes: 'value',
       value: 'N',
-      help: 'Requests in flight for each connection. Default 64.',
+      help: 'Requests in flight per connection. Default 64.',
     },
     {
       names: ['sparse'],
@@ -95,19 +96,22 @@ const spec: CommandSpec = {
     ['nbd copy nbd://example.com local.img', 'From a server to a file.'],
     ['nbd copy -p local.img nbd://example.com', 'The other way, with a progress bar.'],
     ['nbd copy nbd://example.com - | file -', 'To standard output.'],
-    ['cat disk1 disk2 | nbd copy -- - [ qemu-nbd -f qcow2 output.qcow2 ]', 'Into an image, by a server of its own.'],
+    [
+      'cat disk1 disk2 | nbd copy -- - [ qemu-nbd -f qcow2 output.qcow2 ]',
+      'Into an image, with a server for this copy.',
+    ],
   ],
 };
 
 const KIB = 1024;
 const MIN_REQUEST = 4 * KIB;
 const MAX_REQUEST = 32 * KIB * KIB;
-/** nbdcopy's 256 KiB take Node 30 % more processor time: each request is a write of its own. */
+/** nbdcopy uses 256 KiB, which takes Node 30 % more processor time, because each request is a separate write. */
 const DEFAULT_REQUEST = KIB * KIB;
-/** Below this size a source is nbdcopy's requests of 256 KiB: of larger ones too few would be in flight. */
+/** Sources below this size are copied with requests of 256 KiB: too few larger ones would be in flight. */
 const SMALL_SOURCE = 16 * KIB * KIB;
 const SMALL_REQUEST = 256 * KIB;
-/** All connections together; above this more in flight is no faster, only larger. */
+/** Limit for all connections together. More bytes in flight only use memory, they are not faster. */
 const MAX_QUEUE = 16 * KIB * KIB;
 
 export const copy: Command = { spec, run };
@@ -119,20 +123,22 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
   if (extra !== undefined) throw new UsageError('too many operands: expected SOURCE and DESTINATION');
   const hasher = blockHasher(args);
   if (hasher !== null && !args.has('blkhash-file') && 'word' in to && to.word === '-') {
-    throw new UsageError('--blkhash: standard output is the destination', {
-      hint: 'write it with --blkhash-file=FILE',
+    throw new UsageError('--blkhash: cannot print the hash, standard output is the destination', {
+      hint: 'write the hash to a file with --blkhash-file=FILE',
     });
   }
 
   const source = await openSource(from, context);
   const destination = await openDestination(to, context);
   if (destination.kind === 'nbd' && destination.connection.isReadOnly()) {
+    // nbdcopy's message, word for word.
     throw new CliError(`${destination.name}: the destination is read-only, cannot write to it`);
   }
   checkDistinct(source, destination, context);
   const size = await sizeOf(source);
   const room = destination.kind === 'file' && destination.stats.isFile() ? size : await sizeOf(destination);
   if (size !== null && room !== null && size > room) {
+    // nbdcopy's message, word for word, with the sizes added.
     throw new CliError(`error: destination size is smaller than source size (${room} < ${size} bytes)`);
   }
   const requestSize = requestSizeFor(args, settings, size);
@@ -168,7 +174,7 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
       ...(hasher === null ? {} : { hash: hasher }),
       requests: synchronous ? 1 : settings.requests * connections,
       queueSize: synchronous ? requestSize : queueOf(settings, requestSize, connections),
-      // In order, and for nobody, there is no use in looking for zeroes.
+      // Detecting zeroes pays neither with one request at a time nor for a destination that stores nothing.
       ...(synchronous || destination.kind === 'null' ? { sparse: 0 } : {}),
       signal: context.signal,
       onProgress: (now) => {
@@ -179,14 +185,14 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<void
     await finishEnd(destination, total);
   } catch (error) {
     progress.stop();
-    context.warn(`the copy is incomplete: ${roundSize(done)} of ${roundSize(total)} are at the destination`);
+    context.warn(`the copy is incomplete: ${roundSize(done)} of ${roundSize(total)} were copied`);
     throw error;
   }
   progress.finish();
   if (hasher !== null) await showBlockHash(hasher, args, context);
 }
 
-/** Bytes in flight: as asked, but never less than one request. */
+/** Bytes in flight: as requested, but at least one request. */
 function queueOf({ queueSize }: CopySettings, requestSize: number, connections: number): number {
   return Math.max(Math.min(queueSize * connections, MAX_QUEUE), requestSize);
 }
@@ -215,6 +221,7 @@ function readSettings(args: ParsedArguments): CopySettings {
   const isPower = (value: number): boolean => Number.isInteger(Math.log2(value));
   const requestSize = bytes('request-size', DEFAULT_REQUEST);
   if (requestSize < MIN_REQUEST || requestSize > MAX_REQUEST || !isPower(requestSize)) {
+    // This message and the next are nbdcopy's, word for word.
     throw new UsageError(`--request-size: must be a power of 2 within ${MIN_REQUEST}-${MAX_REQUEST}`);
   }
   const sparse = bytes('sparse', 4 * KIB);
@@ -231,7 +238,7 @@ function readSettings(args: ParsedArguments): CopySettings {
       requestSize,
       sparse,
       allocated: args.has('allocated'),
-      // Zeroes that are left out have no space.
+      // Zeroes that are left out would not be allocated.
       destinationIsZero: args.has('destination-is-zero') && !args.has('allocated'),
       extents: !args.has('no-extents'),
       flush: args.has('flush'),
@@ -239,12 +246,12 @@ function readSettings(args: ParsedArguments): CopySettings {
   };
 }
 
-/** Whether an end can be used by several connections; a server that was started for us serves one. */
+/** Whether an end can use several connections. A server that was started for this command serves one. */
 function manyAllowed(end: End): boolean {
   return end.kind !== 'nbd' || ('word' in end.operand && end.connection.canMultiConn());
 }
 
-/** nbdcopy's own words, for scripts that look for them. */
+/** Prints nbdcopy's --verbose lines, word for word, for scripts that parse them. */
 function describeEnd(which: string, end: End, size: bigint | null): void {
   const shown = size === null ? '-1 (18446744073709551615)' : `${size} (${humanSize(size)})`;
   process.stderr.write(

@@ -1,4 +1,4 @@
-// `nbd list`: `nbd info --list`.
+// `nbd list`, which is `nbd info --list`.
 
 import { ParsedArguments } from '../arguments.js';
 import type { Command } from '../command.js';
@@ -20,7 +20,7 @@ export const list: Command = {
       ...CONNECT_OPTIONS,
     ],
     examples: [
-      ['nbd list nbd://localhost', 'Every export with what it can do.'],
+      ['nbd list nbd://localhost', 'Every export with its capabilities.'],
       [`nbd list --json nbd://localhost | jq -r '.exports[]["export-name"]'`, 'Only the names.'],
     ],
   },

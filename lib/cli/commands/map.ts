@@ -1,4 +1,4 @@
-// `nbd map`: `nbd info --map`, and the map as a picture.
+// `nbd map`, which is `nbd info --map` and can also draw the map as a picture.
 
 import { CONTEXT_BASE_ALLOCATION } from '../sdk.js';
 import type { Command } from '../command.js';
@@ -15,20 +15,20 @@ export const map: Command = {
       `--picture=FILE.svg|FILE.html [--context=NAME ...] [-o N] [-n N] ${SERVER}`,
     ],
     description: [
-      'Without --picture the same as nbd info --map; on a terminal a coloured bar follows the list. The exit code is ' +
-        '0, or 1 after an error, and then nothing is printed and no picture is written.',
-      'A picture is a block map with a legend, totals and, in HTML, the range under the pointer. Several contexts, such ' +
-        'as a dirty bitmap beside the allocation, are drawn below each other.',
+      'Without --picture, the same as nbd info --map; on a terminal, a coloured bar follows the list. The exit code is ' +
+        '0, or 1 after an error; nothing is printed and no picture is written then.',
+      'A picture is a block map with a legend and totals; in HTML, it shows the range under the pointer. Several ' +
+        'contexts, such as the allocation and a dirty bitmap, are drawn below each other.',
     ],
     options: [
       {
         names: ['context', 'map'],
         takes: 'value',
         value: 'NAME',
-        help: 'The metadata context; base:allocation unless named. May be repeated with --picture.',
+        help: 'The metadata context. Default base:allocation. May be repeated with --picture.',
       },
       ...RANGE_OPTIONS,
-      { names: ['totals', 'total'], help: 'How much there is of each type.' },
+      { names: ['totals', 'total'], help: 'Print the number of bytes of each type.' },
       { names: ['json'], help: 'Print JSON.' },
       { names: ['picture'], takes: 'value', value: 'FILE', help: 'Write a picture: FILE.svg or FILE.html.' },
       { names: ['bar'], help: 'Print the bar even if standard output is not a terminal.' },
@@ -37,11 +37,11 @@ export const map: Command = {
       ...CONNECT_OPTIONS,
     ],
     examples: [
-      ['nbd map nbd://localhost', 'The extents, one a line.'],
+      ['nbd map nbd://localhost', 'The extents, one per line.'],
       ['nbd map --totals --json nbd://localhost', 'How much is data.'],
       [
         'nbd map --picture disk.html --context base:allocation --context qemu:dirty-bitmap:b0 nbd://localhost',
-        'The allocation and a dirty bitmap, to look at in a browser.',
+        'The allocation and a dirty bitmap, for a browser.',
       ],
     ],
   },
@@ -55,7 +55,7 @@ export const map: Command = {
       await drawPicture(args, contexts, picture, server, context);
       return;
     }
-    if (contexts.length > 1) throw new UsageError('several contexts need --picture');
+    if (contexts.length > 1) throw new UsageError('several contexts require --picture');
     const { showMap } = await import('../map/report.js');
     await showMap(args, contexts[0] ?? CONTEXT_BASE_ALLOCATION, server, context);
   },

@@ -1,5 +1,5 @@
-// A local file or device that is copied to. Invariants: nothing that it holds is touched before the first bytes have
-// been read from the source, and a file that was made for a copy that came to nothing is removed again.
+// A local file or device as the destination of a copy. Invariants: its contents are not touched before the first bytes
+// have been read from the source, and a file that was created for a copy that failed before that is removed.
 
 import { constants as fs, type Stats } from 'node:fs';
 import { type FileHandle, open, stat, unlink } from 'node:fs/promises';
@@ -11,7 +11,7 @@ export class FileTarget {
   readonly name: string;
   readonly file: FileHandle;
   readonly stats: Stats;
-  /** It was not there before. */
+  /** The file did not exist before. */
   readonly #isNew: boolean;
   #prepared: Promise<void> | null = null;
   #isCut = false;
@@ -24,7 +24,7 @@ export class FileTarget {
     this.#isNew = isNew;
   }
 
-  /** Opens a file or device, or makes a file. Rejects with the system's error. */
+  /** Opens a file or device, or creates a file. Rejects with the system's error. */
   static async open(path: string): Promise<FileTarget> {
     const [file, isNew] = await openOrMake(path);
     try {
@@ -35,14 +35,14 @@ export class FileTarget {
     }
   }
 
-  /** A regular file: it gets the size of what is copied to it. */
+  /** Whether this is a regular file, which gets the size of the source. */
   get isFile(): boolean {
     return this.stats.isFile();
   }
 
   /**
-   * Called before every write. All of a regular file is replaced: cut to nothing and made long again, it is one hole,
-   * and zeroes need no writing.
+   * Called before every write. A regular file is replaced as a whole: truncated to 0 and extended to `size`, it is a
+   * single hole, in which zeroes need not be written.
    */
   prepare(size: number): Promise<void> {
     return (this.#prepared ??= this.isFile ? this.#try(() => this.#cut(size)) : Promise.resolve());
@@ -54,18 +54,18 @@ export class FileTarget {
     this.#isCut = true;
   }
 
-  /** `offset` is null for where the descriptor stands. */
+  /** `offset` is null to write at the current position of the descriptor. */
   async write(buffer: Buffer, offset: number | null): Promise<void> {
     let done = 0;
     while (done < buffer.length) {
       const at = offset === null ? null : offset + done;
       const { bytesWritten } = await this.file.write(buffer, done, buffer.length - done, at);
-      if (bytesWritten === 0) throw new CliError(`${this.name}: takes no more bytes`);
+      if (bytesWritten === 0) throw new CliError(`${this.name}: write returned 0 bytes`);
       done += bytesWritten;
     }
   }
 
-  /** Where less than was announced, or more, has come. */
+  /** Sets the size of the file, when the source turned out shorter or longer than expected. */
   resize(size: number): Promise<void> {
     return this.#try(() => this.file.truncate(size));
   }
@@ -75,8 +75,8 @@ export class FileTarget {
   }
 
   /**
-   * Closes it: some file systems report only then that there was no room. The last close of a device writes what is
-   * cached, and reports nothing; so that is done before.
+   * Closes the file: some file systems report a lack of space only on close. The last close of a device writes its cached
+   * data but does not report errors, so a device is flushed first.
    */
   async finish(): Promise<void> {
     if (this.stats.isBlockDevice()) await this.flush();
@@ -84,13 +84,13 @@ export class FileTarget {
     await this.#try(() => this.file.close());
   }
 
-  /** The copy is over, in whatever way. Idempotent. */
+  /** Called when the copy is over, whether it succeeded or not. Idempotent. */
   async end(): Promise<void> {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     await this.file.close();
     if (!this.#isNew || this.#isCut) return;
-    // Another file may have the name by now.
+    // The name may refer to another file by now.
     if (isSameFile(await stat(this.name), this.stats)) await unlink(this.name);
   }
 
@@ -103,7 +103,7 @@ export class FileTarget {
   }
 }
 
-/** With whether it was made. A device that is missing must not become a file. */
+/** Opens the file, or creates it. A missing device must not become a regular file. */
 async function openOrMake(path: string): Promise<[file: FileHandle, isNew: boolean]> {
   try {
     return [await open(path, fs.O_WRONLY), false];
@@ -114,7 +114,7 @@ async function openOrMake(path: string): Promise<[file: FileHandle, isNew: boole
     return [await open(path, fs.O_WRONLY | fs.O_CREAT | fs.O_EXCL, 0o644), true];
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-    // Somebody else was faster, or it is a link to a file that is not there yet.
+    // Another process created it in the meantime, or it is a symbolic link to a file that does not exist yet.
     return [await open(path, fs.O_WRONLY | fs.O_CREAT, 0o644), false];
   }
 }

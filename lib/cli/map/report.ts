@@ -1,4 +1,4 @@
-// The map of an export as text and as JSON, in the layout of nbdinfo --map.
+// Prints the map of an export as text or as JSON, in the layout of nbdinfo --map.
 
 import type { Operand, ParsedArguments } from '../arguments.js';
 import type { CommandContext } from '../command.js';
@@ -50,10 +50,10 @@ export async function showMap(
   await spool.print();
 }
 
-/** Characters that are put together before they go to the spool. */
+/** Characters that are collected before they are added to the spool. */
 const PIECE = 64 * 1024;
 
-/** nbdinfo's own output has no bar. */
+/** Only `nbd map` shows the bar: the output of nbdinfo has none. */
 const isMapCommand = ({ program }: CommandContext): boolean => program.endsWith('map');
 
 function line(name: string, type: bigint, paint: Paint, columns: string, separator: string): string {

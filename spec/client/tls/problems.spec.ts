@@ -6,7 +6,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { hintOf, messageOf, tell } from '../../../lib/cli/output/failure.js';
+import { hintOf, messageOf, formatFailure } from '../../../lib/cli/output/failure.js';
 import { explainTls, type TlsFacts } from '../../../lib/client/tls/errors.js';
 import { loadTls, makeContext } from '../../../lib/client/tls/material.js';
 import {
@@ -58,8 +58,8 @@ describe.each<[string, TlsProblem, Partial<TlsFacts>, RegExp | null]>([
   ['ERR_SSL_NO_SHARED_CIPHER', 'cipher', PLAIN, /tls-psk-file=FILE/],
   ['ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION', 'version', PLAIN, /TLS 1\.2 or 1\.3/],
   ['ERR_SSL_UNSUPPORTED_PROTOCOL', 'version', PLAIN, /TLS 1\.2 or 1\.3/],
-  ['ERR_SSL_WRONG_VERSION_NUMBER', 'notTls', PLAIN, /is not TLS/],
-  ['ERR_SSL_PACKET_LENGTH_TOO_LONG', 'notTls', PLAIN, /is not TLS/],
+  ['ERR_SSL_WRONG_VERSION_NUMBER', 'notTls', PLAIN, /then sent other data/],
+  ['ERR_SSL_PACKET_LENGTH_TOO_LONG', 'notTls', PLAIN, /then sent other data/],
   ['ERR_SSL_INTERNAL_ERROR', 'handshake', PLAIN, null],
   ['ERR_SSL_SSLV3_ALERT_BAD_RECORD_MAC', 'pskRefused', PSK, /tls-psk-file=FILE and tls-username=USER/],
   ['ECONNRESET', 'pskRefused', PSK, /tls-psk-file=FILE and tls-username=USER/],
@@ -86,7 +86,7 @@ describe.each<[string, TlsProblem, Partial<TlsFacts>, RegExp | null]>([
     for (const error of [explained(), lost]) {
       if (hint === null) expect(hintOf(error)).toBeUndefined();
       else expect(hintOf(error)).toMatch(hint);
-      const text = tell(error, 'nbd info', false);
+      const text = formatFailure(error, 'nbd info', false);
       expect(text).not.toMatch(OPTION);
       expect(text.split('\n')).toHaveLength(hint === null ? 2 : 3);
     }
