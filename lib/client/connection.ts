@@ -29,7 +29,7 @@ import { namedTarget, type NbdTarget, streamTarget, tcpTarget, unixTarget } from
 import { uriOf, uriTarget } from './connect/uri-target.js';
 import { visibleInspection } from '../util/visible.js';
 
-/** A 64-bit count or offset in bytes. Numbers must be safe integers from 0; use a bigint above 2^53 - 1. */
+/** A 64-bit count or offset in bytes. Numbers must be non-negative safe integers; use a bigint above 2^53 - 1. */
 export type ByteCount = number | bigint;
 
 /**
@@ -104,17 +104,29 @@ export class NbdConnection extends NbdNegotiation {
   /**
    * Connects over TCP (libnbd: `nbd_connect_tcp`). If TCP cannot connect, the connection is still in its initial state
    * and may try again.
+   *
+   * @param port 1 to 65535, as a number or in decimal digits.
+   * @throws (rejects) as {@link NbdConnection.connect}.
    */
   connectTcp(host: string, port: number | string, signal?: AbortSignal): Promise<void> {
     return this.#connect('connectTcp', () => tcpTarget('connectTcp', host, port), signal);
   }
 
-  /** Connects to a Unix socket (libnbd: `nbd_connect_unix`); `\0name` is an abstract one. */
+  /**
+   * Connects to a Unix socket (libnbd: `nbd_connect_unix`).
+   *
+   * @param path A path of at most 107 bytes, or `\0name` for an abstract socket (Linux only).
+   * @throws (rejects) as {@link NbdConnection.connect}; `ENAMETOOLONG` for a path that is too long.
+   */
   connectUnix(path: string, signal?: AbortSignal): Promise<void> {
     return this.#connect('connectUnix', () => unixTarget('connectUnix', path, this.#lifecycle.settings), signal);
   }
 
-  /** Uses a connected stream (libnbd: `nbd_connect_socket`) and owns it: it is destroyed with the connection. */
+  /**
+   * Uses a connected stream (libnbd: `nbd_connect_socket`) and owns it: it is destroyed with the connection.
+   *
+   * @throws (rejects) as {@link NbdConnection.connect}; `EINVAL` for a stream that is destroyed or in object mode.
+   */
   connectSocket(stream: Duplex, signal?: AbortSignal): Promise<void> {
     return this.#connect('connectSocket', () => streamTarget('connectSocket', stream), signal);
   }
@@ -148,7 +160,8 @@ export class NbdConnection extends NbdNegotiation {
    * Runs a program that serves on its stdin and stdout, such as `nbdkit -s`, and connects to it (libnbd:
    * `nbd_connect_command`). When the connection ends, the program sees the end of its input, and `shutdown` waits for
    * its exit. If it keeps running it gets SIGTERM and finally SIGKILL, within `closeTimeout`, but only if nothing was
-   * written to it: a server that took writes is never killed. It never outlives this process.
+   * written to it: a server that took writes is never killed. When this process ends for any reason, the program
+   * gets SIGTERM.
    *
    * @param argv The program, which is looked up on PATH, and its arguments. No shell is involved.
    * @throws (rejects) NbdStrictError `EINVAL` for an empty argv, `EFAULT` for a missing one; NbdConnectionError
@@ -166,7 +179,7 @@ export class NbdConnection extends NbdNegotiation {
   /**
    * Runs a server and passes it a listening socket as systemd does (libnbd: `nbd_connect_systemd_socket_activation`);
    * nbdkit and qemu-nbd support this. The server gets SIGTERM when the connection ends, and `shutdown` waits for its
-   * exit without a limit. It never outlives this process.
+   * exit without a limit. It also gets SIGTERM when this process ends for any reason.
    *
    * @throws (rejects) as {@link connectCommand}.
    */
@@ -315,6 +328,8 @@ export class NbdConnection extends NbdNegotiation {
    * Results of up to 16 KiB share their memory (`buffer.buffer`) with others, like those of `Buffer.allocUnsafe`. That
    * memory cannot be transferred: `postMessage` copies it (Node 20) or throws a DataCloneError (later versions). To
    * transfer a result to a worker, read it with {@link preadInto} into a buffer of your own.
+   *
+   * @throws (rejects) `EINVAL` when `count` is 0 or the range is not within the export; `ERANGE` above 64 MiB.
    */
   pread(count: number, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<Buffer> {
     return this.#commands.read(count, offset, flags, signal);
@@ -365,7 +380,8 @@ export class NbdConnection extends NbdNegotiation {
    * Writes the buffer (libnbd: `nbd_pwrite`). The buffer must not change until the promise has settled.
    *
    * @param flags `CMD_FLAG_FUA`: the data is on permanent storage before the promise resolves.
-   * @throws (rejects) `EPERM` on a read-only export, `ENOSPC` when the range is not within the export.
+   * @throws (rejects) `EPERM` on a read-only export, `ENOSPC` when the range is not within the export, `ERANGE` when
+   *   the buffer is longer than one command may be (`getBlockSize(SIZE_PAYLOAD)`).
    */
   pwrite(buffer: Uint8Array, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
     return this.#commands.write(buffer, offset, flags, signal);
@@ -376,7 +392,11 @@ export class NbdConnection extends NbdNegotiation {
     return this.#commands.writeRaw(buffer, offset, completion, flags);
   }
 
-  /** Makes every completed write durable (libnbd: `nbd_flush`). Writes that are still in flight are not covered. */
+  /**
+   * Makes every completed write durable (libnbd: `nbd_flush`). Writes that are still in flight are not covered.
+   *
+   * @throws (rejects) `EINVAL` when the server has no flush command ({@link canFlush}).
+   */
   flush(flags = 0, signal?: AbortSignal): Promise<void> {
     return this.#commands.submit(spec.FLUSH, 0, 0, flags, signal);
   }
@@ -386,7 +406,13 @@ export class NbdConnection extends NbdNegotiation {
     return this.#commands.submitRaw(spec.FLUSH, 0, 0, completion, flags);
   }
 
-  /** Discards a range that is no longer needed (libnbd: `nbd_trim`); its content is undefined afterwards. */
+  /**
+   * Discards a range that is no longer needed (libnbd: `nbd_trim`); its content is undefined afterwards.
+   *
+   * @param flags `CMD_FLAG_FUA`.
+   * @throws (rejects) `EINVAL` when the server has no trim command ({@link canTrim}), `EPERM` on a read-only export,
+   *   `ENOSPC` when the range is not within the export.
+   */
   trim(count: ByteCount, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
     return this.#commands.submit(spec.TRIM, count, offset, flags, signal);
   }
@@ -401,6 +427,8 @@ export class NbdConnection extends NbdNegotiation {
    *
    * @param flags `CMD_FLAG_FUA`, `CMD_FLAG_NO_HOLE` (keep the range allocated), `CMD_FLAG_FAST_ZERO` (fail with
    *   `ENOTSUP` if this would be as slow as writing the zeroes).
+   * @throws (rejects) `EINVAL` when the server has no such command or flag ({@link canZero}, {@link canFastZero}),
+   *   `EPERM` on a read-only export, `ENOSPC` when the range is not within the export.
    */
   zero(count: ByteCount, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
     return this.#commands.submit(spec.ZERO, count, offset, flags, signal);
@@ -419,7 +447,8 @@ export class NbdConnection extends NbdNegotiation {
    * context; if it throws, the promise rejects with that error.
    *
    * @param flags `CMD_FLAG_REQ_ONE`: one extent per context.
-   * @throws (rejects) `ENOTSUP` when no metadata context was negotiated.
+   * @throws (rejects) `ENOTSUP` when no metadata context was negotiated, `EINVAL` when the range is not within the
+   *   export.
    */
   blockStatus(count: ByteCount, offset: ByteCount, flags?: number, signal?: AbortSignal): Promise<Map<string, Extents>>;
   blockStatus(
@@ -565,7 +594,7 @@ export class NbdConnection extends NbdNegotiation {
     return this.#lifecycle.inFlight;
   }
 
-  // ── Ending ────────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── Closing ───────────────────────────────────────────────────────────────────────────────────────────────────
 
   /**
    * Closes the connection gracefully (libnbd: `nbd_shutdown`): refuses new commands, lets those in flight settle, sends
@@ -593,6 +622,8 @@ export class NbdConnection extends NbdNegotiation {
    * Sends NBD_CMD_DISC after the commands in flight (libnbd: `nbd_aio_disconnect`); `close` is emitted at the end.
    * Later commands are refused. Not every server still replies to commands in flight; `shutdown` waits for the replies
    * first.
+   *
+   * @throws NbdStateError `EINVAL` unless the connection is connected.
    */
   aioDisconnect(flags = 0): void {
     this.#check('aioDisconnect', WHEN_CONNECTED);

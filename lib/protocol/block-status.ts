@@ -63,7 +63,7 @@ export function decodeBlockStatus(
       break;
     }
     if (!isWithin(request.offset, add(covered, length), request.exportSize)) {
-      problem = { code: 'EPROTO', reason: `extent ${used} leaves the export of ${request.exportSize} bytes` };
+      problem = { code: 'EPROTO', reason: `extent ${used} extends beyond the export of ${request.exportSize} bytes` };
       break;
     }
     if (extendedDescriptors && !request.wide) {

@@ -115,7 +115,7 @@ async function makeFolder(): Promise<string> {
   const longest = Buffer.byteLength(join(folder, 'socket'));
   if (longest <= MAX_UNIX_PATH) return folder;
   removeFolder(folder);
-  const message = `the temporary folder's path is too long for a Unix socket: ${longest} bytes of ${MAX_UNIX_PATH} (see TMPDIR)`;
+  const message = `the temporary folder's path is too long for a Unix socket: ${longest} bytes, the limit is ${MAX_UNIX_PATH} (see TMPDIR)`;
   throw Object.assign(new Error(message), { code: 'ENAMETOOLONG' });
 }
 

@@ -123,9 +123,9 @@ describe('32-bit descriptors', () => {
       ],
       {},
       [4096, 1],
-      /extent 1 leaves the export of 1048576 bytes/,
+      /extent 1 extends beyond the export of 1048576 bytes/,
     ],
-    ['a first extent past the export', [[1 << 20, 0]], { offset: 1 }, [], /extent 0 leaves the export/],
+    ['a first extent past the export', [[1 << 20, 0]], { offset: 1 }, [], /extent 0 extends beyond the export/],
   ])('%s is the fault of the server', (_title, pairs, over, kept, reason) => {
     for (const wide of [false, true]) {
       const { entries, problem } = decodeBlockStatus(narrow(pairs), false, request({ ...over, wide }));
@@ -219,7 +219,7 @@ describe('64-bit descriptors', () => {
 
   it.each<[string, Pairs, Partial<BlockStatusRequest>, RegExp]>([
     ['a first extent of length 0', [[0, 1]], {}, /first extent has length 0/],
-    ['a length that would wrap around', [[2n ** 64n - 1n, 0]], { offset: 4096 }, /extent 0 leaves the export/],
+    ['a length that would wrap around', [[2n ** 64n - 1n, 0]], { offset: 4096 }, /extent 0 extends beyond the export/],
   ])('%s is the fault of the server', (_title, pairs, over, reason) => {
     for (const wide of [false, true]) {
       const { entries, problem } = decodeBlockStatus(extended(pairs), true, request({ ...over, wide }));

@@ -131,7 +131,7 @@ describe('block status', () => {
       [4096, 0],
       [65536, 0],
     ]),
-    endings: eproto(/extents for base:allocation extent 1 leaves the export of 65536 bytes/),
+    endings: eproto(/extents for base:allocation extent 1 extends beyond the export of 65536 bytes/),
   });
   structured('of no length', { bytes: statusChunk(1, 1, [[0, 0]]), endings: eproto(/first extent has length 0/) });
   structured('of 64 bits where extended headers were not negotiated', {

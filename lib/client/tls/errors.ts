@@ -62,7 +62,7 @@ export function explainTls(cause: Error | null, moment: TlsMoment, facts: TlsFac
     return failed('pskUnused', what, said(cause), 'EACCES', cause);
   }
   const isTls = code.startsWith('ERR_SSL_') || code.startsWith('ERR_TLS_') || code === 'EPROTO';
-  if (moment === 'later') return isTls ? failed('broken', 'the session broke', said(cause), 'EPROTO', cause) : cause;
+  if (moment === 'later') return isTls ? failed('broken', 'the session failed', said(cause), 'EPROTO', cause) : cause;
   if (pskIdentity !== null && (!isTls || WRONG_KEY.test(code))) {
     const what = `the server did not accept the pre-shared key of user "${shownUser(pskIdentity)}"`;
     return failed('pskRefused', what, said(cause), 'EACCES', cause);

@@ -79,7 +79,7 @@ async function loadPsk(settings: TlsSettings): Promise<TlsMaterial['psk']> {
   const runtime = runtimeWithoutPsk();
   if (runtime !== null) throw refused('runtime', `${runtime} does not support pre-shared keys`, 'ENOTSUP');
   const identity = tlsPsk?.identity ?? tlsUsernameOf(settings);
-  if (identity === '') throw refused('pskUser', 'a pre-shared key needs a user name');
+  if (identity === '') throw refused('pskUser', 'a pre-shared key requires a user name');
   checkIdentity('TLS', identity);
   if (tlsPsk !== null) return { identity, key: tlsPsk.key };
   const { entries } = parsePskFile(String(await readRequired(tlsPskFile)));

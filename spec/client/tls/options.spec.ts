@@ -349,7 +349,7 @@ describe('what went wrong with TLS', () => {
     ['ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION', 'handshake', { pskIdentity: 'a' }, 'EPROTO', /the handshake failed/],
     ['ECONNRESET', 'handshake', {}, 'ENOTCONN', /hung up during the handshake/],
     ['EPIPE', 'beginning', {}, 'EACCES', /hung up after the handshake/],
-    ['ERR_SSL_BAD_RECORD_TYPE', 'later', {}, 'EPROTO', /the session broke/],
+    ['ERR_SSL_BAD_RECORD_TYPE', 'later', {}, 'EPROTO', /the session failed/],
     ...[
       'ERR_SSL_SSLV3_ALERT_BAD_RECORD_MAC',
       'ERR_SSL_TLSV1_ALERT_UNKNOWN_PSK_IDENTITY',
