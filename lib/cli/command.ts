@@ -18,6 +18,8 @@ export interface CommandContext {
   out(text: string | Uint8Array): Promise<void>;
   /** Calls fsync on standard output if it is a file or a device. */
   flushOutput(): Promise<void>;
+  /** Leaves standard output to a command that uses it for other things than text. */
+  releaseOutput(): void;
   /** Writes a line to standard error, prefixed with the program's name. */
   warn(line: string): void;
   /**

@@ -142,6 +142,9 @@ async function runCommand(
       signal,
       out: (text) => output.write(text),
       flushOutput: () => output.flush(),
+      releaseOutput: () => {
+        output.release();
+      },
       warn: (line) => process.stderr.write(`${program}: ${visible(line)}\n`),
       onEnd: (cleanup) => cleanups.push(cleanup),
     };

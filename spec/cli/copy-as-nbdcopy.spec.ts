@@ -103,7 +103,7 @@ describeWith(['nbdkit'], '--blkhash', () => {
     ['--blkhash=md5/4k/2', /--blkhash: could not parse/],
     ['--blkhash=/4k', /--blkhash: could not parse/],
     ['--blkhash=md5/x', /--blkhash: could not parse: x/],
-    ['--blkhash-file=', /--blkhash-file: a file name/],
+    ['--blkhash-file=', /--blkhash-file: expected a file name/],
   ])('refuses %s', async (word, message) => {
     const { code, stderr } = await nbd(['copy', word, 'nbd://127.0.0.1:1', 'null:']);
     expect(code).toBe(1);

@@ -109,8 +109,8 @@ describeWith(['nbdkit'], 'a server that was started for a command', () => {
 
   it.each([
     ['copy', () => ['copy', at('source')]],
-    ['zero', () => ['zero']],
-    ['discard', () => ['discard']],
+    ['zero', () => ['zero', '--yes']],
+    ['discard', () => ['discard', '--yes']],
   ])('has failed the command when it fails: %s', async (name, words) => {
     const { code, stderr } = await nbd([...words(), ...slow(at('failed'), 0, 7)]);
     expect(code).toBe(1);

@@ -206,6 +206,9 @@ function knownBy({ info, negotiated, protocol }: HandshakeSession): Partial<Hand
     description,
     structured: negotiated.structuredReplies,
     extended: negotiated.extendedHeaders,
-    contexts: negotiated.contexts === null ? 'none' : JSON.stringify([...negotiated.contexts]),
+    contexts:
+      negotiated.contexts === null || negotiated.contexts.size === 0
+        ? 'none'
+        : JSON.stringify([...negotiated.contexts]),
   };
 }

@@ -51,7 +51,7 @@ describe('plain newstyle', () => {
     sends: cat(u32(0), option(OPT.EXPORT_NAME, 'disk')),
     session: {
       ...{ protocol: 'newstyle', info: { size: MIB, flags: g.ALL_FLAGS & ~g.SEND_DF, blockSizes: null } },
-      negotiated: { structuredReplies: false, contexts: null },
+      negotiated: { structuredReplies: false, contexts: new Map() },
     },
   });
   run('with NO_ZEROES', {

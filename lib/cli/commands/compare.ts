@@ -15,7 +15,7 @@ export const compare: Command = {
     summary: 'compare two exports, or an export and a file',
     usage: [
       '[--stop] [--no-extents] [-p|--progress[=FD]] [-q|--quiet | --json] [--timeout=SECONDS] ' +
-        '[--connect-timeout=SECONDS] [--wait=SECONDS] A B',
+        '[--connect-timeout=SECONDS] [--wait=SECONDS] [--export-name-only] A B',
       '',
       'A, B := FILE | DEVICE | NBD-URI | [ CMD ARGS ... ]',
     ],

@@ -34,7 +34,7 @@ const spec: CommandSpec = {
     '[--allocated] [--blkhash[=ALG[/SIZE]]] [--blkhash-file=FILE] [-C N|--connections=N] [--destination-is-zero] ' +
       '[--flush] [--no-extents] [-p|--progress[=FD]] [--queue-size=N] [--request-size=N] [-R N|--requests=N] ' +
       '[-S N|--sparse=N] [--synchronous] [-T N|--threads=N] [--timeout=SECONDS] [--connect-timeout=SECONDS] ' +
-      '[--wait=SECONDS] SOURCE DESTINATION',
+      '[--wait=SECONDS] [--export-name-only] SOURCE DESTINATION',
     '',
     'SOURCE, DESTINATION := - | FILE | DEVICE | NBD-URI | [ CMD ARGS ... ]',
     'DESTINATION += null:',

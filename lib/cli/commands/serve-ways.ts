@@ -12,13 +12,13 @@ import type { CommandContext } from '../command.js';
 import { CliError, UsageError } from '../errors.js';
 
 /** Standard input and output as one stream: one socket for both, or two pipes. */
-export function standardStreams(): Duplex {
+export function standardStreams(context: CommandContext): Duplex {
   const [input, output] = [statOf(0), statOf(1)];
   if (!isStream(input) || !isStream(output)) {
     throw new UsageError('--single: standard input and output must be a client: a socket, or two pipes');
   }
-  // Nothing else is printed there: EPIPE means that the client has disconnected, which is a normal end.
-  process.stdout.removeAllListeners('error').on('error', () => undefined);
+  // EPIPE means that the client has disconnected, which is a normal end and not a failure of the output.
+  context.releaseOutput();
   const isOne = input.isSocket() && input.ino === output.ino && input.dev === output.dev;
   if (isOne) return new Socket({ fd: 0, readable: true, writable: true, allowHalfOpen: true });
   return Duplex.from({

@@ -146,7 +146,7 @@ async function serveUntil(
     throw new UsageError('you cannot use --run or --single with socket activation (LISTEN_FDS is set)');
   }
   if (args.has('single')) {
-    const stream = standardStreams();
+    const stream = standardStreams(context);
     const closed = new Promise<void>((resolve) => stream.once('close', () => resolve()));
     server.serve(stream);
     await Promise.race([closed, stopped]);

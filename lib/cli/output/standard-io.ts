@@ -85,6 +85,7 @@ export class StandardOutput {
   readonly #socket: Socket | null;
   #last: Promise<void> = Promise.resolve();
   #failure: CliError | null = null;
+  #isReleased = false;
 
   constructor() {
     const { stdout } = process as { stdout: Writable };
@@ -127,8 +128,14 @@ export class StandardOutput {
     });
   }
 
+  /** Leaves standard output to other code, such as a connection, which handles errors itself. */
+  release(): void {
+    this.#isReleased = true;
+  }
+
   /** Waits for pending writes and closes the output: some file systems report a lack of space only then. */
   async finish(): Promise<void> {
+    if (this.#isReleased) return;
     if (this.#socket === null) {
       await this.#last;
       if (this.#failure === null && fstatSync(STDOUT).isBlockDevice()) await this.flush();

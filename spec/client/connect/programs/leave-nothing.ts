@@ -1,7 +1,7 @@
 // Run as a process of its own: connects to a server of the spec in one way after the other, ends each connection in
 // its own way, and says what it left behind. It must end by itself.
 
-import { NbdConnection, type NbdConnectionOptions } from '../../../lib/index.js';
+import { NbdConnection, type NbdConnectionOptions } from '../../../../lib/index.js';
 
 const [path = '', scenario = ''] = process.argv.slice(2);
 
