@@ -35,7 +35,7 @@ export type { ProtocolName } from './protocol/export-info.js';
 export { type Extent, Extents } from './util/extents.js';
 export { type ExtentsOptions, extents } from './bulk/maps/extents.js';
 export * from './protocol/client-constants.js';
-export { prefetch, type PrefetchOptions, type PrefetchResult, type RangeOptions } from './bulk/prefetch.js';
+export { prefetch, type PrefetchOptions, type PrefetchResult } from './bulk/prefetch.js';
 export { copy, type CopyOptions, type CopyResult } from './bulk/copy.js';
 export {
   type Connections,
@@ -53,6 +53,7 @@ export { BlockHasher, type BlockHasherOptions } from './bulk/hash/block-hasher.j
 export { blockHash, type BlockHashOptions, hash, type HashOptions } from './bulk/hash/hash.js';
 export type { StatusOptions } from './bulk/options.js';
 export type { ExportLike } from './bulk/facts.js';
+export type { DestinationLike, SourceLike } from './bulk/ends/ends.js';
 export type { Progress } from './bulk/lanes.js';
 export { NbdPool, type PoolStatistics } from './pool/pool.js';
 export type { NbdPoolOptions, ReconnectOptions, RetryOptions } from './pool/options.js';

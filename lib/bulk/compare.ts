@@ -20,7 +20,9 @@ export interface CompareOptions extends StatusOptions {
   extents?: boolean;
   /** Stop at the first difference. Default false: count them all. */
   stopAtFirst?: boolean;
+  /** Called as bytes are compared, zeroes that are not read included. */
   onProgress?: (progress: Progress) => void;
+  /** Ends the work; the promise rejects with its reason. */
   signal?: AbortSignal;
 }
 
@@ -28,6 +30,7 @@ export interface CompareOptions extends StatusOptions {
 export interface CompareResult {
   /** Whether the sizes are equal and no byte differs. */
   readonly equal: boolean;
+  /** Bytes of the first and of the second. */
   readonly sizes: readonly [bigint, bigint];
   /** Offset of the first byte that differs, within the shorter of the two; null when none does. */
   readonly firstDifference: bigint | null;

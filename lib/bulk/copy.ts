@@ -41,6 +41,7 @@ export interface CopyOptions extends StatusOptions {
   hash?: BlockHasher;
   /** Called as bytes arrive at the destination, zeroes included; `done` counts them. */
   onProgress?: (progress: Progress) => void;
+  /** Ends the work; the promise rejects with its reason. */
   signal?: AbortSignal;
 }
 

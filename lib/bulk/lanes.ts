@@ -5,6 +5,7 @@
 export interface Progress {
   /** Bytes. */
   readonly done: bigint;
+  /** Bytes in all: the size of the export or, of two, of the shorter one. */
   readonly total: bigint;
 }
 

@@ -27,6 +27,7 @@ export interface PrefetchOptions extends StatusOptions {
   requests?: number;
   /** Called after each command with what has been covered so far, in bytes of the range. */
   onProgress?: (progress: PrefetchResult) => void;
+  /** Ends the work; the promise rejects with its reason. */
   signal?: AbortSignal;
 }
 

@@ -12,10 +12,15 @@ const connectionClose = channel('nbd:connection:close');
 
 /** The message of the nbd:command channels. */
 export interface CommandTrace {
+  /** The {@link NbdConnection}. */
   readonly connection: object;
+  /** Name of the promise method, such as `'pread'`. */
   readonly method: string;
+  /** The cookie of the command. */
   readonly cookie: bigint;
+  /** Number of bytes; 0n for a flush. */
   readonly count: bigint;
+  /** First byte. */
   readonly offset: bigint;
   /** Set when it failed. */
   readonly error?: unknown;

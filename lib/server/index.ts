@@ -27,8 +27,10 @@ export {
   type FaultCondition,
   type FaultedRequest,
   FaultPlan,
+  type RequestFault,
   type StallFault,
 } from './faults.js';
-export { type CommandName } from './transmission/command-name.js';
+export { type CommandName, type NamedCommand } from './transmission/command-name.js';
 export { type NbdServerStatistics } from './statistics.js';
 export { type Feature, type HandshakeFeatures, type OptionRefusal } from '../protocol/handshake/serve-offer.js';
+export { type U64 } from '../util/u64.js';

@@ -25,7 +25,17 @@ import { ServerConnection } from './server-connection.js';
 import { type NbdServerStatistics, Statistics } from './statistics.js';
 
 /** An address that a server listens on: TCP, or the path of a Unix socket. */
-export type NbdServerAddress = { readonly host: string; readonly port: number } | { readonly path: string };
+export type NbdServerAddress =
+  | {
+      /** The IP address. */
+      readonly host: string;
+      /** The port, never 0. */
+      readonly port: number;
+    }
+  | {
+      /** The path of the Unix socket. */
+      readonly path: string;
+    };
 
 /** Bytes of memory kept for later payloads, over all connections. */
 const PAYLOAD_POOL = 1 << 25;

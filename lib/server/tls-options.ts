@@ -19,6 +19,7 @@ export type PskKeys = Readonly<Record<string, Uint8Array>>;
 export interface NbdServerTlsOptions {
   /** The certificate chain and its key. Not needed with `psk`. */
   readonly cert?: string | Buffer;
+  /** The private key of `cert`. */
   readonly key?: string | Buffer;
   /** Authorities that sign clients' certificates. */
   readonly ca?: string | Buffer | readonly (string | Buffer)[];
@@ -28,7 +29,9 @@ export interface NbdServerTlsOptions {
   readonly verifyPeer?: boolean;
   /** Pre-shared keys by user name, instead of certificates. */
   readonly psk?: PskKeys;
+  /** Lowest version of TLS. Default `TLSv1.2`. */
   readonly minVersion?: 'TLSv1.2' | 'TLSv1.3';
+  /** Highest version of TLS. Default: the highest that Node.js supports. */
   readonly maxVersion?: 'TLSv1.2' | 'TLSv1.3';
 }
 

@@ -41,9 +41,9 @@ const PUBLIC: Readonly<Record<string, Names>> = {
       ByteRange ExportFacts NbdExport NbdPoolEvents NbdPoolOptions PoolAway PoolBack
       PoolLost PoolReconnected PoolRetry PoolStatistics ReconnectOptions RetryOptions
       CompletionCallback ConnectionState Connections ContextCallback DebugCallback CopyDestination CopyOptions CopyResult
-      CopySource ExportLike Extent ExtentCallback ExtentsOptions HashOptions ListCallback ListedExport NbdConnectionEvents
+      CopySource DestinationLike ExportLike Extent ExtentCallback ExtentsOptions HashOptions ListCallback ListedExport NbdConnectionEvents
       NbdConnectionOptions NbdErrorDetails NbdFacts NbdOptionMode NbdSecuritySettings NbdSettings NbdTarget NbdTlsOptions
-      OptionCallback PemInput PrefetchOptions PrefetchResult Progress ProtocolName RangeOptions ReadStreamOptions StatusOptions TlsPsk
+      OptionCallback PemInput PrefetchOptions PrefetchResult Progress ProtocolName ReadStreamOptions SourceLike StatusOptions TlsPsk
       WriteStreamOptions ZeroRun
     `),
   },
@@ -52,8 +52,8 @@ const PUBLIC: Readonly<Record<string, Names>> = {
     types: words(`
       BackendExtent BackendExtents BlockSize BytesFault CommandName CutFault DelayFault ErrorFault Fault FaultCondition
       FaultedRequest Feature FileBackendOptions FlagOverrides HandshakeFeatures MemoryBackendOptions MetaContext
-      NbdBackend NbdExportOptions NbdServerAddress NbdServerOptions NbdServerStatistics NbdServerTlsOptions
-      OptionRefusal PatternBackendOptions PskKeys StallFault WriteOptions ZeroOptions
+      NamedCommand NbdBackend NbdExportOptions NbdServerAddress NbdServerOptions NbdServerStatistics NbdServerTlsOptions
+      OptionRefusal PatternBackendOptions PskKeys RequestFault StallFault U64 WriteOptions ZeroOptions
     `),
   },
   'nbd-sdk/testing': {

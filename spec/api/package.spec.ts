@@ -61,12 +61,12 @@ const TIMEOUT = 60_000;
 jest.setTimeout(TIMEOUT);
 
 describe('the top folder', () => {
-  const MADE = new Set(['.git', 'node_modules', 'dist', 'coverage']);
+  const MADE = new Set(['.git', 'node_modules', 'dist', 'coverage', 'docs']);
   const ALLOWED = [
     ...['package.json', 'tsconfig.json', 'jest.config.ts', 'lib', 'spec', 'examples', 'README.md'],
     // What tools insist on finding here.
     ...['.ci', '.gitignore', '.npmrc', 'package-lock.json', 'LICENSE', 'CHANGELOG.md', 'tsconfig.build.json'],
-    ...['eslint.config.js', '.prettierrc.json', '.prettierignore', 'knip.json'],
+    ...['eslint.config.js', '.prettierrc.json', '.prettierignore', 'knip.json', 'typedoc.json'],
     ...['.github', 'SECURITY.md', 'CONTRIBUTING.md'],
   ];
 
@@ -78,7 +78,7 @@ describe('the top folder', () => {
 
   it('keeps what tools make out of the repository', () => {
     const ignored = readFileSync(join(ROOT, '.gitignore'), 'utf8').split('\n');
-    expect(ignored).toEqual(expect.arrayContaining(['node_modules/', 'dist/', 'coverage/', '*.tgz']));
+    expect(ignored).toEqual(expect.arrayContaining(['node_modules/', 'dist/', 'coverage/', 'docs/', '*.tgz']));
   });
 });
 

@@ -166,7 +166,7 @@ const CHECKS: Readonly<Record<string, Check>> = {
     void peer.serve();
     await Promise.all(settled);
   },
-  '`nbddump -n` cuts': async () => {
+  '`nbddump -n` shortens': async () => {
     const server = new NbdServer();
     server.addExport('', { backend: new MemoryBackend(512) });
     await server.listenTcp(0, '127.0.0.1');
@@ -179,7 +179,20 @@ const CHECKS: Readonly<Record<string, Check>> = {
     expect(await out(['zero', '--help'])).toContain('--allocate');
   },
   '`nbdcopy` waits': async () => {
-    expect(await out(['copy', '--help'])).toContain('Default 1M, or 256k');
+    for (const [size, request] of [
+      [8, 256 * 1024],
+      [16, 1024 * 1024],
+    ] as const) {
+      const counts = new Set<number>();
+      await using server = new NbdServer({
+        exports: { '': new MemoryBackend(size * 1024 * 1024) },
+        maxConnections: 1,
+        onRequest: ({ command, count }) => void (command === 'read' && counts.add(Number(count))),
+      });
+      await server.listenTcp();
+      expect((await cli(['copy', '--no-extents', server.uri(), 'null:'])).code).toBe(0);
+      expect([size, [...counts]]).toEqual([size, [request]]);
+    }
   },
   '`NBD_OPT_GO`': () => {
     expect(newConnection({ exportNameOnly: true }).getExportNameOnly()).toBe(true);

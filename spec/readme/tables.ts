@@ -1,4 +1,4 @@
-// The README's tables and names against the code. Each check takes the text and gives what is wrong, one line each,
+// The README's tables and names against the code; option-tables.ts has more of them. Each check takes the text and gives what is wrong, one line each,
 // so that the specs can try it on a text that is wrong.
 
 import { existsSync, readFileSync } from 'node:fs';
@@ -14,8 +14,10 @@ import { COMMANDS, DISCONNECT, FLAG_NEEDS } from '../../lib/protocol/commands.js
 import * as serverApi from '../../lib/server/index.js';
 import { ROOT, typeCheck } from '../support/type-check.js';
 
-type Row = Readonly<Record<string, string>>;
+export type Row = Readonly<Record<string, string>>;
 
+export const INDEX = 'lib/index.ts';
+export const SERVER = 'lib/server/index.ts';
 const CONNECTION = 'lib/client/connection.ts';
 const OPTIONS = 'lib/client/options/options.ts';
 const HANDLE = 'lib/client/api/settings.ts';
@@ -24,15 +26,15 @@ const POOL_OPTIONS = 'lib/pool/options.ts';
 const POOL_EVENTS = 'lib/pool/events.ts';
 
 const { program } = typeCheck(
-  new Map([CONNECTION, OPTIONS, HANDLE, TRACING, POOL_OPTIONS, POOL_EVENTS].map((path) => [path, null])),
+  new Map([INDEX, SERVER, CONNECTION, OPTIONS, HANDLE, TRACING, POOL_OPTIONS, POOL_EVENTS].map((path) => [path, null])),
   {
     noUnusedLocals: false,
   },
 );
-const checker = program.getTypeChecker();
+export const checker = program.getTypeChecker();
 
 /** The rows of all tables whose first columns have these heads, or null. */
-function table(markdown: string, ...heads: readonly string[]): Row[] | null {
+export function table(markdown: string, ...heads: readonly string[]): Row[] | null {
   const cellsOf = (line: string): string[] =>
     line
       .split('|')
@@ -50,15 +52,15 @@ function table(markdown: string, ...heads: readonly string[]): Row[] | null {
   return rows.length === 0 ? null : rows;
 }
 
-const MISSING = ['there is no such table'];
+export const MISSING = ['there is no such table'];
 
 /** The code spans of a text. */
-const codes = (text: string): string[] => [...text.matchAll(/`([^`]+)`/g)].map(([, code]) => code as string);
+export const codes = (text: string): string[] => [...text.matchAll(/`([^`]+)`/g)].map(([, code]) => code as string);
 
-const code = (text: string | undefined): string => codes(text ?? '')[0] ?? '';
+export const code = (text: string | undefined): string => codes(text ?? '')[0] ?? '';
 
 /** What is only in one of two lists. */
-function differences(what: string, documented: readonly string[], real: readonly string[]): string[] {
+export function differences(what: string, documented: readonly string[], real: readonly string[]): string[] {
   return [
     ...real.filter((name) => !documented.includes(name)).map((name) => `${what} ${name} is not there`),
     ...documented.filter((name) => !real.includes(name)).map((name) => `${what} ${name} does not exist`),
@@ -66,7 +68,7 @@ function differences(what: string, documented: readonly string[], real: readonly
   ];
 }
 
-const differ = (what: string, documented: string, real: string): string[] =>
+export const differ = (what: string, documented: string, real: string): string[] =>
   documented === real ? [] : [`${what}: says ${documented}, is ${real}`];
 
 /** `nbd_block_status_64` of `blockStatus64`. */
@@ -76,17 +78,25 @@ const libnbdName = (method: string): string =>
 const capitalised = (prefix: string, name: string): string =>
   `${prefix}${name.slice(0, 1).toUpperCase()}${name.slice(1)}`;
 
-const rawName = (method: string): string => capitalised('aio', method);
+export const rawName = (method: string): string => capitalised('aio', method);
 
 /** The declared type of an exported class or interface. */
-function typeOf(path: string, name: string): ts.Type {
+export function typeOf(path: string, name: string): ts.Type {
+  const symbol = exportsOf(path).find((each) => each.name === name);
+  if (symbol === undefined) throw new Error(`${path} does not export ${name}`);
+  return checker.getDeclaredTypeOfSymbol(symbol);
+}
+
+/** What a module exports, types too. */
+export function exportsOf(path: string): ts.Symbol[] {
   const module = checker.getSymbolAtLocation(program.getSourceFile(join(ROOT, path)) as ts.Node);
-  const symbol = checker.getExportsOfModule(module as ts.Symbol).find((each) => each.name === name);
-  return checker.getDeclaredTypeOfSymbol(symbol as ts.Symbol);
+  return checker.getExportsOfModule(module as ts.Symbol).map((each) => {
+    return (each.flags & ts.SymbolFlags.Alias) === 0 ? each : checker.getAliasedSymbol(each);
+  });
 }
 
 /** `cache(count, offset, flags?, signal?)`, from the first declaration. */
-function signature(method: string): string | null {
+export function signature(method: string): string | null {
   const property = typeOf(CONNECTION, 'NbdConnection').getProperty(method);
   const declaration = property?.declarations?.[0];
   if (declaration === undefined || !ts.isMethodDeclaration(declaration)) return null;
@@ -302,8 +312,6 @@ export function checkCommandLine(markdown: string): string[] {
 /** Exported for the command line; users have no need of them. */
 const UNNAMED: string[] = [];
 
-/** Types that the text names. */
-const TYPES = ['NbdExport'];
 
 /** Every public method, function and class is named, and every name that looks like one of these is one. */
 export function checkNames(markdown: string): string[] {
@@ -323,7 +331,9 @@ export function checkNames(markdown: string): string[] {
   const constants = Object.keys(exported).filter((name) => name === name.toUpperCase());
   const others = Object.keys(exported).filter((name) => !constants.includes(name));
   const names = [...publicMethods(), ...others];
-  const known = new Set([...names, ...constants, ...Object.keys(settings), ...TYPES]);
+  const types = [...exportsOf(INDEX), ...exportsOf(SERVER)].map(({ name }) => name);
+  const ofServer = Object.getOwnPropertyNames(serverApi.NbdServer.prototype);
+  const known = new Set([...names, ...constants, ...types, ...ofServer, ...Object.keys(settings)]);
   const isLikely = (name: string): boolean => LIKE_A_METHOD.test(name) || LIKE_A_CONSTANT.test(name);
   return [
     ...names.filter((name) => !named.has(name) && !UNNAMED.includes(name)).map((name) => `${name} is not named`),
@@ -374,6 +384,6 @@ export function checkPackage(markdown: string): string[] {
     ...Object.keys(manifest.bin ?? {})
       .filter((name) => !markdown.includes(`\`${name} `))
       .map((name) => `command ${name} is not named`),
-    ...links.filter((path) => !existsSync(join(ROOT, path))).map((path) => `${path} does not exist`),
+    ...links.filter((path) => !existsSync(join(ROOT, path.replace(/#.*/, '')))).map((path) => `${path} does not exist`),
   ];
 }

@@ -24,6 +24,7 @@ export interface ExtentsOptions {
   merge?: boolean;
   /** The most bytes that one block status command asks about. Default: as many as it can. */
   step?: ByteCount;
+  /** Ends the iteration, which throws its reason. */
   signal?: AbortSignal;
 }
 

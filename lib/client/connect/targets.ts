@@ -80,11 +80,30 @@ export type NbdTarget =
   | string
   | URL
   | Duplex
-  | { readonly host?: string; readonly port?: number | string }
-  | { readonly path: string }
-  | { readonly cid: number; readonly port?: number }
-  | { readonly command: readonly string[] }
-  | { readonly socketActivation: readonly string[] };
+  | {
+      /** Name or address. Default `localhost`. */
+      readonly host?: string;
+      /** Default 10809. */
+      readonly port?: number | string;
+    }
+  | {
+      /** Path of a Unix socket, or `'\0name'` for an abstract socket. */
+      readonly path: string;
+    }
+  | {
+      /** The context identifier of a virtual machine. */
+      readonly cid: number;
+      /** Default 10809. */
+      readonly port?: number;
+    }
+  | {
+      /** A program and its arguments; the server uses its standard input and output. */
+      readonly command: readonly string[];
+    }
+  | {
+      /** A program and its arguments; the server is passed a listening socket. */
+      readonly socketActivation: readonly string[];
+    };
 
 /** Whether an object names a place that can be connected to again, rather than a stream or a program. */
 export function isPlace(target: unknown): boolean {

@@ -11,9 +11,11 @@ import type { HandshakeSession } from './session.js';
 export const MAX_EXPORTS = 10_000;
 const MAX_EXPORTS_SKIPPED = 1_000_000;
 
-/** One export of a list. The description is '' if the server sends none. */
+/** One export of a list. */
 export interface ListedExport {
+  /** The name, as the server sent it. */
   readonly name: string;
+  /** The description; `''` if the server sent none. */
   readonly description: string;
 }
 

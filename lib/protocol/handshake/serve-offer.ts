@@ -41,12 +41,19 @@ export interface HandshakeFeatures {
   readonly exportName: Feature;
   /** NBD_OPT_ABORT; anything but true closes without the acknowledgement, as old servers did. */
   readonly abort: Feature;
+  /** NBD_OPT_LIST. */
   readonly list: Feature;
+  /** NBD_OPT_INFO. */
   readonly info: Feature;
+  /** NBD_OPT_GO. */
   readonly go: Feature;
+  /** NBD_OPT_STRUCTURED_REPLY. */
   readonly structuredReply: Feature;
+  /** NBD_OPT_EXTENDED_HEADERS. */
   readonly extendedHeaders: Feature;
+  /** NBD_OPT_LIST_META_CONTEXT. */
   readonly listMetaContext: Feature;
+  /** NBD_OPT_SET_META_CONTEXT. */
   readonly setMetaContext: Feature;
   /** Whether NBD_INFO_BLOCK_SIZE is sent to clients that ask for it. */
   readonly blockSizeInfo: boolean;
