@@ -312,7 +312,6 @@ export function checkCommandLine(markdown: string): string[] {
 /** Exported for the command line; users have no need of them. */
 const UNNAMED: string[] = [];
 
-
 /** Every public method, function and class is named, and every name that looks like one of these is one. */
 export function checkNames(markdown: string): string[] {
   const prose = codes(markdown.replace(/```[\s\S]*?```/g, ''));

@@ -1,6 +1,12 @@
 import { describe, expect, it, jest } from '@jest/globals';
 
-import { type NbdConnection, NbdCommandError, type NbdError, NbdStateError, NbdStrictError } from '../../../lib/index.js';
+import {
+  type NbdConnection,
+  NbdCommandError,
+  type NbdError,
+  NbdStateError,
+  NbdStrictError,
+} from '../../../lib/index.js';
 import { caught } from '../../support/caught.js';
 import * as g from '../../support/golden.js';
 import { newConnection, openRaw, type RawPeer } from '../../support/raw-server.js';
