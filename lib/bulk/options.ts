@@ -19,6 +19,8 @@ import {
 export interface StatusOptions {
   /** The most bytes that one block status command asks about. Default: as many as it can. */
   step?: number | bigint;
+  /** The most block status commands in flight. Default 8. */
+  questions?: number;
   /**
    * What happens where block status fails while the connection lives on. `data`, the default: the range that the command
    * asked about is read. `throw`: its error ends the work.
@@ -26,7 +28,11 @@ export interface StatusOptions {
   onStatusError?: 'data' | 'throw';
 }
 
-export const STATUS_CHECKS = { step: byteCount(1), onStatusError: oneOf('data', 'throw') };
+export const STATUS_CHECKS = {
+  step: byteCount(1),
+  questions: wholeNumber(1, 1024),
+  onStatusError: oneOf('data', 'throw'),
+};
 export const RANGE_CHECKS = { offset: byteCount(), length: byteCount() };
 export const DEPTH_CHECKS = { requestSize: wholeNumber(1), requests: wholeNumber(1) };
 export const SIGNAL_CHECKS = { signal: anAbortSignal };

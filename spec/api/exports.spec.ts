@@ -20,8 +20,8 @@ const PUBLIC: Readonly<Record<string, Names>> = {
   'nbd-sdk': {
     values: words(`
       BlockHasher Extents NbdConnection NbdPool
-      blockHash compare copy createReadStream createWriteStream exportDestination exportSource extents
-      hash nullDestination prefetch
+      blockHash changes compare copy createReadStream createWriteStream exportDestination exportSource extents
+      hash mergedExtents nullDestination prefetch totals
       NbdError NbdStrictError NbdCommandError NbdOptionError NbdProtocolError NbdConnectionError NbdStateError
       NbdQueueFullError NbdUnflushedError
       TLS_DISABLE TLS_ALLOW TLS_REQUIRE
@@ -44,6 +44,7 @@ const PUBLIC: Readonly<Record<string, Names>> = {
       CopySource DestinationLike ExportLike Extent ExtentCallback ExtentsOptions HashOptions ListCallback ListedExport NbdConnectionEvents
       NbdConnectionOptions NbdErrorDetails NbdFacts NbdOptionMode NbdSecuritySettings NbdSettings NbdTarget NbdTlsOptions
       OptionCallback PemInput PrefetchOptions PrefetchResult Progress ProtocolName ReadStreamOptions SourceLike StatusOptions TlsPsk
+      Change ChangesOptions ContextsOptions MapOptions MapTotals MergedExtent MergedExtentsOptions TotalsOptions
       WriteStreamOptions ZeroRun
     `),
   },

@@ -3,10 +3,10 @@
 
 import type { ByteCount } from '../../client/connection.js';
 import { NbdStrictError } from '../../errors.js';
-import { CMD_FLAG_NO_HOLE, STATE_ZERO } from '../../protocol/client-constants.js';
+import { CMD_FLAG_NO_HOLE, CONTEXT_BASE_ALLOCATION, STATE_ZERO } from '../../protocol/client-constants.js';
 import { fromBigInt } from '../../util/u64.js';
 import type { StatusOptions } from '../options.js';
-import { questions } from '../maps/extents.js';
+import { askAhead } from '../maps/look-ahead.js';
 import { checkConnections, type Connections } from '../facts.js';
 import { isCommandFailure } from '../failures.js';
 
@@ -68,6 +68,8 @@ export interface CopyDestination<Position extends ByteCount = number> {
   flush?(signal?: AbortSignal): Promise<void>;
 }
 
+const NO_ENTRIES = new BigUint64Array(0);
+
 /**
  * An export as a source. Its extents are known when `base:allocation` was negotiated.
  *
@@ -86,11 +88,13 @@ export function sourceOfConnections(connections: Connections, syscall: string): 
     offset: ByteCount,
     length: ByteCount,
     signal?: AbortSignal,
-    { step, onStatusError = 'data' }: StatusOptions = {},
+    { step, questions, onStatusError = 'data' }: StatusOptions = {},
   ): AsyncGenerator<ZeroRun<ByteCount>> {
     const end = BigInt(offset) + BigInt(length);
-    const asked = questions(first, facts, { start: BigInt(offset), end, step, signal, syscall });
-    for await (const { start, end: until, entries, failure } of asked) {
+    const contexts = [CONTEXT_BASE_ALLOCATION];
+    const question = { start: BigInt(offset), end, contexts, step, questions, signal, syscall };
+    for await (const { start, end: until, contexts: found, failure } of askAhead(first, facts, question)) {
+      const [entries = NO_ENTRIES] = found;
       if (failure !== null) {
         if (onStatusError === 'throw' || !isCommandFailure(failure.error)) throw failure.error;
         yield { offset: fromBigInt(start), length: fromBigInt(until - start), isZero: false };

@@ -3,9 +3,10 @@
 import type { Operand, ParsedArguments } from '../arguments.js';
 import type { CommandContext } from '../command.js';
 import { UsageError } from '../errors.js';
-import { CellGrid, type DrawnMap, niceCellSize } from './cells.js';
+import { mergedExtents } from '../../bulk/maps/merged.js';
+import { CellGrid, niceCellSize } from './cells.js';
 import { MOST_CELLS, renderHtml, renderSvg } from './render.js';
-import { mapRuns, openForContexts, Totals } from './runs.js';
+import { openForContexts, Totals } from './runs.js';
 import { rangeOf } from '../range.js';
 import { CONTEXT_BASE_ALLOCATION } from '../sdk.js';
 import { writeWhole } from '../output/whole-file.js';
@@ -24,17 +25,18 @@ export async function drawPicture(
   const size = connection.getSize();
   const range = rangeOf(args, size);
   const cellSize = niceCellSize(range.length, MOST_CELLS);
-  const maps: DrawnMap[] = [];
-  for (const name of names) {
-    const grid = new CellGrid(range, cellSize);
-    const totals = new Totals();
-    for await (const runs of mapRuns(connection, name, range, context.signal)) {
-      for (const run of runs) {
-        grid.add(run);
-        totals.add(run);
-      }
+  const maps = names.map((name) => ({ name, grid: new CellGrid(range, cellSize), totals: new Totals() }));
+  for await (const { offset, length, flags } of mergedExtents(connection, {
+    contexts: names,
+    ...range,
+    signal: context.signal,
+  })) {
+    for (const [index, { grid, totals }] of maps.entries()) {
+      const run = { offset, length, type: flags[index] ?? 0n };
+      grid.add(run);
+      totals.add(run);
     }
-    maps.push({ context: name, cells: grid.cells, totals: totals.list });
   }
-  await writeWhole(file, render({ exportName: connection.getExportName(), size, ...range, cellSize, maps }));
+  const drawn = maps.map(({ name, grid, totals }) => ({ context: name, cells: grid.cells, totals: totals.list }));
+  await writeWhole(file, render({ exportName: connection.getExportName(), size, ...range, cellSize, maps: drawn }));
 }

@@ -4,8 +4,8 @@ import { extentBatches } from '../../bulk/maps/extents.js';
 import type { Operand } from '../arguments.js';
 import type { CommandContext } from '../command.js';
 import { CliError } from '../errors.js';
-import { blocksAround, LAST_BLOCK_MAY_BE_SHORT, minimumBlock, type Range } from '../range.js';
-import { CONTEXT_BASE_ALLOCATION, NbdCommandError, type NbdConnection } from '../sdk.js';
+import { LAST_BLOCK_MAY_BE_SHORT, type Range } from '../range.js';
+import type { NbdConnection } from '../sdk.js';
 import { openServer } from '../server.js';
 import { jsonString } from '../output/text.js';
 
@@ -34,7 +34,8 @@ export async function openForContexts(
   return connection;
 }
 
-function supports(connection: NbdConnection, name: string): boolean {
+/** Whether the context was negotiated. */
+export function supports(connection: NbdConnection, name: string): boolean {
   try {
     return connection.canMetaContext(name);
   } catch {
@@ -49,62 +50,23 @@ export async function* mapRuns(
   range: Range,
   signal: AbortSignal,
 ): AsyncGenerator<Iterable<Run>> {
-  const joining = new Joining(range);
-  // Block status requests must cover whole blocks.
-  const { offset, length } = blocksAround(connection, range);
-  const tail = (offset + length) % minimumBlock(connection);
-  const whole = { offset, length: length - tail };
-  for await (const batch of extentBatches(connection, { context: name, ...whole, signal })) yield joining.add(batch);
-  if (tail > 0n) {
-    const rest = { offset: offset + whole.length, length: tail };
-    yield joining.add(await shortBlock(connection, name, rest, signal));
-  }
+  const joining = new Joining();
+  for await (const batch of extentBatches(connection, { context: name, ...range, signal })) yield joining.add(batch);
   yield joining.end();
 }
 
-/**
- * The extents of an export's last block, if it is shorter than the server's minimum block size. Some servers refuse block
- * status for it. In base:allocation, it is then reported as data, which is always allowed.
- */
-async function shortBlock(
-  connection: NbdConnection,
-  name: string,
-  rest: Range,
-  signal: AbortSignal,
-): Promise<Iterable<{ offset: bigint; length: bigint; flags: bigint }>> {
-  const found = [];
-  try {
-    for await (const batch of extentBatches(connection, { context: name, ...rest, signal })) found.push(...batch);
-  } catch (error) {
-    if (!(error instanceof NbdCommandError) || name !== CONTEXT_BASE_ALLOCATION) throw error;
-    return [{ ...rest, flags: 0n }];
-  }
-  return found;
-}
-
-/** Cuts extents to a range and joins neighbours of the same type. */
+/** Joins neighbours of the same type. */
 class Joining {
-  readonly #start: bigint;
-  readonly #end: bigint;
   #last: Run | null = null;
 
-  constructor({ offset, length }: Range) {
-    this.#start = offset;
-    this.#end = offset + length;
-  }
-
   *add(extents: Iterable<{ offset: bigint; length: bigint; flags: bigint }>): Generator<Run> {
-    for (const extent of extents) {
-      const offset = extent.offset < this.#start ? this.#start : extent.offset;
-      const wholeEnd = extent.offset + extent.length;
-      const end = wholeEnd < this.#end ? wholeEnd : this.#end;
-      if (end <= offset) continue;
+    for (const { offset, length, flags } of extents) {
       const last = this.#last;
-      if (last !== null && last.type === extent.flags) {
-        this.#last = { offset: last.offset, length: end - last.offset, type: last.type };
+      if (last?.type === flags) {
+        this.#last = { offset: last.offset, length: last.length + length, type: flags };
       } else {
         if (last !== null) yield last;
-        this.#last = { offset, length: end - offset, type: extent.flags };
+        this.#last = { offset, length, type: flags };
       }
     }
   }
