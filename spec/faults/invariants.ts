@@ -1,4 +1,4 @@
-// What must hold whatever goes wrong (WIRE-CASES 2, I1 to I4), and the table of what was seen. A rejection that
+// What must hold whatever goes wrong (I1 to I4 in spec/README.md), and the table of what was seen. A rejection that
 // nobody handles, and an exception in a callback of a socket, fail the test by jest's own handlers.
 
 import { setTimeout as delay } from 'node:timers/promises';

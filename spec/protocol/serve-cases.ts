@@ -222,7 +222,7 @@ export const CASES: readonly Case[] = [
     state: 'session',
   },
 
-  // Evil clients. V01 to V08 of the list of what a hostile client does.
+  // Hostile clients: V01 to V08 of spec/README.md.
   { name: 'V02 a wrong option magic', input: Buffer.from('IHAVEOPX00000000'), state: 'broken', error: /option magic/ },
   {
     name: 'V03 an option of 0xffffffff bytes',

@@ -24,7 +24,7 @@ export const CONTEXTS: readonly WireCase[] = [
   { id: 'M02b', what: 'ERR_INVALID', script: set(REP(SETMETA, R.INVALID, 'no')), ...notThere },
   {
     id: 'M03',
-    what: 'a context that nobody asked for',
+    what: 'a context that was not requested',
     script: set(meta(1, 'x-a:b'), META_ACK),
     ...asked,
     expected: [D, OK],

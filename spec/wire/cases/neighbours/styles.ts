@@ -1,4 +1,4 @@
-// The three reply formats, so that one lie can be told in each.
+// The three reply formats, so that each violation can be sent in each.
 
 import { EXT, NO_SR, SR, type WireCase, XR } from '../../notation.js';
 
