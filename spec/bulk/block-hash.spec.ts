@@ -130,7 +130,7 @@ describe('BlockHasher', () => {
       }
       expect(found).toEqual(references(cases));
     },
-    60_000,
+    600_000,
   );
 
   it.each([

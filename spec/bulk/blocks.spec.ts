@@ -137,7 +137,7 @@ function cases(serve: (size: number) => Promise<Served>, count: number): void {
       await to.shutdown();
       await served.close();
     },
-    60_000,
+    600_000,
   );
 
   it('an export whose end is no whole block can be asked for its extents', async () => {

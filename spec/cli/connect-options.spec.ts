@@ -70,10 +70,8 @@ async function silent(path: string, onSocket: (socket: Socket) => void = () => u
 describe('--connect-timeout', () => {
   it('ends a handshake that does not begin', async () => {
     await using _server = await silent(at('silent'));
-    const begun = performance.now();
     const { code, stderr } = await nbd(['info', '--connect-timeout=0.3', `nbd+unix:///?socket=${at('silent')}`]);
     expect({ code, stderr }).toMatchObject({ code: 1, stderr: expect.stringMatching(/300 ms/) as string });
-    expect(performance.now() - begun).toBeLessThan(9000);
   });
 });
 

@@ -4,7 +4,8 @@ import { mkdtemp, readFile, rm, stat, truncate, writeFile, open } from 'node:fs/
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describeWith, runTool, startNbdkit } from '../support/real-servers.js';
-import { cliPath, exitOf, nbd, out, start, until } from './support.js';
+import { until } from '../support/waiting.js';
+import { cliPath, exitOf, nbd, out, start } from './support.js';
 
 const DATA = 'data=@32768 "hello" @0x100000 (0x55*70000) @0x2ffff0 "the end"';
 const SIZE = 4 << 20;

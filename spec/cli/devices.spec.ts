@@ -13,7 +13,8 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { deviceSize, numbersOf, sizeByReading } from '../../lib/cli/copy/device-size.js';
 import { describeWith, startNbdkit } from '../support/real-servers.js';
 import { findTool, runTool } from '../support/tools.js';
-import { cliPath, nbd, out, start, until } from './support.js';
+import { until } from '../support/waiting.js';
+import { cliPath, nbd, out, start } from './support.js';
 
 describe('the size of a device', () => {
   // What os.makedev() of Python makes of them.
@@ -114,7 +115,7 @@ withLoop(`a block device${typeof loop === 'string' ? ` (skipped: ${loop})` : ''}
       await writeFile(join(folder, 'all'), source);
       const NBD = `${process.execPath} ${await cliPath()}`;
       const shell = async (line: string): Promise<number> =>
-        (await runTool('sh', ['-c', line], { cwd: folder, env: { NBD, DEVICE: device }, timeout: 30_000 })).code;
+        (await runTool('sh', ['-c', line], { cwd: folder, env: { NBD, DEVICE: device } })).code;
       expect(await shell('$NBD copy --flush all - > $DEVICE')).toBe(0);
       expect((await readFile(device)).equals(source)).toBe(true);
       expect(await shell('$NBD copy - read < $DEVICE')).toBe(0);

@@ -6,7 +6,8 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describeWith, type NbdkitOptions, type RealServer, startNbdkit } from '../support/real-servers.js';
-import { exitOf, start, until } from './support.js';
+import { until } from '../support/waiting.js';
+import { exitOf, start } from './support.js';
 
 let folder: string;
 beforeAll(async () => {

@@ -12,7 +12,8 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 
 import { describeWith, runTool, startNbdkit } from '../support/real-servers.js';
 import { isAlive } from '../support/transport-probe.js';
-import { cliPath, exitOf, nbd, start, until } from './support.js';
+import { until } from '../support/waiting.js';
+import { cliPath, exitOf, nbd, start } from './support.js';
 
 let folder: string;
 const at = (name: string): string => join(folder, name);

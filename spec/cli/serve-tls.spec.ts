@@ -7,7 +7,8 @@ import { afterAll, afterEach, beforeAll, expect, it } from '@jest/globals';
 
 import { type Certificates, makeCertificates } from '../support/certificates.js';
 import { describeWith, runTool, startNbdkit } from '../support/real-servers.js';
-import { exitOf, nbd, start, until } from './support.js';
+import { until } from '../support/waiting.js';
+import { exitOf, nbd, start } from './support.js';
 
 let certificates: Certificates;
 let folder: string;

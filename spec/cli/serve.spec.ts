@@ -10,7 +10,8 @@ import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { NbdConnection } from '../../lib/index.js';
 import { makeCertificates, revocationList } from '../support/certificates.js';
 import { describeWith, runLibnbd, runTool } from '../support/real-servers.js';
-import { cliPath, exitOf, nbd, start, until } from './support.js';
+import { until } from '../support/waiting.js';
+import { cliPath, exitOf, nbd, start } from './support.js';
 
 let folder: string;
 const running: ChildProcess[] = [];

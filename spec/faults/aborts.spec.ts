@@ -8,11 +8,12 @@ import { NbdConnection } from '../../lib/index.js';
 import { rejection } from '../support/caught.js';
 import { FaultProxy } from '../support/fault-proxy.js';
 import * as g from '../support/golden.js';
+import { leftovers, resources } from '../support/leftovers.js';
 import { openRaw } from '../support/raw-server.js';
 import { type RealServer, startNbdkit } from '../support/real-servers.js';
 import { describeWith } from '../support/tools.js';
 import { COMMANDS } from './commands.js';
-import { leftovers, outcome, resources } from './invariants.js';
+import { outcome } from './invariants.js';
 import { Ground } from './runner.js';
 
 const MIB = 2 ** 20;

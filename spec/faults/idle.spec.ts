@@ -5,9 +5,10 @@ import { afterAll, beforeAll, expect, it } from '@jest/globals';
 import { NbdConnection, type NbdConnectionOptions, type NbdError, TLS_REQUIRE } from '../../lib/index.js';
 import { type Certificates, makeCertificates } from '../support/certificates.js';
 import { FaultProxy } from '../support/fault-proxy.js';
+import { leftovers, resources } from '../support/leftovers.js';
 import { type RealServer, startNbdkit } from '../support/real-servers.js';
 import { describeWith } from '../support/tools.js';
-import { leftovers, outcome, resources } from './invariants.js';
+import { outcome } from './invariants.js';
 
 const IMPATIENT = 300;
 

@@ -10,9 +10,10 @@ import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 
 import { NbdConnection } from '../../lib/index.js';
 import { ScriptedPeer } from '../../lib/testing/index.js';
+import { leftovers, resources } from '../support/leftovers.js';
 import { startNbdkit } from '../support/real-servers.js';
 import { describeWith } from '../support/tools.js';
-import { leftovers, outcome, resources } from './invariants.js';
+import { outcome } from './invariants.js';
 
 describe('F03: a name whose look-up gets no answer', () => {
   const lookup = dns.lookup;

@@ -75,7 +75,6 @@ else:
 async function byLibnbd(uri: string, mode: number, calls: readonly Call[]): Promise<string[]> {
   const { code, stdout, stderr } = await runLibnbd(SCRIPT, {
     input: JSON.stringify({ uri, mode, calls }),
-    timeout: 60_000,
   });
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
   return stdout

@@ -88,7 +88,7 @@ async function open(kind: Kind): Promise<NbdConnection> {
 }
 
 async function gone(pid: number): Promise<boolean> {
-  for (let i = 0; i < 250 && isAlive(pid); i++) await sleep(20);
+  for (let i = 0; i < 10_000 && isAlive(pid); i++) await sleep(20);
   return !isAlive(pid);
 }
 

@@ -112,7 +112,6 @@ export async function runBlocks(all: readonly Block[]): Promise<string[]> {
     const { stdout, stderr } = await runTool(process.execPath, ['--import', 'tsx', main, ...paths], {
       cwd: ROOT,
       env: { TSX_TSCONFIG_PATH: join(ROOT, 'tsconfig.json'), FORCE_COLOR: '0' },
-      timeout: 60_000,
     });
     if (!stdout.startsWith('[')) return [`the blocks did not run: ${stdout}${stderr}`];
     const results = JSON.parse(stdout) as Result[];

@@ -1,6 +1,6 @@
 // The README holds: its programs are correct and do what they say, and its tables say what the code says.
 
-import { describe, expect, it, jest } from '@jest/globals';
+import { describe, expect, it } from '@jest/globals';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -9,8 +9,6 @@ import { checkTypes, findBlocks, runBlocks } from './blocks.js';
 import * as tables from './tables.js';
 
 // A compiler and a process, on a machine that may be busy.
-jest.setTimeout(60_000);
-
 const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
 
 const block = (code: string, marker = '<!-- example: with connection -->\n\n'): string =>

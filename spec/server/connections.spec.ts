@@ -255,11 +255,15 @@ describe('memory', () => {
   it('is given to one that reads, so that many requests run at once', async () => {
     let running = 0;
     let most = 0;
+    let proceed = (): void => undefined;
+    const four = new Promise<void>((resolve) => (proceed = resolve));
     const backend: NbdBackend = {
       ...slow,
       read: async (buffer) => {
         most = Math.max(most, (running += 1));
-        await sleep(5);
+        // None is answered before four of them run.
+        if (running === 4) proceed();
+        await four;
         buffer.fill(1);
         running -= 1;
       },
@@ -300,7 +304,7 @@ describe('memory', () => {
     // One that is larger than all of it runs alone.
     expect((await (clients[0] as RawClient).read(0, 8 * MIB)).length).toBe(8 * MIB);
     expect(await (clients[1] as RawClient).ask(CMD.WRITE, { payload: Buffer.alloc(8 * MIB) })).toBe(0);
-  }, 60_000);
+  });
 
   it('of clients that stop in a payload does not grow with what they claim', async () => {
     const server = await listening('unix', { exports: { '': slow }, maxTotalBytes: 40 * MIB });

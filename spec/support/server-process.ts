@@ -55,8 +55,9 @@ export interface Launch {
 }
 
 const HOST = '127.0.0.1';
-const READY_DEADLINE = 10_000;
-const STOP_DEADLINE = 2_000;
+/** Milliseconds, for the slowest machine. */
+const READY_DEADLINE = 120_000;
+const STOP_DEADLINE = 30_000;
 const TRIES = 5;
 
 const running = new Set<RealServer>();
@@ -67,7 +68,7 @@ export async function stopAllServers(): Promise<void> {
 }
 
 // Outside jest (benchmarks) there is no such hook, and whoever starts a server stops it.
-if (typeof afterAll === 'function') afterAll(stopAllServers, 30_000);
+if (typeof afterAll === 'function') afterAll(stopAllServers, 300_000);
 
 /** Starts a server and resolves when it accepts connections. */
 export async function launch(options: Launch): Promise<RealServer> {

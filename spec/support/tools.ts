@@ -67,13 +67,13 @@ export interface RunToolOptions {
   input?: string | Uint8Array;
   env?: Readonly<Record<string, string>>;
   cwd?: string;
-  /** Milliseconds until it is killed; 15,000 unless told. */
+  /** Milliseconds until it is killed; 240,000 by default. */
   timeout?: number;
 }
 
 /** Runs a program to its end. Only a program that cannot be started, or that has to be killed, rejects. */
 export function runTool(name: string, args: readonly string[], options: RunToolOptions = {}): Promise<ToolResult> {
-  const { input = '', timeout = 15_000 } = options;
+  const { input = '', timeout = 240_000 } = options;
   return new Promise((resolve, reject) => {
     const child = spawn(findTool(name) ?? name, args, {
       stdio: ['pipe', 'pipe', 'pipe'],

@@ -89,7 +89,7 @@ export async function stillHeld(before: Held): Promise<Held> {
       listeners: Math.max(now.listeners - before.listeners, 0),
     };
   };
-  for (let tries = 0; tries < 100 && more().descriptors + more().listeners > 0; tries++) await sleep(20);
+  for (let tries = 0; tries < 3000 && more().descriptors + more().listeners > 0; tries++) await sleep(20);
   return more();
 }
 

@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from '@jest/globals';
 import { existsSync } from 'node:fs';
-import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -134,11 +134,13 @@ describe('the end of a command', () => {
   });
 
   it('is not waited for when a child of its own holds its stderr', async () => {
-    const begun = Date.now();
-    expect((await endOf('sleep 3 >/dev/null </dev/null & exit 2'))?.message).toBe(
-      'the command sh exited with status 2',
-    );
-    expect(Date.now() - begun).toBeLessThan(2000);
+    const folder = await mkdtemp(join(tmpdir(), 'nbd-child-'));
+    const pidOf = join(folder, 'pid');
+    const error = await endOf(`sleep 600 >/dev/null </dev/null & echo $! >${pidOf}; exit 2`);
+    expect(error?.message).toBe('the command sh exited with status 2');
+    // The child is still there.
+    process.kill(Number(await readFile(pidOf, 'utf8')), 'SIGKILL');
+    await rm(folder, { recursive: true });
   });
 
   it('that does not come, though the connection has ended, is an end', async () => {
@@ -181,14 +183,12 @@ describe('a command whose connection is gone', () => {
   });
 
   it('can be waited for, but not for ever', async () => {
-    const { transport, subprocess } = await start(['sleep', '30'], 60_000);
+    const { transport, subprocess } = await start(['sleep', '600'], 600_000);
     transport.destroy();
-    const begun = Date.now();
     await subprocess.endedWithin(50);
-    expect(Date.now() - begun).toBeLessThan(1000);
     expect(subprocess.isRunning).toBe(true);
     expect(subprocess.kill('SIGKILL')).toBe(true);
-    await subprocess.endedWithin(5000);
+    await subprocess.ended;
     expect(subprocess.kill('SIGKILL')).toBe(false);
   });
 });
@@ -214,7 +214,7 @@ describe('a process that exits without closing its connections', () => {
     expect(code).toBe(0);
     const pid = Number(stdout);
     expect(pid).toBeGreaterThan(1);
-    for (let i = 0; i < 100 && isAlive(pid); i++) await sleep(20);
+    for (let i = 0; i < 3000 && isAlive(pid); i++) await sleep(20);
     expect(isAlive(pid)).toBe(false);
   });
 
