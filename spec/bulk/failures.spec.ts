@@ -246,7 +246,9 @@ it('a write stream that is destroyed sends nothing more', async () => {
   await new Promise((done) => setTimeout(done, 20));
   stream.destroy();
   await once(stream, 'close');
-  await expect(pipeline(Readable.from([Buffer.alloc(1)]), stream)).rejects.toThrow();
+  await expect(pipeline(Readable.from([Buffer.alloc(1)]), stream)).rejects.toMatchObject({
+    code: 'ERR_STREAM_PREMATURE_CLOSE',
+  });
   expect(server.statistics.requests.write).toBe(1);
 });
 

@@ -7,10 +7,12 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { MemoryBackend, type NbdBackend, type NbdServer } from '../../lib/server/index.js';
 import * as g from '../support/golden.js';
 import { atAnyPace } from '../support/pace.js';
-import { newServer, RawClient, settled, sleep, until } from './raw-client.js';
+import { newServer, RawClient } from '../support/raw-client.js';
+import { settled, until } from '../support/waiting.js';
 
 const { CMD, cat, option, u16, u32 } = g;
 const SIZE = 1 << 20;
@@ -97,7 +99,7 @@ describe('a hostile client', () => {
     await expectAlive(server);
   });
 
-  it.each(['V12 may say nothing', 'V12 may say it one byte at a time'])('%s, until the deadline', async (how) => {
+  it.each(['V12 may send nothing', 'V12 may send one byte at a time'])('%s, until the deadline', async (how) => {
     const codes: unknown[] = [];
     const server = newServer({
       exports: { '': new MemoryBackend(SIZE) },

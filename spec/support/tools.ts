@@ -52,7 +52,7 @@ export function describeWith(needs: readonly string[], title: string, fn: () => 
   });
 }
 
-/** What a program said and how it ended. */
+/** Output and end of a program. */
 export interface ToolResult {
   /** The exit code; 128 + the signal's number, as a shell counts, when a signal ended it. */
   readonly code: number;
@@ -85,7 +85,7 @@ export function runTool(name: string, args: readonly string[], options: RunToolO
     const timer = setTimeout(() => child.kill('SIGKILL'), timeout);
     child.stdout.on('data', (chunk: Buffer) => stdout.push(chunk));
     child.stderr.on('data', (chunk: Buffer) => stderr.push(chunk));
-    // A program that ends without reading its input breaks the pipe; its exit code tells the rest.
+    // A program that ends without reading its input breaks the pipe; its exit code shows the rest.
     child.stdin.on('error', () => undefined);
     child.stdin.end(input);
     child.on('error', (error) => {
