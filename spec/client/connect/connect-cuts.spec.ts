@@ -91,7 +91,7 @@ async function converse(server: (peer: RawPeer) => Promise<void>): Promise<Outco
   return outcome;
 }
 
-/** How far the conversation gets with so many bytes. */
+/** How far the conversation gets with this many bytes. */
 function expectedOf(limit: number): { connected: boolean; good: number } {
   const ends: number[] = [];
   let sum = 0;

@@ -17,7 +17,7 @@ const ANSWER_SR = async (peer: RawPeer): Promise<void> => {
   await peer.option();
 };
 
-// How far the server goes before it says nothing more.
+// How far the server goes before it falls silent.
 const PHASES: readonly (readonly [string, Script])[] = [
   ['before the greeting', () => undefined],
   ['in the greeting', (peer) => peer.write(g.greeting().subarray(0, 17))],
@@ -182,7 +182,7 @@ describe('connectTimeout', () => {
     });
   });
 
-  it.each([0, Infinity])('of %p is none', async (connectTimeout) => {
+  it.each([0, Infinity])('of %p never ends the attempt', async (connectTimeout) => {
     const server = await listenRaw();
     const connection = newConnection({ connectTimeout });
     let settled = false;

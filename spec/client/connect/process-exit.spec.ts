@@ -8,9 +8,9 @@ import { listenRaw, type RawPeer } from '../../support/raw-server.js';
 
 const PROGRAM = fileURLToPath(new URL('../programs/leave-nothing.ts', import.meta.url));
 
-/** Plays what the name of the export says. */
+/** Plays the server that the export name describes. */
 async function serve(peer: RawPeer): Promise<void> {
-  // The first thing that tells what is wanted is the name in GO; who wants no greeting never says it.
+  // The behaviour is chosen by the name in GO. A client that is to get no greeting never sends it.
   peer.write(g.greeting());
   await peer.take(4);
   let name: string;
@@ -99,14 +99,14 @@ describe('a process that uses the client', () => {
       'shutdown: ready',
       'shutdown of a silent server: ENOTCONN',
       'death with commands in flight: ENOTCONN,ENOTCONN,ENOTCONN',
-      'death while idle, and nobody listens: closed',
-      'death with raw commands that nobody asks about: EPROTO',
+      'death while idle, without a listener: closed',
+      'death with raw commands that are never retired: EPROTO',
       'requestTimeout: ETIMEDOUT',
       'connectTimeout: ETIMEDOUT',
       'abort of connect: mine',
       expect.stringMatching(/^abort of a command: (23|TimeoutError.*)$/),
-      'nobody there: ENOENT',
-      'a port where nobody listens: ECONNREFUSED',
+      'no server there: ENOENT',
+      'a port without a listener: ECONNREFUSED',
       'an unknown export: ENOENT',
     ]);
     expect({ code, signal }).toEqual({ code: 0, signal: null });

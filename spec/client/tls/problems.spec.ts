@@ -9,7 +9,12 @@ import { join } from 'node:path';
 import { hintOf, messageOf, tell } from '../../../lib/cli/output/failure.js';
 import { explainTls, type TlsFacts } from '../../../lib/client/tls/errors.js';
 import { loadTls, makeContext } from '../../../lib/client/tls/material.js';
-import { type NbdTlsOptions, TLS_CHECKS, tlsDefaults, type TlsSettings } from '../../../lib/client/options/tls-options.js';
+import {
+  type NbdTlsOptions,
+  TLS_CHECKS,
+  tlsDefaults,
+  type TlsSettings,
+} from '../../../lib/client/options/tls-options.js';
 import { TLS_ADVICE, type TlsProblem } from '../../../lib/client/tls/problems.js';
 import { NbdConnectionError, type NbdError } from '../../../lib/errors.js';
 import { rejection } from '../../support/caught.js';
@@ -138,11 +143,11 @@ describeWith(['openssl'], 'material that cannot be used', () => {
     ],
     ["another certificate's key", 'keyMismatch', /not that of its/, () => ({ ...pki.client, key: pem.other })],
     ['a key of another kind', 'keyMismatch', /not that of its/, () => ({ ...pki.client, key: pem.rsa })],
-    ['an authority that is none', 'material', /authority's certificate cannot/, () => ({ ca: 'garbage' })],
+    ['an invalid authority', 'material', /authority's certificate cannot/, () => ({ ca: 'garbage' })],
     ['an authority that is a key', 'material', /authority's certificate cannot/, () => ({ ca: pki.client.key })],
-    ['a certificate that is none', 'material', /client's certificate cannot/, () => ({ ...pki.client, cert: 'x' })],
-    ['a key that is none', 'material', /client's key cannot/, () => ({ ...pki.client, key: 'simsim' })],
-    ['a list that is none', 'material', /revocation list cannot/, () => ({ ca: pki.ca, crl: 'simsim' })],
+    ['an invalid certificate', 'material', /client's certificate cannot/, () => ({ ...pki.client, cert: 'x' })],
+    ['an invalid key', 'material', /client's key cannot/, () => ({ ...pki.client, key: 'simsim' })],
+    ['an invalid revocation list', 'material', /revocation list cannot/, () => ({ ca: pki.ca, crl: 'simsim' })],
     ['a certificate without its key', 'incomplete', /without key/, () => ({ cert: pki.client.cert })],
     ['no such folder', 'file', /cannot read/, () => ({ tlsCertificates: join(folder, 'none') })],
     [
