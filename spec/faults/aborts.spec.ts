@@ -66,7 +66,7 @@ describeWith(['nbdkit'], 'aborts on the way to nbdkit', () => {
   afterAll(() => ground[Symbol.asyncDispose]());
 
   it.each(COMMANDS.map((command) => [command.name, command] as const))(
-    'G04, G07, G11: %s, aborted on the wire: its late reply disturbs nobody',
+    'G04, G07, G11: %s, aborted on the wire: its late reply disturbs no other command',
     async (_name, command) => {
       const before = resources();
       const slot = await ground.slot();

@@ -128,8 +128,8 @@ const PLACES: Place[] = [
   ['inside the header of an option', 'client', 10],
   ['before the reply to an option', 'server', 18],
   ['inside the header of a reply to an option', 'server', 28],
-  ['before the last byte that the client says', 'client', -1],
-  ['before the last byte that the server says', 'server', -1],
+  ['before the last byte that the client sends', 'client', -1],
+  ['before the last byte that the server sends', 'server', -1],
 ];
 
 /** A Unix socket has no reset. */

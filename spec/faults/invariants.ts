@@ -1,5 +1,5 @@
-// What must hold whatever goes wrong (I1 to I4 in spec/README.md), and the table of what was seen. A rejection that
-// nobody handles, and an exception in a callback of a socket, fail the test by jest's own handlers.
+// What must hold whatever goes wrong (I1 to I4 in spec/README.md), and the table of what was seen. An
+// unhandled rejection, and an exception in a callback of a socket, fail the test by jest's own handlers.
 
 import { setTimeout as delay } from 'node:timers/promises';
 

@@ -19,7 +19,7 @@ describe('F03: a name whose look-up gets no answer', () => {
   const lookup = dns.lookup;
   let answer: (address: string) => void = () => undefined;
   beforeEach(() => {
-    // getaddrinfo cannot be cancelled: whoever gives up must not wait for it.
+    // getaddrinfo cannot be cancelled: a connect that is given up must not wait for it.
     const silent = (name: string, options: { all?: boolean }, callback: (...found: unknown[]) => void): void => {
       if (name !== 'slow.example') {
         Reflect.apply(lookup, dns, [name, options, callback]);
@@ -60,7 +60,7 @@ describe('F04: a Unix socket', () => {
   });
   afterEach(() => rm(folder, { recursive: true, force: true }));
 
-  it('that nobody listens on any more is ECONNREFUSED', async () => {
+  it('without a listener is ECONNREFUSED', async () => {
     const path = join(folder, 'stale');
     await using server = await startStale(path);
     expect(server.path).toBe(path);

@@ -18,7 +18,7 @@ export interface Observation {
   /** `connect` first. */
   readonly results: readonly OperationResult[];
   readonly record: PeerRecording;
-  /** How long the server waited for the client to end the connection after the last call had settled; undefined: in vain. */
+  /** How long the client took to end the connection after the last call had settled; undefined if it did not. */
   readonly closedAfter: number | undefined;
   /** What one more read gave, at once. */
   readonly later: OperationResult;
@@ -42,7 +42,7 @@ function wrongClass(outcome: Outcome, seen: Observation): Reason {
   if (stranger !== undefined) return `${describe(stranger)}: not an NbdError with a code`;
   const first = failed(seen);
   if (first === undefined) return undefined;
-  // Whoever comes after the end finds the connection in the wrong state.
+  // Calls after the end find the connection in the wrong state.
   const after: readonly ErrorClass[] = seen.row.late === true ? [NbdStateError] : [];
   const classes = [...CLASSES[outcome.kind](codeOf(first)), ...after];
   if (classes.some((one) => first.error instanceof one)) return undefined;

@@ -1,5 +1,5 @@
 // Runs one row of a table: a scripted peer, our client, the scenario; then the outcome and the invariants that hold
-// whatever the outcome is. A rejection that nobody handles fails the test by jest's own handler.
+// whatever the outcome is. An unhandled rejection fails the test by jest's own handler.
 
 import { setTimeout as delay } from 'node:timers/promises';
 
@@ -13,7 +13,7 @@ import { Scenario, WrongData } from './scenario.js';
 /** Every promise of a case has settled by then. */
 const DEADLINE = 120_000;
 const CLOSE_TIMEOUT = 500;
-/** CPU time, in milliseconds, that one turn of the event loop may take in a case that asks for much at once. */
+/** CPU time, in milliseconds, that one turn of the event loop may take in a case with large replies. */
 const MAX_BLOCKED = 2000;
 
 /** Lines of the printed table. */
@@ -143,7 +143,7 @@ async function observe(
   return { row, results: scenario.results, record, closedAfter, later, state };
 }
 
-/** A connection that says that it lives is of use: one more read, at a place that no row touches. */
+/** A connection that reports to be alive is usable: one more read, at a place that no row touches. */
 async function probe(client: NbdConnection): Promise<string[]> {
   const count = 512;
   const offset = 65536;

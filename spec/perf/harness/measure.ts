@@ -24,7 +24,7 @@ export interface CommandLine {
   readonly args: readonly string[];
   /** Makes a measurement of what it printed; by default that is one. */
   readonly parse?: (output: string, peakKib: number) => Measurement;
-  /** Milliseconds; 60,000 unless told. */
+  /** Milliseconds; default 60,000. */
   readonly timeout?: number;
 }
 

@@ -66,5 +66,5 @@ export const COMMANDS = {
   flush: 'flush, R',
 } as const;
 
-/** Those whose success carries none. */
+/** Commands whose success carries no payload. */
 export const WITHOUT_PAYLOAD = ['pwrite', 'trim', 'zero', 'cache', 'flush'] as const;
