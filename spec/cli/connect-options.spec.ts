@@ -50,7 +50,7 @@ describe('the options of connecting', () => {
   });
 });
 
-/** A server that never says a word; what happens there is up to the test. */
+/** A server that never sends anything. */
 async function silent(path: string, onSocket: (socket: Socket) => void = () => undefined): Promise<AsyncDisposable> {
   const sockets = new Set<Socket>();
   const server = createServer((socket) => {
@@ -76,7 +76,7 @@ describe('--connect-timeout', () => {
 });
 
 describeWith(['nbdkit'], '--connect-timeout of a slow server', () => {
-  it('may be longer than the default, or none', async () => {
+  it('may be longer than the default, or switched off', async () => {
     await using server = await startNbdkit({ filters: ['delay'], args: ['1M', 'delay-open=1'] });
     expect((await nbd(['info', '--size', '--connect-timeout=0.2', server.uri()])).code).toBe(1);
     expect(await out(['info', '--size', '--connect-timeout=0', server.uri()])).toBe('1048576\n');

@@ -1,4 +1,4 @@
-// Every kind of source to every kind of destination: all bytes arrive, and the exit code says so.
+// Every kind of source to every kind of destination: all bytes arrive, and the exit code is 0.
 
 import { randomBytes } from 'node:crypto';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';

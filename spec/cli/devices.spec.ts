@@ -1,4 +1,4 @@
-// Block devices as source, as destination and served: Node's stat says that they have no bytes. A loop device stands
+// Block devices as source, as destination and served: Node's stat reports a size of 0. A loop device stands
 // for them, where this machine lets one be made.
 
 import { execFileSync } from 'node:child_process';
@@ -29,7 +29,7 @@ describe('the size of a device', () => {
     expect(numbersOf(device)).toBe(numbers);
   });
 
-  it('is found by reading where the system does not tell', async () => {
+  it('is found by reading where the system does not report it', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'nbd-size-'));
     for (const size of [0, 1, 2, 3, 511, 512, 513, 1_000_003, 2 ** 40 + 7]) {
       const file = await open(join(folder, 'file'), 'w+');
@@ -43,7 +43,7 @@ describe('the size of a device', () => {
 
 const SIZE = 3_000_832;
 
-/** A loop device over a file, or why there is none. */
+/** A loop device over a file, or the reason why one cannot be made. */
 function makeLoop(): { readonly device: string; remove(): void } | string {
   const losetup = findTool('losetup');
   if (losetup === undefined) return 'there is no losetup';

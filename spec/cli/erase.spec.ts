@@ -11,7 +11,7 @@ const BLOCKS = ['64M', 'blocksize-minimum=4096', 'blocksize-preferred=64K', 'blo
 const EMPTY = '         0     4194304    3  hole,zero\n';
 
 describeWith(['nbdkit', 'nbdinfo'], 'nbd zero and nbd discard', () => {
-  it.each(['zero', 'discard'])('%s needs --yes where nobody can be asked', async (command) => {
+  it.each(['zero', 'discard'])('%s needs --yes without a terminal', async (command) => {
     await using server = await startNbdkit(DATA);
     const before = await out(['hash', server.uri()]);
     for (const input of ['', 'y\n']) {

@@ -49,7 +49,7 @@ const MOMENTS: readonly Moment[] = [
   ['closed', 'while not h.aio_is_closed(): h.poll(-1)', (c) => until(() => c.aioIsClosed())],
 ];
 
-/** What each side is asked at every moment: a result, or the code of the error. */
+/** The calls that each side makes at every moment: a result, or the code of the error. */
 const QUESTIONS: readonly (readonly [python: string, ours: (c: NbdConnection) => unknown])[] = [
   ['h.aio_is_created()', (c) => c.aioIsCreated()],
   ['h.aio_is_connecting()', (c) => c.aioIsConnecting()],
@@ -118,14 +118,14 @@ describeWith(['nbdkit', 'python3-libnbd'], 'the states of a connection are those
 
 /** canMetaContext after connecting, or after the step in option mode: a boolean, or the code of the error. */
 const CONTEXTS: readonly (readonly [name: string, server: readonly string[], python: string, options: object])[] = [
-  ['asked for', [], '', { metaContexts: [BASE] }],
-  ['asked for twice', [], '', { metaContexts: [BASE, BASE] }],
-  ['not asked for', [], '', {}],
+  ['requested', [], '', { metaContexts: [BASE] }],
+  ['requested twice', [], '', { metaContexts: [BASE, BASE] }],
+  ['not requested', [], '', {}],
   ['without structured replies', ['--no-sr'], '', { metaContexts: [BASE] }],
   ['oldstyle', ['-o'], '', { metaContexts: [BASE] }],
   ['the plain handshake', [], 'h.set_handshake_flags(0)', { metaContexts: [BASE], handshakeFlags: 0 }],
   ['in option mode, before any option', [], 'h.set_opt_mode(True)', { metaContexts: [BASE], optMode: true }],
-  // Not asked for, and not informed: false since libnbd 1.16, EINVAL before.
+  // Not requested, and not informed: false since libnbd 1.16, EINVAL before.
 ];
 
 describeWith(['nbdkit', 'python3-libnbd'], 'canMetaContext is that of libnbd', () => {
