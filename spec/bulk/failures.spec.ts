@@ -64,7 +64,7 @@ const READERS: readonly (readonly [string, Work])[] = [
 ];
 
 describe.each(READERS)('%s', (name, work) => {
-  it('keeps the class, the code and the fields of an error of a command, and says where', async () => {
+  it('keeps the class, the code and the fields of an error of a command, and adds where', async () => {
     server.faults.push({ command: 'read', times: 1, error: 'EIO', message: 'bad sector' });
     const error = await rejection(work(await open()));
     expect(error).toBeInstanceOf(NbdCommandError);
@@ -277,7 +277,7 @@ describe('located', () => {
     ['no code', new Error('x'), 'EIO'],
     ['no error', 'text', 'EIO'],
     ['nothing', undefined, 'EIO'],
-  ])('makes an NbdError of what is none: %s', (_what, cause, code) => {
+  ])('turns another error into an NbdError: %s', (_what, cause, code) => {
     expect(located(cause, place)).toMatchObject({ name: 'NbdError', code, offset: 4096n, syscall: 'copy' });
   });
 

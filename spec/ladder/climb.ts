@@ -119,7 +119,7 @@ function reasonsOf(cells: readonly Cell[]): Map<string, number[]> {
   return reasons;
 }
 
-/** A rung that was not tried, with `-t` say, has no cell. */
+/** A rung that was not tried, for example with `-t`, has no cell. */
 function markOf(cell: Cell | undefined): string {
   if (cell === undefined) return ' ';
   return cell === 'ok' ? '+' : 'no' in cell ? '-' : 'X';

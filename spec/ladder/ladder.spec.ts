@@ -1,5 +1,5 @@
 // The same numbered behaviours against every server there is. A failing test names its rungs; the matrix at the end
-// shows what each server has, and what it says it has not.
+// shows what each server supports, and how it reports what it does not.
 
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 

@@ -1,4 +1,4 @@
-// The README holds: its programs are correct and do what they say, and its tables say what the code says.
+// The README holds: its programs are correct and do what their comments promise, and its tables agree with the code.
 
 import { describe, expect, it } from '@jest/globals';
 import { readFileSync } from 'node:fs';
@@ -17,7 +17,7 @@ const block = (code: string, marker = '<!-- example: with connection -->\n\n'): 
 describe('the programs of the README', () => {
   const { blocks, problems } = findBlocks(README);
 
-  it('say what they need', () => {
+  it('state what they need', () => {
     expect(problems).toEqual([]);
     expect(blocks.length).toBeGreaterThan(8);
   });
@@ -26,13 +26,13 @@ describe('the programs of the README', () => {
     expect(checkTypes(blocks)).toEqual([]);
   });
 
-  it('run, and print what they say', async () => {
+  it('run, and print what their comments promise', async () => {
     expect(await runBlocks(blocks)).toEqual([]);
   });
 });
 
 describe('the checks of programs', () => {
-  it('see a block that does not say what it needs', () => {
+  it('find a block that does not state what it needs', () => {
     expect(findBlocks(block('1;', '')).problems).toEqual(['line 3: no marker before it']);
     expect(findBlocks(block('1;', '<!-- example: hopeful -->\n')).problems).toEqual([
       'line 4: unknown marker "hopeful"',

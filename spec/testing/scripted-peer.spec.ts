@@ -1,5 +1,5 @@
-// The scripted peer, seen from a raw socket: what it says by default, and what it records. What scripts make it say is
-// in scripts.spec.ts.
+// The scripted peer, seen from a raw socket: what it sends by default, and what it records. What scripts make it send
+// is in scripts.spec.ts.
 
 import { describe, expect, it } from '@jest/globals';
 
@@ -49,7 +49,7 @@ import {
 } from './scripted.js';
 
 describe('the messages', () => {
-  it('have the bytes that the protocol says', () => {
+  it('have the bytes that the protocol defines', () => {
     expect(greeting().toString('latin1')).toBe('NBDMAGICIHAVEOPT\0\x03');
     expect(optionReply(GO, 1).toString('hex')).toBe('0003e889045565a9' + '00000007' + '00000001' + '00000000');
     expect(optionReply(LIST, 0x80000001, 'no', { length: 9 }).toString('hex')).toBe(
@@ -160,7 +160,7 @@ describe('a peer without a script', () => {
     expect(peer.connection.violations).toEqual(['a compact header in extended mode']);
   });
 
-  it('does EXPORT_NAME, with zeroes for who did not decline them', async () => {
+  it('answers EXPORT_NAME, with zeroes for clients that did not decline them', async () => {
     const { client } = await start({ handshakeFlags: 0 });
     await client.upTo(18);
     client.write(u32(0));
@@ -243,7 +243,7 @@ describe('what the protocol forbids', () => {
     ]);
   });
 
-  it('a script that throws is told', async () => {
+  it('a script that throws is recorded', async () => {
     const { client, peer } = await enter({
       reply: () => {
         throw new Error('oops');

@@ -1,4 +1,4 @@
-// The scripted peer, seen from a raw socket: what a script makes it say.
+// The scripted peer, seen from a raw socket: what a script makes it send.
 
 import { describe, expect, it } from '@jest/globals';
 import { once } from 'node:events';

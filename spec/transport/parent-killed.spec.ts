@@ -52,7 +52,7 @@ async function leavesNothing(signal: NodeJS.Signals): Promise<void> {
   const line = await firstLine(parent.stdout);
   const [command = '', activated = '', path = ''] = line.split(' ');
   parent.kill(signal);
-  // The default of the signal is what happens: nobody has taken it over.
+  // The default action of the signal happens: no handler is installed.
   expect(await ended).toBe(signal);
   await gone(() => isAlive(Number(command)) || isAlive(Number(activated)));
   await gone(() => existsSync(dirname(path)));

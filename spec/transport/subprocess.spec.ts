@@ -79,7 +79,7 @@ describe('a command', () => {
 });
 
 describe('a command that cannot be run', () => {
-  it('is ENOENT when there is none', async () => {
+  it('is ENOENT when there is no such program', async () => {
     const error = await rejection(runCommand(['no-such-program-here'], OPTIONS));
     expect(error).toMatchObject({ code: 'ENOENT', message: 'there is no program no-such-program-here' });
     expect(privateFolders()).toEqual([]);
@@ -115,7 +115,7 @@ describe('the end of a command', () => {
     expect(await endOf('exit 0')).toBeNull();
   });
 
-  it('with a status is an error that tells it, with the end of its stderr', async () => {
+  it('with a status is an error that contains it, with the end of its stderr', async () => {
     const error = await endOf('echo first >&2; printf "second\\tline\\033[1m\\n" >&2; exit 3');
     expect(error).toMatchObject({
       code: 'ENOTCONN',
@@ -123,11 +123,11 @@ describe('the end of a command', () => {
     });
   });
 
-  it('by a signal tells the signal', async () => {
+  it('by a signal is an error that names the signal', async () => {
     expect((await endOf('kill -KILL $$'))?.message).toBe('the command sh was ended by SIGKILL');
   });
 
-  it('tells no more than 2 KiB of what it said', async () => {
+  it('is reported with at most 2 KiB of its stderr', async () => {
     const error = await endOf('i=0; while [ $i -lt 5000 ]; do echo "line $i" >&2; i=$((i+1)); done; exit 1');
     expect(error?.message).toMatch(/\| line 4999$/);
     expect(error?.message.length).toBeLessThan(3000);
@@ -151,7 +151,7 @@ describe('the end of a command', () => {
     await subprocess.ended;
   });
 
-  it('that we asked for is told at once, without asking why', async () => {
+  it('that we requested is reported at once, without a reason', async () => {
     const { transport, subprocess, probe } = await start(shell('cat >/dev/null; exit 5'));
     transport.end();
     await probe.until(() => probe.hasEnded);
