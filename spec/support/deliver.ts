@@ -12,7 +12,7 @@ export interface DeliverOptions {
   random?: number;
   /** Seed of the random cuts; default a new one each time. A failure prints it. */
   seed?: number;
-  /** Longer inputs are not cut in two at every byte but at about so many places, evenly spread; default 4096. */
+  /** Longer inputs are cut in two not at every byte but at about this many places, evenly spread; default 4096. */
   maxSplits?: number;
 }
 
