@@ -1,5 +1,5 @@
-// What a command line must refuse, run as a process: exit code 1, nothing on standard output, one line that says why,
-// and a destination that nobody has touched.
+// What a command line must refuse, run as a process: exit code 1, nothing on standard output, one line with the reason,
+// and a destination that is unchanged.
 
 import { spawn, spawnSync } from 'node:child_process';
 import { copyFile, link, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
@@ -202,7 +202,7 @@ describeWith(['nbdkit', 'nbdcopy'], 'a full disk at the destination', () => {
     }
   });
 
-  it('is told apart from an export that is too small, when the server has no room', async () => {
+  it('a server without space is distinguished from an export that is too small', async () => {
     const args = ['4M', 'error-pwrite=ENOSPC', 'error-pwrite-rate=100%'];
     await using full = await startNbdkit({ filters: ['error'], args });
     await writeFile(at('data'), Buffer.alloc(300_000, 1));

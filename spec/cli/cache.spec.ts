@@ -1,10 +1,11 @@
 import { describeWith, startNbdkit } from '../support/real-servers.js';
-import { exitOf, nbd, out, start, until } from './support.js';
+import { until } from '../support/waiting.js';
+import { exitOf, nbd, out, start } from './support.js';
 
 const DATA = 'data=@32768 "hello" @0x100000 (0x55*70000)';
 
 describeWith(['nbdkit'], 'nbd cache', () => {
-  it('prefetches what holds data and says how much', async () => {
+  it('prefetches the parts that hold data and reports how much', async () => {
     await using server = await startNbdkit({ plugin: 'data', args: [DATA, 'size=4M'] });
     expect(await out(['cache', server.uri()])).toMatch(
       /^128 KiB prefetched in 2 requests, 3\.88 MiB of zeroes skipped, [\d.]+ s, \S+ \w+\/s\n$/,
@@ -42,7 +43,7 @@ describeWith(['nbdkit'], 'nbd cache', () => {
     expect(await out(['cache', '--read', '--all', server.uri()])).toMatch(/^4\.00 MiB read in 1 requests/);
   });
 
-  it('says of a failure what was done before', async () => {
+  it('reports after a failure what was done before', async () => {
     await using server = await startNbdkit({
       filters: ['error'],
       args: ['4M', 'error-cache=EIO', 'error-cache-rate=100%'],

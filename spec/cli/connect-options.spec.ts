@@ -50,7 +50,7 @@ describe('the options of connecting', () => {
   });
 });
 
-/** A server that never says a word; what happens there is up to the test. */
+/** A server that never sends anything. */
 async function silent(path: string, onSocket: (socket: Socket) => void = () => undefined): Promise<AsyncDisposable> {
   const sockets = new Set<Socket>();
   const server = createServer((socket) => {
@@ -70,15 +70,13 @@ async function silent(path: string, onSocket: (socket: Socket) => void = () => u
 describe('--connect-timeout', () => {
   it('ends a handshake that does not begin', async () => {
     await using _server = await silent(at('silent'));
-    const begun = performance.now();
     const { code, stderr } = await nbd(['info', '--connect-timeout=0.3', `nbd+unix:///?socket=${at('silent')}`]);
     expect({ code, stderr }).toMatchObject({ code: 1, stderr: expect.stringMatching(/300 ms/) as string });
-    expect(performance.now() - begun).toBeLessThan(9000);
   });
 });
 
 describeWith(['nbdkit'], '--connect-timeout of a slow server', () => {
-  it('may be longer than the default, or none', async () => {
+  it('may be longer than the default, or switched off', async () => {
     await using server = await startNbdkit({ filters: ['delay'], args: ['1M', 'delay-open=1'] });
     expect((await nbd(['info', '--size', '--connect-timeout=0.2', server.uri()])).code).toBe(1);
     expect(await out(['info', '--size', '--connect-timeout=0', server.uri()])).toBe('1048576\n');

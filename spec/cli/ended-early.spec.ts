@@ -1,4 +1,4 @@
-// A server that is killed half-way, and Ctrl-C: every command that works for a while says how far it came, claims no
+// A server that is killed half-way, and Ctrl-C: every long-running command reports how far it came, claims no
 // success, and ends with 1 or with 130.
 
 import { randomBytes } from 'node:crypto';
@@ -6,7 +6,8 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describeWith, type NbdkitOptions, type RealServer, startNbdkit } from '../support/real-servers.js';
-import { exitOf, start, until } from './support.js';
+import { until } from '../support/waiting.js';
+import { exitOf, start } from './support.js';
 
 let folder: string;
 beforeAll(async () => {
@@ -118,7 +119,7 @@ const WORKS: readonly Work[] = [
   },
 ];
 
-/** Runs the work until it has begun, ends it, and checks what it says. */
+/** Runs the work until it has begun, ends it, and checks its output. */
 async function endEarly(work: Work, how: 'server' | 'interrupt'): Promise<void> {
   await using server = await startNbdkit(work.server);
   await using other = await startNbdkit({ args: ['512M'] });

@@ -36,7 +36,6 @@ describeWith(['nbdkit', 'nbdinfo'], 'nbd zero and nbd discard', () => {
         ['-qec', [process.execPath, main, ...words].map((word) => `'${word}'`).join(' '), '/dev/null'],
         {
           input: answer,
-          timeout: 30_000,
         },
       );
     for (const answer of ['n\n', '\n', 'yup\n', '\u0004']) {

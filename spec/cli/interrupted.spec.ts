@@ -1,5 +1,5 @@
-// Ctrl-C, SIGTERM and SIGHUP at moments at which nothing moves: the command says so and ends; servers that were started
-// are waited for when all went well, and only then.
+// Ctrl-C, SIGTERM and SIGHUP at moments at which nothing moves: the command reports it and ends; servers that were
+// started are waited for when all went well, and only then.
 
 import { spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
@@ -12,7 +12,8 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 
 import { describeWith, runTool, startNbdkit } from '../support/real-servers.js';
 import { isAlive } from '../support/transport-probe.js';
-import { cliPath, exitOf, nbd, start, until } from './support.js';
+import { until } from '../support/waiting.js';
+import { cliPath, exitOf, nbd, start } from './support.js';
 
 let folder: string;
 const at = (name: string): string => join(folder, name);
@@ -57,13 +58,13 @@ describeWith(['nbdkit'], 'a signal while nothing moves', () => {
   });
 });
 
-/** Whether the command listens for signals, as Linux tells: for SIGHUP, which Node itself does not catch. */
+/** Whether the command listens for signals, as Linux reports: for SIGHUP, which Node itself does not catch. */
 function catches(pid: number): boolean {
   const mask = /^SigCgt:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? '0';
   return (BigInt(`0x${mask}`) & 1n) !== 0n;
 }
 
-describe('a signal while a pipe says nothing', () => {
+describe('a signal while a pipe is silent', () => {
   const WAITING: readonly (readonly [title: string, words: string[], stdin: 'pipe' | 'ignore'])[] = [
     ['standard input', ['copy', '-', 'copied'], 'pipe'],
     ['a fifo without a writer', ['copy', 'silent', 'copied'], 'ignore'],
@@ -96,7 +97,7 @@ const slow = (done: string, delay: number, status = 0): string[] => [
 ];
 
 describeWith(['nbdkit'], 'a server that was started for a command', () => {
-  it('is waited for, with a word about it', async () => {
+  it('is waited for, with a message', async () => {
     const { code, stderr } = await nbd(['copy', at('source'), ...slow(at('done'), 2.5)]);
     expect({ code, stderr, done: existsSync(at('done')) }).toEqual({
       code: 0,

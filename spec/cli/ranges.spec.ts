@@ -109,7 +109,7 @@ describeWith(['nbdkit', 'nbddump'], 'nbd dump', () => {
     const { stdout } = await runTool('nbddump', ['--limit', '9999', plain.uri()]);
     expect(await out(['dump', '--limit', '9999', plain.uri()])).toBe(stdout);
     expect(await out(['dump', server.uri()])).toBe(stdout);
-    // The map of a server that gives none is an error, not a guess.
+    // The map of a server without block status is an error, not a guess.
     expect(await nbd(['map', server.uri()])).toMatchObject({ code: 1, stdout: '' });
   });
 });

@@ -87,7 +87,7 @@ describe('Link', () => {
     expect(calls).toEqual(['first: advance ', 'failed Error: broken', 'first: push x', 'failed Error: broken']);
   });
 
-  it('tells of the end and of the close', () => {
+  it('reports the end and the close', () => {
     const { link, calls } = open();
     link.end();
     link.close(null);

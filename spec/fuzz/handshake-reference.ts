@@ -1,7 +1,7 @@
-// A second reading of proto.md's handshake, from the client's side: what a client that asks for these things must make
+// A second reading of proto.md's handshake, from the client's side: what a client that requests these things must make
 // of any bytes. Slow, with the whole stream in hand, and sharing no line with lib/.
 
-/** What the user asks for. */
+/** What the user requests. */
 export interface Wishes {
   readonly exportName: string;
   readonly structuredReplies: boolean;
@@ -10,7 +10,7 @@ export interface Wishes {
   readonly fullInfo: boolean;
   /** TLS where the server agrees. */
   readonly tls: boolean;
-  /** In option mode: what is asked before the export is opened. */
+  /** In option mode: the options that are sent before the export is opened. */
   readonly first: 'go' | 'list' | 'info' | 'list-meta';
 }
 
@@ -133,7 +133,7 @@ class Client {
   #agree(option: number): boolean {
     this.#send(option);
     const reply = this.#reply(option, ACK);
-    // "The client MUST initiate a soft disconnect": whatever was asked, there is no going on.
+    // "The client MUST initiate a soft disconnect": whatever was requested, the negotiation ends.
     if ('refused' in reply && reply.refused === SHUTDOWN) throw new Refused(codeOf(SHUTDOWN));
     return 'type' in reply;
   }

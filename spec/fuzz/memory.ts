@@ -1,4 +1,4 @@
-// How much memory a piece of code asks for: the functions that make buffers are counted while it runs.
+// How much memory a piece of code allocates: the functions that make buffers are counted while it runs.
 
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';

@@ -75,7 +75,7 @@ export class ReplyRun {
     }
   }
 
-  /** Throws where anything differs from what the stream said. */
+  /** Throws where anything differs from what the stream contains. */
   check(expected: Expectation): void {
     const { thrown, decoder } = this;
     if (thrown !== null && !(thrown instanceof NbdProtocolError && thrown.code === 'EPROTO')) throw thrown as Error;

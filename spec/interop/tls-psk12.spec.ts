@@ -1,5 +1,6 @@
-// TLS 1.2 alone with pre-shared keys, as servers with GnuTLS before 3.6.3 have it: there is no certificate then, so that
-// none may be looked into. Every kind of key exchange, with QEMU (GnuTLS) and with the embedded server (OpenSSL).
+// TLS 1.2 alone with pre-shared keys, as servers with GnuTLS before 3.6.3 have it: there is no certificate then, and
+// the client must not look for one. Every kind of key exchange, with QEMU (GnuTLS) and with the embedded server
+// (OpenSSL).
 
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 

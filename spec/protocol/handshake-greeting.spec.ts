@@ -107,7 +107,7 @@ describe('oldstyle', () => {
   });
 });
 
-describe('what is no greeting', () => {
+describe('bytes that are not a greeting', () => {
   run('another protocol', {
     turns: [Buffer.from('SSH-2.0-')],
     sends: Buffer.alloc(0),
@@ -132,7 +132,7 @@ describe('what is no greeting', () => {
     sends: Buffer.alloc(0),
     fails: { name: 'NbdProtocolError', code: 'EPROTO', says: /sent 20 bytes before the next option was sent/ },
   });
-  run('an export that was told before it was asked for', {
+  run('an export that is described before it was requested', {
     isWhole: true,
     turns: [greeting(3), cat(GRANTED, WENT)],
     sends: cat(u32(3), option(OPT.STRUCTURED_REPLY)),

@@ -112,7 +112,7 @@ describe('SET_META_CONTEXT', () => {
     });
   };
 
-  setting('asks for each', cat(one(7, 'base:allocation'), one(0xffffffff, 'a:b'), ACK), {
+  setting('requests each', cat(one(7, 'base:allocation'), one(0xffffffff, 'a:b'), ACK), {
     sends: option(OPT.SET_META, cat(u32(1), 'x', u32(2), u32(15), 'base:allocation', u32(3), 'a:b')),
     returns: ['base:allocation', 'a:b'],
     session: {

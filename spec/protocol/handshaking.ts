@@ -1,4 +1,4 @@
-// Cases for the client's half of the handshake: what the user asks for, what the server says turn by turn, what the
+// Cases for the client's half of the handshake: what the user requests, what the server sends turn by turn, what the
 // client must have sent, byte for byte, and how it ends. Each is delivered in every way that a network may cut it.
 
 import { expect } from '@jest/globals';
@@ -12,11 +12,11 @@ import { deliver, type Sink } from '../support/deliver.js';
 
 export interface HandshakeCase {
   readonly request?: Partial<HandshakeRequest>;
-  /** {@link negotiate} unless told. */
+  /** Default {@link negotiate}. */
   readonly run?: (session: HandshakeSession) => Handshake<unknown>;
   /** What the session knows before. */
   readonly before?: (session: HandshakeSession) => void;
-  /** What the server says; each turn but the first begins when the client has sent something. */
+  /** What the server sends; each turn but the first begins when the client has sent something. */
   readonly turns: readonly Buffer[];
   /** All that the client sends. */
   readonly sends?: Buffer;
@@ -79,7 +79,7 @@ class Run {
     );
   }
 
-  /** A server waits for the client before it says the next turn. */
+  /** A server waits for the client before it sends the next turn. */
   push(segment: Uint8Array): void {
     let at = 0;
     while (at < segment.length) {

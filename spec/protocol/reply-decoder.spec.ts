@@ -221,7 +221,7 @@ describe('structured replies to a read', () => {
   run('a simple error', { ...one, bytes: simple(1, 12), endings: [{ code: 'ENOMEM' }] });
 });
 
-describe('what a structured read is told', () => {
+describe('the callbacks of a structured read', () => {
   const mode = 'structured';
   run('of every chunk', {
     ...{ mode, inFlight: [structuredRead(64, 4096)] },

@@ -1,5 +1,5 @@
 // What the client's request encoder writes, the server's request decoder reads; and what either writes or reads is
-// what proto.md says, by the reading in spec/fuzz.
+// what proto.md defines, by the reference in spec/fuzz.
 
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';

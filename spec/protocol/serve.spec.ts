@@ -39,7 +39,7 @@ function offerOf(options: OfferOptions): ServerOffer<ExportOffer> {
   };
 }
 
-/** One handshake: what has been said, and how it stands. */
+/** One handshake: what has been sent, and its state. */
 class Conversation {
   said = Buffer.alloc(0);
   state: State = 'open';
@@ -80,7 +80,7 @@ class Conversation {
     this.#driver.secured();
   }
 
-  /** What was said since the last call, in hexadecimal. */
+  /** What was sent since the last call, in hexadecimal. */
   take(): string {
     const said = this.said.toString('hex');
     this.said = Buffer.alloc(0);

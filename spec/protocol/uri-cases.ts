@@ -1,6 +1,6 @@
 // What is accepted and what is refused: every row is given to parseUri, and to libnbd where it is installed.
 
-/** Where libnbd treats a row otherwise: a minor version of 1.x from which it does as we do, or why none does. */
+/** Where libnbd treats a row differently: the minor version of 1.x from which it agrees, or why no version does. */
 export type Libnbd = number | string | undefined;
 
 const tcp = { scheme: 'nbd', tls: false, transport: 'tcp', exportName: '', unknownParameters: [] };
@@ -66,7 +66,7 @@ export const ACCEPTED: readonly (readonly [uri: string, result: object, libnbd?:
   ['nbd+unix:///x?socket=/s;t&foo', { ...nbdUnix, socketPath: '/s;t', unknownParameters: ['foo'] }],
   ['nbd+unix://alice@host:99999/x?socket=/s', { ...nbdUnix, tlsUsername: 'alice' }],
 
-  // TLS (U09 to U12: what the URI says; what it may say is checkUriAllowed's).
+  // TLS (U09 to U12: what the URI contains; checkUriAllowed decides what it may contain).
   ['nbds+unix://alice@/x?socket=/s', { ...nbdsUnix, tlsUsername: 'alice' }],
   ['nbds+unix://alice@/x?socket=/s&tls-username=bob', { ...nbdsUnix, tlsUsername: 'bob' }, 24],
   ['nbds+unix://alice@/x?socket=/s&tls-username=', { ...nbdsUnix, tlsUsername: 'alice' }, 'it clears the user name'],

@@ -208,7 +208,7 @@ describe('README: coming from libnbd', () => {
     expect(beginnings.filter((each) => firsts.filter((first) => first.startsWith(each)).length !== 1)).toEqual([]);
   });
 
-  it('says in each row what differs and why', () => {
+  it('explains in each row what differs and why', () => {
     for (const [, first, here, why] of rows) expect([first, here, why].every((cell) => (cell ?? '') !== '')).toBe(true);
   });
 

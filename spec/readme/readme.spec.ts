@@ -1,6 +1,6 @@
-// The README holds: its programs are correct and do what they say, and its tables say what the code says.
+// The README holds: its programs are correct and do what their comments promise, and its tables agree with the code.
 
-import { describe, expect, it, jest } from '@jest/globals';
+import { describe, expect, it } from '@jest/globals';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -10,8 +10,6 @@ import * as optionTables from './option-tables.js';
 import * as readmeTables from './tables.js';
 
 // A compiler and a process, on a machine that may be busy.
-jest.setTimeout(60_000);
-
 const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8');
 const README = read('README.md');
 const SERVER_PAGE = read('lib/server/README.md');
@@ -33,7 +31,7 @@ describe.each([
 ])('the programs of %s', (_path, page, least) => {
   const { blocks, problems } = findBlocks(page);
 
-  it('say what they need', () => {
+  it('state what they need', () => {
     expect(problems).toEqual([]);
     expect(blocks.length).toBeGreaterThan(least);
   });
@@ -42,13 +40,13 @@ describe.each([
     expect(checkTypes(blocks)).toEqual([]);
   });
 
-  it('run, and print what they say', async () => {
+  it('run, and print what their comments promise', async () => {
     expect(await runBlocks(blocks)).toEqual([]);
   });
 });
 
 describe('the checks of programs', () => {
-  it('see a block that does not say what it needs', () => {
+  it('find a block that does not state what it needs', () => {
     expect(findBlocks(block('1;', '')).problems).toEqual(['line 3: no marker before it']);
     expect(findBlocks(block('1;', '<!-- example: hopeful -->\n')).problems).toEqual([
       'line 4: unknown marker "hopeful"',

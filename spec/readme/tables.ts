@@ -143,7 +143,7 @@ const FLAGS = Object.entries(api as Readonly<Record<string, unknown>>).filter(
   (entry): entry is [string, number] => /^CMD_FLAG_(?!MASK|PAYLOAD_LEN)/.test(entry[0]) && typeof entry[1] === 'number',
 );
 
-/** Every command flag, and the function that tells whether the server takes it. */
+/** Every command flag, and the function that reports whether the server supports it. */
 export function checkFlags(markdown: string): string[] {
   const rows = table(markdown, 'Flag', 'What it asks for', 'The server must have');
   if (rows === null) return MISSING;
@@ -322,7 +322,7 @@ export function checkNames(markdown: string): string[] {
   }
   const settings = makeSettings(undefined);
   for (const name of [...named]) {
-    // One sentence says that each option has its setter and its getter, another that each opt* has a raw form.
+    // One sentence states that each option has its setter and its getter, another that each opt* has a raw form.
     if (name in settings) for (const prefix of ['set', 'get']) named.add(capitalised(prefix, name));
     if (name.startsWith('opt')) named.add(rawName(name));
   }

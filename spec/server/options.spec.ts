@@ -10,7 +10,7 @@ import {
   type NbdServerOptions,
   PatternBackend,
 } from '../../lib/server/index.js';
-import { newServer, RawClient } from './raw-client.js';
+import { newServer, RawClient } from '../support/raw-client.js';
 
 const backend = new MemoryBackend(4096);
 const read = (): void => undefined;
@@ -200,7 +200,7 @@ describe('FaultPlan.push', () => {
     [{ afterBytes: 5, then: 'close', command: 'read' }, /unknown option "command"/],
     ['EIO', /not a fault/],
     [null, /not a fault/],
-  ])('refuses %j and adds none', (fault, message) => {
+  ])('refuses %j and adds no fault', (fault, message) => {
     const plan = new FaultPlan();
     expect(() => {
       plan.push({ error: 'EIO' }, fault as Fault);

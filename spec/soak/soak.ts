@@ -15,7 +15,7 @@ import { Disk, Workload } from './workload.js';
 
 const SIZE = 16 * 2 ** 20;
 const ROUND = 400;
-/** A connection is ended and a new one made after so many rounds. */
+/** A connection is ended and a new one made after this many rounds. */
 const ROUNDS_OF_CONNECTION = 25;
 const SAMPLES = 40;
 /** Beyond the middle of the early samples. */

@@ -265,7 +265,7 @@ describe('the user name', () => {
     else process.env['LOGNAME'] = before;
   });
 
-  it('is the one set, else LOGNAME, else what the system says', () => {
+  it('is the one set, else LOGNAME, else the name of the system user', () => {
     process.env['LOGNAME'] = 'from-environment';
     expect(new NbdConnection({ tlsUsername: 'set' }).getTlsUsername()).toBe('set');
     expect(new NbdConnection().getTlsUsername()).toBe('from-environment');
@@ -289,7 +289,7 @@ describe('a URI', () => {
     }
   });
 
-  it('sets what its parameters say', async () => {
+  it('sets the options that its parameters name', async () => {
     const parameters = 'tls-hostname=example.com&tls-verify-peer=0&tls-username=bob&tls-priority=HIGH';
     const [connection] = await apply(`nbds+unix://carol@/x?${SOCKET}&${parameters}`, { uriAllowTlsPriority: true });
     expect(connection.getTlsHostname()).toBe('example.com');

@@ -66,7 +66,7 @@ function positive(name: string, value: string | undefined, otherwise: number): n
   return number;
 }
 
-/** Undefined when the usage was asked for and has been printed. */
+/** Undefined when the usage was requested and has been printed. */
 export function readOptions(args: readonly string[]): BenchOptions | undefined {
   const { values } = parseArgs({
     args: [...args],

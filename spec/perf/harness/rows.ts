@@ -17,7 +17,7 @@ export interface Row {
   readonly window?: number;
   readonly server: ServerKind;
   readonly transport: 'unix' | 'tcp';
-  /** `simple`: the client asks for no structured replies; `no-sr`: the server has none. */
+  /** `simple`: the client requests no structured replies; `no-sr`: the server does not support them. */
   readonly replies: 'structured' | 'simple' | 'no-sr';
   readonly tls: boolean;
   /** Commands to run, instead of a time. */
@@ -27,7 +27,7 @@ export interface Row {
   readonly pool?: number;
   /** How much longer than others it runs, being slow. */
   readonly longer?: number;
-  /** The peers, each with the ratio that is aimed at (0: none). */
+  /** The peers, each with the target ratio (0: no target). */
   readonly peers: Partial<Record<PeerName, number>>;
   /** In which shorter runs it takes part. */
   readonly quick: boolean;

@@ -1,4 +1,4 @@
-// The client under test: one connection, or a pool, and `depth` callers who each wait for one command at a time.
+// The client under test: one connection, or a pool, and `depth` callers that each wait for one command at a time.
 
 import { NbdConnection, type NbdConnectionOptions, type NbdExport, NbdPool } from 'nbd-sdk';
 import { Meter, Offsets, readWork, Verifier } from './work.js';
