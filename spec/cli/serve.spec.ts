@@ -95,7 +95,7 @@ describe('the Unix socket', () => {
     const long = at('x'.repeat(120));
     const { code, stderr } = await nbd(['serve', '-m1M', '--unix', long]);
     expect(code).toBe(1);
-    expect(stderr).toMatch(/at most 107 bytes/);
+    expect(stderr).toMatch(/limited to 107 bytes/);
     expect(existsSync(long.slice(0, 107))).toBe(false);
   });
 });

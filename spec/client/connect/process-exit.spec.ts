@@ -6,7 +6,7 @@ import { beforeEach, describe, expect, it } from '@jest/globals';
 import * as g from '../../support/golden.js';
 import { listenRaw, type RawPeer } from '../../support/raw-server.js';
 
-const PROGRAM = fileURLToPath(new URL('../programs/leave-nothing.ts', import.meta.url));
+const PROGRAM = fileURLToPath(new URL('programs/leave-nothing.ts', import.meta.url));
 
 /** Plays the server that the export name describes. */
 async function serve(peer: RawPeer): Promise<void> {
