@@ -21,7 +21,8 @@ const config: Config = {
   },
   // Much of a run is waiting for processes: three workers, whatever jest would take of the cores.
   maxWorkers: 3,
-  testTimeout: 30_000,
+  // Only a test that hangs takes this long: no test may fail because the machine is busy.
+  testTimeout: 300_000,
   collectCoverageFrom: ['lib/**/*.ts'],
   coverageDirectory: 'coverage',
   coverageProvider: 'v8',

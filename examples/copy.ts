@@ -1,4 +1,4 @@
-// Copying, and streams: from export to export, to a hash, and from a file.
+// Copies an export to another one, and uses streams to hash an export and to write a file to it.
 import { createHash } from 'node:crypto';
 import { createReadStream as readFile } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
@@ -16,18 +16,18 @@ const open = (exportName: string): Promise<NbdConnection> =>
 await using source = await open('from');
 await using destination = await open('to');
 
-// Holes are neither read nor sent: of this GiB, 3 MiB are.
+// Holes are neither read nor sent: only 3 MiB of this GiB are.
 const { read, written } = await copy(source, destination, { flush: true });
 console.log(`copied: read ${read} bytes, wrote ${written}`);
-console.log(`the destination holds ${to.allocated / MIB} MiB`);
+console.log(`allocated at the destination: ${to.allocated / MIB} MiB`);
 
 async function hash(connection: NbdConnection): Promise<string> {
   const digest = createHash('sha256');
   await pipeline(createReadStream(connection, { offset: 512 * MIB, length: 4 * MIB }), digest);
   return digest.digest('hex');
 }
-console.log(`the same: ${(await hash(source)) === (await hash(destination))}`);
+console.log(`same hash: ${(await hash(source)) === (await hash(destination))}`);
 
-// From a file, at an offset of the export.
+// Writes a file to the export, starting at an offset.
 await pipeline(readFile(process.argv[1] ?? ''), createWriteStream(destination, { offset: 100 * MIB }));
 console.log((await destination.pread(27, 100 * MIB)).toString());

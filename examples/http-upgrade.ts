@@ -1,4 +1,4 @@
-// NBD through an HTTP server: the client asks for an upgrade, and the socket that it gets is the connection's stream.
+// Tunnels NBD through an HTTP server: the socket of an upgraded request becomes the stream of the connection.
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, request } from 'node:http';
 import { type AddressInfo, type Socket } from 'node:net';
@@ -9,7 +9,7 @@ const TOKEN = 'letmein';
 
 await using server = new NbdServer({ exports: { disk: new MemoryBackend(1024 * 1024) } });
 
-// The gateway: who has the token is handed to the NBD server, everybody else gets an answer in HTTP.
+// The gateway passes clients with the token to the NBD server; others get an HTTP error.
 const gateway = createServer((_, response) => response.writeHead(426, { Upgrade: 'nbd' }).end());
 gateway.on('upgrade', ({ headers }: IncomingMessage, socket: Socket) => {
   if (headers.upgrade !== 'nbd' || headers.authorization !== `Bearer ${TOKEN}`) {
@@ -22,16 +22,16 @@ gateway.on('upgrade', ({ headers }: IncomingMessage, socket: Socket) => {
 await once(gateway.listen(0, '127.0.0.1'), 'listening');
 const { port } = gateway.address() as AddressInfo;
 
-/** The socket behind an upgraded request; throws when the gateway says no. */
+/** Requests an upgrade and returns the socket. Throws if the gateway refuses. */
 async function upgrade(token: string): Promise<Socket> {
   const headers = { Connection: 'Upgrade', Upgrade: 'nbd', Authorization: `Bearer ${token}` };
   const asked = request({ host: '127.0.0.1', port, headers }).end();
   const refused = once(asked, 'response').then(([response]: IncomingMessage[]) => {
     response?.resume();
-    throw new Error(`the gateway answered ${response?.statusCode ?? 'nothing'}`);
+    throw new Error(`the gateway responded with status ${response?.statusCode ?? 'unknown'}`);
   });
   const [, socket, head] = (await Promise.race([once(asked, 'upgrade'), refused])) as [IncomingMessage, Socket, Buffer];
-  // The server speaks first in NBD: its greeting may have come along with the answer.
+  // In NBD, the server sends first: its greeting may have arrived together with the response.
   if (head.length > 0) socket.unshift(head);
   return socket;
 }

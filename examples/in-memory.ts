@@ -1,10 +1,10 @@
-// A client and a server in one process, without a socket: for tests, and for reading images where they are.
+// Runs a client and a server in one process without a socket, for example in tests, and injects a fault.
 import { NbdConnection } from 'nbd-sdk';
 import { MemoryBackend, NbdServer, PatternBackend } from 'nbd-sdk/server';
 
 await using server = new NbdServer({
   exports: {
-    scratch: { backend: new MemoryBackend(2n ** 40n), description: 'a TiB that costs what is written' },
+    scratch: { backend: new MemoryBackend(2n ** 40n), description: 'a sparse TiB' },
     pattern: new PatternBackend(1024 * 1024),
   },
   defaultExport: 'scratch',
@@ -20,7 +20,7 @@ console.log(
   `pattern: read-only ${pattern.isReadOnly()}, 8 bytes at 512: ${(await pattern.pread(8, 512)).toString('hex')}`,
 );
 
-// What a server can do to a client, on order.
+// Fault injection: the next read fails.
 server.faults.push({ command: 'read', nth: 1, error: 'EIO', message: 'a bad sector' });
 await pattern.pread(512, 0).catch((error: unknown) => {
   console.log(String(error));

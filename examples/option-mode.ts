@@ -1,10 +1,10 @@
-// Option mode: ask a server for its exports, look at each, and open one.
+// Uses option mode: lists the exports of a server, requests information about each, and opens one.
 import { CONTEXT_BASE_ALLOCATION, NbdConnection, NbdOptionError } from 'nbd-sdk';
 import { FileBackend, MemoryBackend, NbdServer } from 'nbd-sdk/server';
 
 await using server = new NbdServer({
   exports: {
-    scratch: { backend: new MemoryBackend(1024 * 1024), description: 'for anything' },
+    scratch: { backend: new MemoryBackend(1024 * 1024), description: 'scratch space' },
     source: await FileBackend.open(process.argv[1] ?? '', { readOnly: true }),
   },
 });
@@ -21,7 +21,7 @@ for (const { name, description } of await connection.optList()) {
   console.log(`${name}: ${facts}, ${description || 'no description'}, ${contexts.join(' ')}`);
 }
 
-// A refusal leaves the connection as it was.
+// After a refusal, the connection is still in option mode.
 connection.setExportName('nothing');
 await connection.optGo().catch((error: unknown) => {
   console.log(error instanceof NbdOptionError ? `no such export: ${error.code}` : error);

@@ -1,8 +1,8 @@
-// TLS: with a pre-shared key here, since that needs no files; with certificates, give `ca` or `tlsCertificates`.
+// Connects with TLS and a pre-shared key, which needs no files (for certificates, set `ca` or `tlsCertificates`).
 import { NbdConnection, NbdError, TLS_ALLOW, TLS_REQUIRE } from 'nbd-sdk';
 import { MemoryBackend, NbdServer } from 'nbd-sdk/server';
 
-const key = Buffer.alloc(32, 'a key that nobody else knows');
+const key = Buffer.alloc(32, 'a secret of 32 bytes');
 const exports = { '': new MemoryBackend(1024 * 1024) };
 await using server = new NbdServer({ exports, tls: 'require', tlsOptions: { psk: { alice: key } } });
 await server.listenTcp();
@@ -24,7 +24,7 @@ await attempt('nbds URI', `nbds://${host}${pathname}`, { tlsPsk });
 await attempt('plain nbd URI', `nbd://${host}${pathname}`);
 await attempt('wrong key', server.uri(), { tlsPsk: { identity: 'alice', key: '00'.repeat(32) } });
 
-// A server without TLS: required is not negotiable, allowed is.
+// A server without TLS: TLS_REQUIRE fails, TLS_ALLOW connects in plaintext.
 await using plain = new NbdServer({ exports });
 await attempt('required', plain.connectMemory(), { tls: TLS_REQUIRE, tlsPsk });
 await attempt('allowed', plain.connectMemory(), { tls: TLS_ALLOW, tlsPsk });

@@ -1,14 +1,15 @@
 /// <reference types="node" preserve="true" />
 
-// The public face of the client: exports only.
+// The public API of `nbd-sdk`: exports only.
 
 export { NbdConnection, type ByteCount } from './client/connection.js';
+export type { ExportFacts, NbdExport } from './client/export.js';
 export type { DebugCallback } from './client/debug.js';
 export type { NbdFacts } from './client/api/facts.js';
-export type { NbdConnectionEvents, NbdHandle } from './client/api/settings.js';
-export type { ContextCallback, ListCallback, NbdNegotiation, OptionCallback } from './client/api/option-mode.js';
+export type { NbdConnectionEvents, NbdSettings } from './client/api/settings.js';
+export type { ContextCallback, ListCallback, NbdOptionMode, OptionCallback } from './client/api/option-mode.js';
 export type { NbdConnectionOptions } from './client/options/options.js';
-export type { NbdSecurity } from './client/api/security-settings.js';
+export type { NbdSecuritySettings } from './client/api/security-settings.js';
 export type { ConnectionState } from './client/state.js';
 export type { NbdTarget } from './client/connect/targets.js';
 export type { NbdTlsOptions, PemInput, TlsPsk } from './client/options/tls-options.js';
@@ -22,9 +23,12 @@ export {
   NbdConnectionError,
   NbdStateError,
   NbdQueueFullError,
+  NbdUnflushedError,
+  type ByteRange,
   type NbdErrorDetails,
 } from './errors.js';
-export type { ChunkCallback, ChunkStatus, CompletionCallback, ExtentCallback } from './protocol/command.js';
+export type { ChunkCallback, ChunkStatus, ExtentCallback } from './protocol/reply-target.js';
+export type { CompletionCallback } from './client/transmission/command.js';
 export type { BlockStatusEntries } from './protocol/block-status.js';
 export type { ListedExport } from './protocol/handshake/opt-list.js';
 export type { ProtocolName } from './protocol/export-info.js';
@@ -35,13 +39,7 @@ export { type Change, changes, type ChangesOptions } from './bulk/maps/changes.j
 export { type MapTotals, totals, type TotalsOptions } from './bulk/maps/totals.js';
 export type { ContextsOptions, MapOptions } from './bulk/maps/contexts.js';
 export * from './protocol/client-constants.js';
-export {
-  prefetch,
-  type PrefetchOptions,
-  type PrefetchProgress,
-  type PrefetchResult,
-  type RangeOptions,
-} from './bulk/prefetch.js';
+export { prefetch, type PrefetchOptions, type PrefetchProgress, type PrefetchResult } from './bulk/prefetch.js';
 export { copy, type CopyOptions, type CopyResult } from './bulk/copy.js';
 export {
   type Connections,
@@ -71,5 +69,9 @@ export type { Progress } from './bulk/progress.js';
 export { RateLimiter } from './bulk/rate-limiter.js';
 export { fileCheckpoint, type FileCheckpointOptions } from './bulk/copy/file-checkpoint.js';
 export type { CheckpointStore } from './bulk/copy/checkpoint.js';
-export type { ByteRange, GivenRange } from './bulk/ranges.js';
+export type { GivenRange } from './bulk/ranges.js';
 export type { CountOrAuto } from './bulk/in-flight.js';
+export type { DestinationLike, SourceLike } from './bulk/ends/ends.js';
+export { NbdPool, type PoolStatistics } from './pool/pool.js';
+export type { NbdPoolOptions, ReconnectOptions, RetryOptions } from './pool/options.js';
+export type { NbdPoolEvents, PoolAway, PoolBack, PoolLost, PoolReconnected, PoolRetry } from './pool/events.js';

@@ -1,8 +1,8 @@
-// Progress of a known number of bytes: one line that is written anew on a terminal, a few plain lines elsewhere.
+// Shows the progress of a known number of bytes: one line that is updated on a terminal, a few plain lines elsewhere.
 
 const MIB = 1024 ** 2;
 
-/** A function to be called with every step; `what` begins each line. */
+/** Returns a function that takes the number of bytes done so far. Each line begins with `what`. */
 export function showProgress(what: string, size: bigint): (done: bigint) => void {
   let shown = 0;
   return (done) => {
@@ -16,7 +16,7 @@ export function showProgress(what: string, size: bigint): (done: bigint) => void
   };
 }
 
-/** MiB with one digit, or bytes where that would be nothing. */
+/** MiB with one decimal; bytes below 1 MiB. */
 export function formatBytes(bytes: bigint): string {
   return bytes < MIB ? `${bytes} bytes` : `${(Number(bytes) / MIB).toFixed(1)} MiB`;
 }

@@ -43,7 +43,9 @@ export interface CompareOptions extends StatusOptions {
   extents?: boolean;
   /** Stop at the first difference. Default false: count them all. */
   stopAtFirst?: boolean;
+  /** Called as bytes are compared, zeroes that are not read included. */
   onProgress?: (progress: Progress) => void;
+  /** Ends the work; the promise rejects with its reason. */
   signal?: AbortSignal;
 }
 
@@ -54,6 +56,7 @@ export interface CompareResult {
    * compared, and with `trailingZeroes: 'equal'`.
    */
   readonly equal: boolean;
+  /** Bytes of the first and of the second. */
   readonly sizes: readonly [bigint, bigint];
   /** Offset of the first byte that differs, of those compared; null when none does. */
   readonly firstDifference: bigint | null;

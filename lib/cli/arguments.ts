@@ -1,17 +1,18 @@
-// The command line's words, as getopt_long reads them: options anywhere, unambiguous abbreviations, values after `=`
-// or as the next word, `--` ends options. `[ CMD ARGS ]` is one operand whose words are its own. node:util's
-// parseArgs does the lexing; it lacks abbreviations, optional values and these operands.
+// Parses the words of the command line as getopt_long does: options may be anywhere and may be abbreviated as long as
+// they stay unambiguous, a value follows `=` or is the next word, and `--` ends the options. `[ CMD ARGS ]` is one
+// operand; the words within it are not parsed. node:util's parseArgs does the lexing, but has no abbreviations, no
+// optional values and no such operands.
 
 import { parseArgs } from 'node:util';
-import type { CommandSpec, OptionSpec } from './command-spec.js';
+import type { CliCommandSpec, OptionSpec } from './command-spec.js';
 import { UsageError } from './errors.js';
 
-/** An operand: a word, or the command of a server to start. */
+/** An operand: a word, or the command that starts a server. */
 export type Operand = { readonly word: string } | { readonly command: readonly string[] };
 
 export interface GivenOption {
   readonly name: string;
-  /** As it was spelled, in full: `colour` where `--colo` was given for an option called `color`. */
+  /** The spelling used, in full: `colour` when `--colo` was given for the option `color`. */
   readonly spelling: string;
   readonly value: string | undefined;
 }
@@ -30,12 +31,12 @@ export class ParsedArguments {
     return this.options.some((option) => option.name === name);
   }
 
-  /** The last value given; undefined when the option was not given, or without a value. */
+  /** The last value given; undefined if the option was not given, or was given without a value. */
   value(name: string): string | undefined {
     return this.options.findLast((option) => option.name === name)?.value;
   }
 
-  /** Which of the options was given last. */
+  /** The one of these options that was given last. */
   last(...names: string[]): string | undefined {
     return this.options.findLast((option) => names.includes(option.name))?.name;
   }
@@ -44,14 +45,14 @@ export class ParsedArguments {
 /** Options that every command has. */
 export const COMMON: readonly OptionSpec[] = [
   { names: ['help'], short: 'h', help: 'Show this help and exit.' },
-  { names: ['verbose'], short: 'v', help: 'Print more: causes and traces of errors, what was negotiated.' },
+  { names: ['verbose'], short: 'v', help: 'Print more: causes and stack traces of errors, and what was negotiated.' },
   { names: ['version'], short: 'V', help: 'Show the version and exit.' },
   { names: ['long-options'], hidden: true },
   { names: ['short-options'], hidden: true },
 ];
 
-/** All options of a command. One of its own may take the place of a common one. */
-export function optionsOf(spec: CommandSpec): readonly OptionSpec[] {
+/** All options of a command. An option of the command replaces a common one of the same name. */
+export function optionsOf(spec: CliCommandSpec): readonly OptionSpec[] {
   const own = new Set(spec.options.flatMap((option) => option.names));
   const shorts = new Set(spec.options.map((option) => option.short));
   return [
@@ -64,7 +65,7 @@ export function optionsOf(spec: CommandSpec): readonly OptionSpec[] {
   ];
 }
 
-export function parse(spec: CommandSpec, words: readonly string[]): ParsedArguments {
+export function parse(spec: CliCommandSpec, words: readonly string[]): ParsedArguments {
   const options = optionsOf(spec);
   const byName = new Map(options.flatMap((option) => option.names.map((name) => [name, option] as const)));
   const { rest, commands } = takeCommands(words);
@@ -109,16 +110,19 @@ export function parse(spec: CommandSpec, words: readonly string[]): ParsedArgume
   return new ParsedArguments(given, operands);
 }
 
-/** parseArgs knows one letter for each name. */
+/** parseArgs supports one letter per name. */
 function shortOf(option: OptionSpec, name: string): { short?: string } {
   const short = option.names[0] === name ? option.short : option.names[1] === name ? option.secondShort : undefined;
   return short === undefined ? {} : { short };
 }
 
-/** Stands for a `[ CMD ]` among the words; no operand of a user can begin with a NUL. */
+/** Placeholder for a `[ CMD ]` among the words. An operand on a command line cannot contain a NUL. */
 const MARK = '\0command ';
 
-/** Takes `[ CMD ARGS ]` out, so that a server's options are not ours. A `]` ends it, the last one if no `[` follows. */
+/**
+ * Extracts each `[ CMD ARGS ]`, so that the options of the server are not parsed as ours. It ends at the first `]` if
+ * another `[` follows, otherwise at the last one.
+ */
 function takeCommands(words: readonly string[]): { rest: string[]; commands: (readonly string[])[] } {
   const rest: string[] = [];
   const commands: (readonly string[])[] = [];
@@ -131,7 +135,7 @@ function takeCommands(words: readonly string[]): { rest: string[]; commands: (re
     const next = words.indexOf('[', at + 1);
     const end = next === -1 ? words.lastIndexOf(']') : words.indexOf(']', at + 1);
     if (end <= at) throw new UsageError("'[' without ']'", { hint: 'write [ CMD ARGS ... ] with spaces around both' });
-    if (end === at + 1) throw new UsageError('there is no command between [ and ]');
+    if (end === at + 1) throw new UsageError('no command between [ and ]');
     rest.push(`${MARK}${String(commands.length)}`);
     commands.push(words.slice(at + 1, end));
     at = end;
@@ -139,7 +143,7 @@ function takeCommands(words: readonly string[]): { rest: string[]; commands: (re
   return { rest, commands };
 }
 
-/** `--tot` becomes `--totals`, as long as nothing else begins so; aliases of one option do not contend. */
+/** Expands `--tot` to `--totals` if no other option begins with it; aliases of one option are not ambiguous. */
 function abbreviationsResolved(words: readonly string[], byName: ReadonlyMap<string, OptionSpec>): string[] {
   const end = words.indexOf('--');
   return words.map((word, at) => {

@@ -1,30 +1,33 @@
-// How a command is described: parsing, --help and completion are made from it.
+// The description of a command, from which parsing, --help and completion are derived.
 
-/** An option. The first of its names is how `ParsedArguments` knows it. */
+/** An option. `ParsedArguments` refers to it by the first of its names. */
 export interface OptionSpec {
   readonly names: readonly string[];
   readonly short?: string;
-  /** A second letter; the option then has a second name, too. */
+  /** A second letter, for the second name of the option. */
   readonly secondShort?: string;
-  /** `optional` takes its value only after `=`, as getopt_long has it. */
+  /** An `optional` value must follow `=`, as with getopt_long. */
   readonly takes?: 'nothing' | 'value' | 'optional';
-  /** How help calls the value. */
+  /** Placeholder for the value in the help. */
   readonly value?: string;
-  /** Left out of help when missing. */
+  /** An option without this text is not shown in the help. */
   readonly help?: string;
-  /** An alias that is not listed by --long-options: for spellings beyond libnbd's. */
+  /** Not listed by --long-options and --short-options. */
   readonly hidden?: boolean;
-  /** Does not make an abbreviation ambiguous that names another option: for what libnbd's tools do not have. */
+  /**
+   * An abbreviation that also matches another option means the other one. Set for options that libnbd's tools do not
+   * have, so that abbreviations that work with those tools work here.
+   */
   readonly yields?: boolean;
 }
 
-export interface CommandSpec {
+export interface CliCommandSpec {
   readonly name: string;
-  /** libnbd's tool whose options these are. */
+  /** The tool of libnbd that has these options. */
   readonly tool?: string;
   readonly summary: string;
   readonly usage: readonly string[];
-  /** Paragraphs for help. */
+  /** Paragraphs of the section DESCRIPTION. */
   readonly description?: readonly string[];
   readonly options: readonly OptionSpec[];
   readonly examples: readonly (readonly [command: string, what: string])[];

@@ -1,12 +1,12 @@
-// What a command of the command line is: a description, from which parsing, --help and completion are made, and a
-// function.
+// The interface of a command: its description, from which parsing, --help and completion are derived, and the function
+// that runs it.
 
 import type { ParsedArguments } from './arguments.js';
-import type { CommandSpec } from './command-spec.js';
+import type { CliCommandSpec } from './command-spec.js';
 
-/** What a command runs in. */
+/** The environment of a running command. */
 export interface CommandContext {
-  /** The name to begin messages with: `nbd info`, or `nbdinfo` when run under that name. */
+  /** The name that starts each message: `nbd info`, or `nbdinfo` when run under that name. */
   readonly program: string;
   readonly verbose: boolean;
   readonly args: ParsedArguments;
@@ -14,23 +14,25 @@ export interface CommandContext {
   readonly commands: readonly string[];
   /** Aborted by Ctrl-C and SIGTERM. */
   readonly signal: AbortSignal;
-  /** Writes to standard output and waits until it has taken it. */
+  /** Writes to standard output. Resolves when the data has been accepted. */
   out(text: string | Uint8Array): Promise<void>;
-  /** Puts what was written to standard output on permanent storage, where it is a file or device. */
+  /** Calls fsync on standard output if it is a file or a device. */
   flushOutput(): Promise<void>;
-  /** Writes a line to standard error, with the program's name in front. */
+  /** Leaves standard output to a command that uses it for other things than text. */
+  releaseOutput(): void;
+  /** Writes a line to standard error, prefixed with the program's name. */
   warn(line: string): void;
   /**
-   * Runs when the command ends in any way; last in, first out. `failed`: it came to no good end. Where it did, what a
-   * cleanup rejects with is how the command went.
+   * Registers a cleanup, which runs however the command ends; last in, first out. `failed` is true after an error or an
+   * interruption. After a success, the rejection of a cleanup makes the command fail.
    */
   onEnd(cleanup: (failed: boolean) => Promise<void> | void): void;
 }
 
-export interface Command {
-  readonly spec: CommandSpec;
-  /** A signal is how it is meant to end: its own exit code counts then. */
+export interface CliCommand {
+  readonly spec: CliCommandSpec;
+  /** The command normally ends by a signal; its own exit code is used even then. */
   readonly endsBySignal?: boolean;
-  /** Resolves with the exit code; nothing is 0. */
+  /** Resolves with the exit code; undefined stands for 0. */
   run(args: ParsedArguments, context: CommandContext): Promise<number | void>;
 }

@@ -1,5 +1,5 @@
-// Node's compile cache, which runs what it finds: only ever in a folder that this user alone can write to. Node's own
-// default is one in the temporary folder, which any user of the machine may have made first.
+// Chooses a folder for Node's compile cache. Node executes what it finds in the cache, so the folder must be writable by
+// this user alone. Node's own default is a folder in the temporary directory, which another user may have created first.
 
 import { lstatSync, mkdirSync, realpathSync } from 'node:fs';
 import { homedir } from 'node:os';
@@ -10,7 +10,7 @@ type Environment = Readonly<Record<string, string | undefined>>;
 export interface User {
   readonly environment: Environment;
   readonly home: string;
-  /** Undefined where the system has no such numbers: permissions cannot be checked then. */
+  /** Undefined on a system without user ids, where permissions cannot be checked. */
   readonly uid: number | undefined;
 }
 
@@ -18,9 +18,9 @@ const GROUP_OR_OTHERS = 0o077;
 const WRITABLE_BY_OTHERS = 0o022;
 const STICKY = 0o1000;
 
-/** A folder for compiled code; null where none is safe, or where the user has decided otherwise. Makes it. */
+/** Creates a folder for compiled code. Returns null if no folder is safe, or if the user's settings decide otherwise. */
 export function compileCacheFolder({ environment, home, uid }: User): string | null {
-  // Node has done by itself what these say.
+  // Node itself has already acted on these variables.
   if (environment['NODE_DISABLE_COMPILE_CACHE'] !== undefined || environment['NODE_COMPILE_CACHE'] !== undefined) {
     return null;
   }
@@ -29,7 +29,7 @@ export function compileCacheFolder({ environment, home, uid }: User): string | n
   const base = isAbsolute(given) ? given : join(home, '.cache');
   if (!isAbsolute(base)) return null;
   try {
-    // Looked at first: nothing is made in a home that is another user's, or that is not there.
+    // Checked first: nothing is created in a home directory that belongs to another user or does not exist.
     if (!isSafeBelow(realpathSync(dirname(base)), uid)) return null;
     makeFolder(base);
     const real = realpathSync(base);
@@ -39,12 +39,12 @@ export function compileCacheFolder({ environment, home, uid }: User): string | n
     const stats = lstatSync(folder);
     return stats.isDirectory() && stats.uid === uid && (stats.mode & GROUP_OR_OTHERS) === 0 ? folder : null;
   } catch {
-    // Read-only, full, or not permitted: a program that starts a little later.
+    // The file system is read-only or full, or access is denied: the program only starts a little more slowly.
     return null;
   }
 }
 
-/** Whether nobody but this user and root can put another folder in the place of one below `path`. */
+/** Whether only this user and root can replace a folder below `path`. */
 function isSafeBelow(path: string, uid: number): boolean {
   for (let at = path; ; at = dirname(at)) {
     const stats = lstatSync(at);
@@ -62,11 +62,11 @@ function makeFolder(path: string): void {
   }
 }
 
-/** Node 22.8 and later keep compiled code between runs. */
+/** Enables the cache. Node 22.8 and later can keep compiled code between runs; `enable` is undefined before. */
 export function useCompileCache(enable: ((folder: string) => unknown) | undefined): void {
   if (enable === undefined) return;
   const uid = process.getuid?.();
-  // With the rights of one user and the environment of another nothing is safe.
+  // Not safe in a process with the rights of one user and the environment of another.
   if (uid !== process.geteuid?.()) return;
   const folder = compileCacheFolder({ environment: process.env, home: homedir(), uid });
   if (folder !== null) enable(folder);

@@ -1,5 +1,5 @@
-// What `nbd zero` and `nbd discard` share: they ask first, check instead of changing, and run one command over a range
-// in pieces, with progress.
+// The common part of `nbd zero` and `nbd discard`: asking for confirmation, --check, and running one command over a
+// range in pieces, with progress.
 
 import { createInterface } from 'node:readline';
 import type { NbdConnection } from '../index.js';
@@ -19,9 +19,13 @@ import { parseCount, parseSmallSize, UsageError } from './output/text.js';
 
 export const ERASE_OPTIONS: readonly OptionSpec[] = [
   ...RANGE_OPTIONS,
-  { names: ['yes'], short: 'y', help: 'Do not ask. Required where standard input is not a terminal.' },
-  { names: ['quiet'], short: 'q', help: 'Do not print the answer of --check; the exit code is the answer.' },
-  { names: ['fua'], help: 'Each request is on permanent storage before it counts as done.' },
+  {
+    names: ['yes'],
+    short: 'y',
+    help: 'Do not ask for confirmation. Required if standard input is not a terminal.',
+  },
+  { names: ['quiet'], short: 'q', help: 'Do not print the result of --check, only return the exit code.' },
+  { names: ['fua'], help: 'Complete each request only when it is on permanent storage (NBD_CMD_FLAG_FUA).' },
   { names: ['flush'], help: 'Flush at the end.' },
   { names: ['request-size'], takes: 'value', value: 'N', help: 'Bytes of one request. Default 128M.' },
   { names: ['requests'], short: 'R', takes: 'value', value: 'N', help: 'Requests in flight. Default 8.' },
@@ -29,14 +33,14 @@ export const ERASE_OPTIONS: readonly OptionSpec[] = [
   ...CONNECT_OPTIONS,
 ];
 
-/** The exit code for "no". */
+/** Exit code of --check for "no". */
 const NO = 2;
 const DEFAULT_REQUEST = 128 * 1024 * 1024;
 
-/** What is done to the range. */
+/** The operation on the range. */
 export type Erasure = 'zero' | 'discard';
 
-/** Runs the command of either name. Resolves with the exit code. */
+/** Runs `nbd zero` or `nbd discard`. Resolves with the exit code. */
 export async function erase(args: ParsedArguments, context: CommandContext, how: Erasure): Promise<number> {
   const server = onlyServer(args);
   const settings = eraseSettings(args);
@@ -46,8 +50,8 @@ export async function erase(args: ParsedArguments, context: CommandContext, how:
     throw new UsageError('you cannot use --quiet and --progress together');
   }
   if (!args.has('yes') && !process.stdin.isTTY) {
-    throw new CliError('this erases data: it needs --yes where standard input is not a terminal', {
-      hint: 'add -y if nobody needs what is in the range',
+    throw new CliError('this command erases data and standard input is not a terminal: --yes is required', {
+      hint: 'add -y if the data in the range is no longer needed',
     });
   }
   const connection = await openServer(server, context, LAST_BLOCK_MAY_BE_SHORT);
@@ -59,7 +63,7 @@ export async function erase(args: ParsedArguments, context: CommandContext, how:
     args,
     Number(range.length),
     context,
-    (done, total) => `incomplete: ${done} of ${total} were done`,
+    (done, total) => `incomplete: ${done} of ${total} were ${how === 'zero' ? 'zeroed' : 'discarded'}`,
     async (report) => {
       const command = commandOf(connection, how, args, context.signal);
       let done = 0;
@@ -82,10 +86,10 @@ function eraseSettings(args: ParsedArguments): { requestSize: number; requests: 
   return { requestSize, requests: requests === undefined ? 8 : parseCount('requests', requests) };
 }
 
-/** Everything that would fail half-way is an error before the first byte is changed. */
+/** Reports what would make the command fail half-way before any byte is changed. */
 function checkAble(connection: NbdConnection, how: Erasure, args: ParsedArguments): void {
   if (connection.isReadOnly()) {
-    throw new CliError(`the export is read-only, cannot ${how === 'zero' ? 'write to it' : 'discard any of it'}`);
+    throw new CliError(`the export is read-only, cannot ${how === 'zero' ? 'write to it' : 'discard data'}`);
   }
   if (how === 'zero' && !connection.canZero()) {
     throw new CliError('the server does not support zeroing (NBD_CMD_WRITE_ZEROES)');
@@ -108,8 +112,8 @@ function checkBlocks(connection: NbdConnection, { offset, length }: Range): void
   const block = minimumBlock(connection);
   const end = offset + length;
   if (offset % block === 0n && (end % block === 0n || end === connection.getSize())) return;
-  throw new CliError(`bytes ${offset} to ${end} begin or end within a block: the server's blocks have ${block} bytes`, {
-    hint: '--offset and --length must be multiples of that',
+  throw new CliError(`bytes ${offset} to ${end} begin or end within a block: the server's block size is ${block}`, {
+    hint: '--offset and --length must be multiples of the block size',
   });
 }
 
@@ -117,14 +121,15 @@ async function confirm(server: Operand, range: Range, size: bigint, { signal }: 
   const name = 'word' in server ? server.word : `[ ${server.command.join(' ')} ]`;
   const what = range.length === size ? 'everything on ' : '';
   const bytes = range.length === 0n ? 'no bytes' : `bytes ${range.offset} - ${range.offset + range.length - 1n}`;
+  // The question is nbdzero's and nbddiscard's, word for word.
   const answer = await ask(`PERMANENTLY ERASE ${what}${name} ${bytes} (y/N)? `, signal);
   if (!/^y(es)?$/i.test(answer.trim())) throw new CliError('not confirmed: nothing was changed');
 }
 
-/** A line of the terminal; empty at its end. */
+/** Reads a line from the terminal; an empty one at the end of the input. */
 function ask(question: string, signal: AbortSignal): Promise<string> {
   return new Promise((resolve, reject) => {
-    // Without `terminal` Ctrl-C stays the signal that it is.
+    // With `terminal`, readline would consume Ctrl-C; without it, Ctrl-C sends a signal as usual.
     const lines = createInterface({ input: process.stdin, terminal: false });
     const onAbort = (): void => {
       reject(signal.reason as Error);
@@ -155,7 +160,7 @@ function commandOf(
   return (count, offset) => connection.zero(count, offset, flags, signal);
 }
 
-/** Whether the range is as the command would leave it: sparse, or reading as zeroes. */
+/** Checks whether the range is already in the state that the command produces: sparse, or all zeroes. */
 async function check(args: ParsedArguments, context: CommandContext, how: Erasure, server: Operand): Promise<number> {
   const connection = await openServer(server, context, {
     metaContexts: [CONTEXT_BASE_ALLOCATION],
@@ -163,7 +168,7 @@ async function check(args: ParsedArguments, context: CommandContext, how: Erasur
   });
   const range = rangeOf(args, connection.getSize());
   if (how === 'discard' && !connection.canMetaContext(CONTEXT_BASE_ALLOCATION)) {
-    throw new CliError('--check: the server does not report its holes (base:allocation)');
+    throw new CliError('--check: the server does not report holes (base:allocation)');
   }
   const found = await (how === 'zero' ? firstNonZero : firstAllocated)(connection, range, context.signal);
   if (!args.has('quiet')) {
@@ -173,7 +178,7 @@ async function check(args: ParsedArguments, context: CommandContext, how: Erasur
   return found === null ? 0 : NO;
 }
 
-/** Offset of the first byte that is not zero; null where there is none. */
+/** Offset of the first byte that is not zero; null if there is none. */
 async function firstNonZero(connection: NbdConnection, range: Range, signal: AbortSignal): Promise<bigint | null> {
   let offset = range.offset;
   for await (const { bytes, length } of readRange(connection, range, signal)) {
@@ -185,7 +190,7 @@ async function firstNonZero(connection: NbdConnection, range: Range, signal: Abo
   return null;
 }
 
-/** Offset of the first byte that is not in a hole; null where there is none. */
+/** Offset of the first byte that is not in a hole; null if there is none. */
 async function firstAllocated(connection: NbdConnection, range: Range, signal: AbortSignal): Promise<bigint | null> {
   for await (const runs of mapRuns(connection, CONTEXT_BASE_ALLOCATION, range, signal)) {
     for (const { offset, type } of runs) if ((type & BigInt(STATE_HOLE)) === 0n) return offset;

@@ -1,6 +1,6 @@
 // The errors of the command line.
 
-/** A failure that is told in one line, with the way out on a second one if there is one. */
+/** A failure that is reported in one line, with an optional hint on a second line. */
 export class CliError extends Error {
   readonly hint: string | undefined;
   readonly exitCode: number;
@@ -13,10 +13,10 @@ export class CliError extends Error {
   }
 }
 
-/** Wrong use of the command line. */
+/** Incorrect usage of the command line. */
 export class UsageError extends CliError {}
 
-/** What the signal of a command is aborted with. */
+/** The reason with which the signal of a command is aborted. */
 export class Interruption extends CliError {
   constructor(exitCode: number) {
     super('interrupted', { exitCode });

@@ -1,14 +1,14 @@
-// --help, --version and the lists that completion reads, all from the commands' descriptions.
+// Produces --help, --version and the lists for completion from the descriptions of the commands.
 
 import { PACKAGE_NAME, VERSION } from '../util/version.js';
-import type { CommandSpec, OptionSpec } from './command-spec.js';
+import type { CliCommandSpec, OptionSpec } from './command-spec.js';
 import { optionsOf } from './arguments.js';
-import { COMMANDS } from './registry.js';
+import { CLI_COMMANDS } from './registry.js';
 
 const WIDTH = 96;
 
-/** The help of one command, laid out like a manual page. */
-export function commandHelp(spec: CommandSpec, program: string): string {
+/** The help of one command, in the layout of a manual page. */
+export function commandHelp(spec: CliCommandSpec, program: string): string {
   const sections = [
     section('NAME', [`    ${program} - ${spec.summary}`]),
     section(
@@ -30,7 +30,7 @@ export function commandHelp(spec: CommandSpec, program: string): string {
 
 /** The list of commands. */
 export async function overview(): Promise<string> {
-  const specs = await Promise.all(Object.values(COMMANDS).map(async (load) => (await load()).spec));
+  const specs = await Promise.all(Object.values(CLI_COMMANDS).map(async (load) => (await load()).spec));
   const width = Math.max(...specs.map(({ name }) => name.length));
   return [
     section('NAME', ['    nbd - work with network block devices: info, copy, prefetch, map and more']),
@@ -51,19 +51,19 @@ export function showVersion(program: string): string {
   return `${program} ${VERSION}\n${PACKAGE_NAME} ${VERSION}\n`;
 }
 
-export function longOptions(spec: CommandSpec): string {
+export function longOptions(spec: CliCommandSpec): string {
   const names = optionsOf(spec).flatMap((option) => (option.hidden === true ? [] : option.names));
   return names.map((name) => `--${name}\n`).join('');
 }
 
-export function shortOptions(spec: CommandSpec): string {
+export function shortOptions(spec: CliCommandSpec): string {
   return optionsOf(spec)
     .flatMap((option) => (option.hidden === true ? [] : lettersOf(option)))
     .map((letter) => `-${letter}\n`)
     .join('');
 }
 
-/** What stands for something else (`A := FILE | URI`) is no use of the program. */
+/** A definition (`A := FILE | URI`) is shown without the name of the program. */
 function usageLines(line: string, program: string): string[] {
   if (line === '') return [''];
   if (/ [:+]= /.test(line)) return [`    ${line}`];
@@ -71,7 +71,7 @@ function usageLines(line: string, program: string): string[] {
   return [first.slice(4), ...rest];
 }
 
-/** Space that is not within brackets nor beside a bar: `[-o N|--offset=N]` stays on one line. */
+/** Space that is neither within brackets nor next to a bar: `[-o N|--offset=N]` stays on one line. */
 const BETWEEN_BRACKETS = /(?<!\|) +(?!\|)(?![^[\]]*\])/;
 
 function optionHelp(option: OptionSpec): string[] {

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// The command `nbd`. Everything else is loaded when a command needs it: starting fast is a feature.
+// The entry point of the command `nbd`. Other modules are loaded only when a command needs them, for a fast start.
 
 import module from 'node:module';
 import { useCompileCache } from './compile-cache.js';

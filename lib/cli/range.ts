@@ -1,4 +1,4 @@
-// --offset and --length, which mean the same in every command, and the server's blocks around a range.
+// The options --offset and --length, which mean the same in every command, and aligning a range to the server's blocks.
 
 import { type NbdConnection, SIZE_MINIMUM, STRICT_ALIGN, STRICT_MASK } from './sdk.js';
 import type { ParsedArguments } from './arguments.js';
@@ -6,7 +6,7 @@ import type { OptionSpec } from './command-spec.js';
 import { CliError } from './errors.js';
 import { parseSize } from './output/text.js';
 
-/** Bytes, as bigint: an export may have up to 2^63 - 1 of them. */
+/** Offset and length in bytes, as bigint: an export may have up to 2^63 - 1 bytes. */
 export interface Range {
   readonly offset: bigint;
   readonly length: bigint;
@@ -26,11 +26,11 @@ export const RANGE_OPTIONS: readonly OptionSpec[] = [
     secondShort: 'l',
     takes: 'value',
     value: 'N',
-    help: 'Number of bytes (suffixes k, M, G …). Default: up to the end of the export.',
+    help: 'Number of bytes (suffixes k, M, G …). Default: to the end of the export.',
   },
 ];
 
-/** The sizes that --offset and --length were given; throws UsageError for what is not a size. */
+/** The values of --offset and --length. Throws UsageError for an invalid size. */
 export function givenRange(args: ParsedArguments): { offset: bigint; length: bigint | undefined } {
   const offset = args.value('offset');
   const length = args.value('length');
@@ -40,26 +40,26 @@ export function givenRange(args: ParsedArguments): { offset: bigint; length: big
   };
 }
 
-/** The range that --offset and --length name. One that leaves the export is an error. */
+/** The range given by --offset and --length. Throws CliError if it extends past the end of the export. */
 export function rangeOf(args: ParsedArguments, size: bigint): Range {
   const { offset, length } = givenRange(args);
-  if (offset > size) throw new CliError(`--offset: ${offset} is beyond the end of the export, ${size} bytes`);
+  if (offset > size) throw new CliError(`--offset: ${offset} is beyond the end of the export (${size} bytes)`);
   const rest = size - offset;
   if (length === undefined) return { offset, length: rest };
   if (length > rest) {
     throw new CliError(
-      `--length: ${length} bytes from offset ${offset} are more than the export has: it ends at ${size}`,
-      { hint: `${rest} bytes are left from there; without --length all of them are used` },
+      `--length: ${length} bytes at offset ${offset} extend past the end of the export (${size} bytes)`,
+      { hint: `${rest} bytes remain from that offset; without --length, all of them are used` },
     );
   }
   return { offset, length };
 }
 
-/** The smallest block that the server reads, writes and maps. */
+/** The server's minimum block size; 1 if it has none. */
 export const minimumBlock = (connection: NbdConnection): bigint =>
   BigInt(Math.max(connection.getBlockSize(SIZE_MINIMUM), 1));
 
-/** A range made larger, so that it begins and ends between blocks, or at the end of the export. */
+/** Extends a range to block boundaries, or to the end of the export. */
 export function blocksAround(connection: NbdConnection, { offset, length }: Range): Range {
   const block = minimumBlock(connection);
   const size = connection.getSize();
@@ -69,5 +69,8 @@ export function blocksAround(connection: NbdConnection, { offset, length }: Rang
   return { offset: start, length: (wholeEnd < size ? wholeEnd : size) - start };
 }
 
-/** The last block of an export may be shorter than the server's minimum: then the server decides, not the client. */
+/**
+ * Options for an export whose last block is shorter than the server's minimum block size: the server, not the client,
+ * decides whether it accepts a request for that block.
+ */
 export const LAST_BLOCK_MAY_BE_SHORT = { strictMode: STRICT_MASK & ~STRICT_ALIGN };

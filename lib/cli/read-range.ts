@@ -1,20 +1,20 @@
-// Reading a range for people: any bytes of it, whatever the server's blocks are.
+// Reads any range of bytes, regardless of the server's block size.
 
 import { extents, NbdCommandError, type NbdConnection, STATE_ZERO } from '../index.js';
 import { factsOf, multipleOf } from '../bulk/facts.js';
 import { hasAllocation } from '../bulk/prefetch.js';
 import { blocksAround, type Range } from './range.js';
 
-/** A piece of what was read. */
+/** A piece of the range. */
 export interface Piece {
-  /** Null for zeroes. */
+  /** Null if all of the piece is zero. */
   readonly bytes: Buffer | null;
   readonly length: bigint;
 }
 
 const READ_SIZE = 1024n * 1024n;
 
-/** A range in order, holes not read. The server is asked for the whole blocks around it. */
+/** Yields the range in order. Holes are not read. Requests cover the whole blocks around the range. */
 export async function* readRange(connection: NbdConnection, range: Range, signal: AbortSignal): AsyncGenerator<Piece> {
   if (range.length === 0n) return;
   const around = blocksAround(connection, range);
@@ -25,7 +25,7 @@ export async function* readRange(connection: NbdConnection, range: Range, signal
   yield* cut(mapped(connection, around, signal), around.offset, range);
 }
 
-/** What is outside of the range falls away. */
+/** Removes what lies outside of the range. `first` is the offset of the first piece. */
 async function* cut(all: AsyncIterable<Piece>, first: bigint, range: Range): AsyncGenerator<Piece> {
   const rangeEnd = range.offset + range.length;
   let offset = first;
@@ -50,7 +50,7 @@ async function* mapped(connection: NbdConnection, range: Range, signal: AbortSig
     }
     return;
   } catch (error) {
-    // The map only saves reads: where the server refuses it, everything is read.
+    // The map only saves reads: if the server refuses block status, everything is read.
     if (!(error instanceof NbdCommandError) || error.syscall !== 'blockStatus64') throw error;
   }
   yield* readAll(connection, { offset: at, length: range.offset + range.length - at }, signal);

@@ -1,10 +1,10 @@
-// The commands by name. Each is a file of its own and loaded only when it is asked for.
+// The commands by name. Each has a file of its own, which is loaded only when the command runs.
 
-import type { Command } from './command.js';
+import type { CliCommand } from './command.js';
 
-type Loader = () => Promise<Command>;
+type Loader = () => Promise<CliCommand>;
 
-export const COMMANDS: Readonly<Record<string, Loader>> = {
+export const CLI_COMMANDS: Readonly<Record<string, Loader>> = {
   info: async () => (await import('./commands/info.js')).info,
   list: async () => (await import('./commands/list.js')).list,
   map: async () => (await import('./commands/map.js')).map,
@@ -21,7 +21,7 @@ export const COMMANDS: Readonly<Record<string, Loader>> = {
   completion: async () => (await import('./commands/completion.js')).completion,
 };
 
-/** libnbd's names: under these the program is the command itself. */
+/** The names of libnbd's tools: invoked under one of these, the program runs that command. */
 export const TOOLS: Readonly<Record<string, string>> = {
   nbdinfo: 'info',
   nbdcopy: 'copy',

@@ -1,20 +1,20 @@
-// From the command line's words to an exit code: finds the command, hands it its context, tells failures in one line,
-// and ends with 130 after Ctrl-C. Invariant: whatever a command registered with onEnd has run before the exit, and all
-// that was printed has arrived, or the exit code says that it has not.
+// Runs a command line and ends the process: finds the command, passes it its context, reports a failure in one line,
+// and exits with 130 after Ctrl-C. Invariant: every cleanup registered with onEnd runs before the exit, and the exit code
+// is 0 only if all output has been written.
 
 import { basename } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Command, CommandContext } from './command.js';
+import type { CliCommand, CommandContext } from './command.js';
 import { CliError, Interruption, UsageError } from './errors.js';
 import { parse } from './arguments.js';
 import { exitCodeOf, leave, leaveNow, SIGNALS } from './leaving.js';
-import { COMMANDS, TOOLS } from './registry.js';
+import { CLI_COMMANDS, TOOLS } from './registry.js';
 import { OutputClosed, StandardOutput } from './output/standard-io.js';
 import { visible } from '../util/visible.js';
 
-/** How long a command may take to stop after a signal before it is left behind. */
+/** Milliseconds that a command may take to stop after a signal before it is abandoned. */
 const STOP_DEADLINE = 500;
-/** And how long it may take to say how far it came, once its connections are closed. */
+/** Milliseconds that an abandoned command may take to report its progress after its connections have been closed. */
 const LAST_WORDS = 100;
 
 /** Runs the command and ends the process. */
@@ -31,11 +31,11 @@ export async function run(words: readonly string[], script: string): Promise<voi
   }
   const wasStopped = signal.aborted;
   try {
-    // The reader may be slow; after a signal it is not waited for.
+    // The reader may be slow. After a signal, do not wait for it.
     await Promise.race([output.finish(), interruption(signal)]);
   } catch (error) {
-    // A failure of the command itself has been reported, perhaps for this very reason; a signal that came before is in
-    // the code already.
+    // A failure of the command itself has already been reported, possibly for the same reason. A signal that came
+    // earlier is already reflected in the exit code.
     const isKnown = wasStopped && error instanceof Interruption;
     if (!isKnown && (code === 0 || code === 2)) code = await report(error, program, false);
   }
@@ -46,7 +46,7 @@ function listenForSignals(): AbortController {
   const abort = new AbortController();
   for (const name of Object.keys(SIGNALS)) {
     process.on(name, () => {
-      // The second one: at once.
+      // The second signal ends the process at once.
       if (abort.signal.aborted) leaveNow(exitCodeOf(name));
       else abort.abort(new Interruption(exitCodeOf(name)));
     });
@@ -54,7 +54,7 @@ function listenForSignals(): AbortController {
   return abort;
 }
 
-/** Rejects with the interruption when it comes, or has come. */
+/** Rejects with the interruption when the signal is aborted, or at once if it already is. */
 function interruption(signal: AbortSignal): Promise<never> {
   return new Promise((_resolve, reject) => {
     const onAbort = (): void => {
@@ -65,11 +65,11 @@ function interruption(signal: AbortSignal): Promise<never> {
   });
 }
 
-/** Shows a failure, and returns the exit code that it makes. */
+/** Reports a failure and returns its exit code. */
 async function report(error: unknown, program: string, verbose: boolean): Promise<number> {
   if (!(error instanceof OutputClosed)) {
-    const { tell } = await import('./output/failure.js');
-    process.stderr.write(tell(error, program, verbose));
+    const { formatFailure } = await import('./output/failure.js');
+    process.stderr.write(formatFailure(error, program, verbose));
     if (error instanceof UsageError) process.stderr.write(`Try '${program} --help'.\n`);
   }
   return error instanceof CliError ? error.exitCode : 1;
@@ -85,7 +85,7 @@ async function main(
   const [first, ...others] = words;
   const name = tool ?? first;
   const rest = tool === undefined ? others : words;
-  const load = name !== undefined && Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  const load = name !== undefined && Object.hasOwn(CLI_COMMANDS, name) ? CLI_COMMANDS[name] : undefined;
   if (load === undefined) return withoutCommand(name, rest, output, signal);
   const program = tool === undefined ? `nbd ${name ?? ''}` : invoked;
   return runCommand(await load(), program, rest, output, signal);
@@ -108,12 +108,12 @@ async function withoutCommand(
     return 0;
   }
   if (name === undefined) process.stderr.write(await overview());
-  else process.stderr.write(`nbd: there is no command '${visible(name)}'; 'nbd --help' lists them\n`);
+  else process.stderr.write(`nbd: unknown command '${visible(name)}'; 'nbd --help' lists the commands\n`);
   return 1;
 }
 
 async function runCommand(
-  command: Command,
+  command: CliCommand,
   program: string,
   words: readonly string[],
   output: StandardOutput,
@@ -124,7 +124,7 @@ async function runCommand(
   let code: number;
   let failed = false;
   let running: Promise<number | void> | undefined;
-  /** A signal is how such a command comes to its good end. */
+  /** The command settled after a signal, before it was abandoned. */
   let wasAwaited = false;
   try {
     const args = parse(command.spec, words);
@@ -138,10 +138,13 @@ async function runCommand(
       program,
       verbose,
       args,
-      commands: Object.keys(COMMANDS),
+      commands: Object.keys(CLI_COMMANDS),
       signal,
       out: (text) => output.write(text),
       flushOutput: () => output.flush(),
+      releaseOutput: () => {
+        output.release();
+      },
       warn: (line) => process.stderr.write(`${program}: ${visible(line)}\n`),
       onEnd: (cleanup) => cleanups.push(cleanup),
     };
@@ -156,7 +159,7 @@ async function runCommand(
     try {
       await cleanup(failed || signal.aborted);
     } catch (error) {
-      // After a failure, it is the command's own that counts.
+      // After a failure, the exit code is that of the command's own error.
       if (failed || signal.aborted) continue;
       failed = true;
       code = await report(error, program, verbose);
@@ -164,12 +167,12 @@ async function runCommand(
   }
   if (!(signal.reason instanceof Interruption) || command.endsBySignal === true) return code;
   if (wasAwaited) return signal.reason.exitCode;
-  // Without its connections, a command that was left behind comes to its end, and says how far it came.
+  // Without its connections, an abandoned command ends too, and reports its progress.
   await Promise.race([running?.catch(() => undefined), sleep(LAST_WORDS)]);
   return report(signal.reason, program, verbose);
 }
 
-/** A command that does not stop when it is told to is left behind: what it waits for may never come. */
+/** Waits for a command. One that does not stop after a signal is abandoned: it may wait for something that never comes. */
 async function untilStopped<Result>(running: Promise<Result>, signal: AbortSignal): Promise<Result> {
   let timer: NodeJS.Timeout | undefined;
   let onAbort = (): void => undefined;
@@ -187,8 +190,8 @@ async function untilStopped<Result>(running: Promise<Result>, signal: AbortSigna
   }
 }
 
-/** --help, --version and the two that completion scripts ask: text instead of a run. */
-async function showOnly(command: Command, args: ReturnType<typeof parse>, program: string): Promise<string | null> {
+/** The text for --help, --version and the two options that completion scripts use; null if the command is to run. */
+async function showOnly(command: CliCommand, args: ReturnType<typeof parse>, program: string): Promise<string | null> {
   const asked = args.options.find(({ name }) => ['help', 'version', 'long-options', 'short-options'].includes(name));
   if (asked === undefined) return null;
   const help = await import('./help.js');

@@ -1,5 +1,5 @@
-// The part of the public face that every command needs. index.js has it too, but loads streams, copying and hashing with
-// it, which `nbd info` can do without: it starts some 10 ms sooner.
+// The part of the public API that every command needs. index.js also loads streams, copying and hashing, which commands
+// such as `nbd info` do not need; without them, `nbd info` starts about 10 ms faster.
 
 export { NbdConnection } from '../client/connection.js';
 export { type NbdConnectionOptions } from '../client/options/options.js';

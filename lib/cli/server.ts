@@ -1,4 +1,4 @@
-// Opening the SERVER operand of a command: a URI, or `[ CMD ARGS ]`, a server that is started for this one command.
+// Opens the SERVER operand of a command: a URI, or `[ CMD ARGS ]`, a server that is started for this one command.
 
 import { setTimeout as delay } from 'node:timers/promises';
 import { NbdConnection, NbdConnectionError, type NbdConnectionOptions, SHUTDOWN_ABANDON_PENDING } from './sdk.js';
@@ -10,10 +10,10 @@ import { messageOf } from './output/failure.js';
 import { onImpatience } from './leaving.js';
 import { parseSeconds } from './output/text.js';
 
-/** How the usage of commands names the operand. */
+/** The operand as the usage of a command shows it. */
 export const SERVER = 'NBD-URI | [ CMD ARGS ... ]';
 
-/** What every command that connects takes. */
+/** Options of every command that connects. */
 export const CONNECT_OPTIONS: readonly OptionSpec[] = [
   {
     names: ['timeout'],
@@ -27,47 +27,47 @@ export const CONNECT_OPTIONS: readonly OptionSpec[] = [
     takes: 'value',
     value: 'SECONDS',
     yields: true,
-    help: 'Give up when connecting, TLS and the handshake take longer than this together; 0: never. Default 10.',
+    help: 'Give up when connecting, including TLS and the handshake, takes longer than this; 0: never. Default 10.',
   },
   {
     names: ['wait'],
     takes: 'value',
     value: 'SECONDS',
     yields: true,
-    help: 'Keep trying for this long while no server is listening yet. Default 0: fail at once.',
+    help: 'Keep trying this long if no server is listening yet. Default 0: fail at once.',
   },
   {
     names: ['export-name-only'],
     yields: true,
-    help: 'Send no option but NBD_OPT_EXPORT_NAME: for old servers that hang up at those they do not know.',
+    help: 'Send only NBD_OPT_EXPORT_NAME: for old servers that disconnect when they receive an unknown option.',
   },
 ];
 
-/** How long the connections beyond the first may take, in milliseconds. */
+/** Milliseconds that connections beyond the first may take to open. */
 const GROW_TIME = 2000;
 
-/** The one server that a command takes. */
+/** The operand of a command that takes exactly one server. */
 export function onlyServer(args: ParsedArguments): Operand {
   const [operand, extra] = args.operands;
   if (operand === undefined) throw new UsageError('missing NBD-URI or [ CMD ARGS ... ]');
-  if (extra !== undefined) throw new UsageError('one server is expected', { hint: commandHint(args) });
+  if (extra !== undefined) throw new UsageError('expected one server', { hint: commandHint(args) });
   return operand;
 }
 
 const commandHint = (args: ParsedArguments): string =>
   args.operands.some((each) => 'word' in each && each.word.includes(']'))
     ? 'write [ CMD ARGS ... ] with spaces around both brackets'
-    : 'quote a URI that holds & or spaces';
+    : 'quote a URI that contains & or spaces';
 
-/** Whether an operand is the URI of a server that goes on running. */
+/** Whether an operand is a URI, so that the server outlives this command. */
 export const isUri = (operand: Operand): operand is { readonly word: string } => 'word' in operand;
 
-/** The settings of a connection that the command line decides. */
+/** The connection settings given on the command line. */
 export function connectionSettings({ args }: CommandContext): NbdConnectionOptions {
   const timeout = args.value('timeout');
   const connectTimeout = args.value('connect-timeout');
   return {
-    // As libnbd's tools: who writes the URI may name local certificates.
+    // As in libnbd's tools, the URI is trusted: it may name local certificates.
     uriAllowLocalFile: true,
     ...(args.has('export-name-only') ? { exportNameOnly: true } : {}),
     ...(timeout === undefined ? {} : { requestTimeout: parseSeconds('timeout', timeout) }),
@@ -75,18 +75,18 @@ export function connectionSettings({ args }: CommandContext): NbdConnectionOptio
   };
 }
 
-/** How long after a failure, or Ctrl-C, the goodbye may take, and a server that was started for us its end. */
+/** Milliseconds after a failure or Ctrl-C within which connections must be shut down. */
 const GOODBYE_LIMIT = 500;
-/** When it is over for all connections of the command. */
+/** The time at which this limit ends for all connections of the command. */
 let goodbyeEnd: number | null = null;
 
-/** From when on a person wants to know what is waited for. */
+/** Milliseconds after which the user is shown what the command is waiting for. */
 const SILENCE = 2000;
 
 /**
- * Connects. The connection is shut down when the command ends. A server that was started for it is waited for as long
- * as it takes: what it was given is safe when it has put it away. Its failure is the command's. After Ctrl-C it is
- * asked to end, and left to it.
+ * Connects. The connection is shut down when the command ends. The command then waits for the exit of a server that it
+ * started, however long that takes, because written data is safe only after the server has stored it. If the server
+ * fails, the command fails. After Ctrl-C, the server is asked to exit and the command does not wait any longer.
  */
 export async function openServer(
   operand: Operand,
@@ -122,22 +122,22 @@ export async function openServer(
   return connection;
 }
 
-/** Milliseconds between two tries to reach a server that is not up yet. */
+/** Milliseconds between two attempts to connect to a server that is not running yet. */
 const FIRST_PAUSE = 50;
 const LONGEST_PAUSE = 1000;
 
-/** How it fails where no server listens yet, or something in front of it (a proxy, a name server) knows none yet. */
+/** Error codes while no server is listening yet, or while a proxy or name server in front of it does not know it yet. */
 const ABSENT = new Set([
   ...['ECONNREFUSED', 'ENOENT', 'ECONNRESET', 'EPIPE', 'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT', 'EAI_AGAIN'],
-  // A Unix socket whose backlog is full.
+  // The backlog of a Unix socket is full.
   'EAGAIN',
 ]);
 
 const mayComeYet = (error: unknown): boolean => error instanceof NbdConnectionError && ABSENT.has(error.code);
 
 /**
- * Up to `count` further connections to an export that is open already. They only make it faster: those that do not come
- * within two seconds, because the server takes no more clients or for any other reason, are done without.
+ * Opens up to `count` more connections to an export that is already open. They only make the command faster, so a
+ * connection that cannot be opened within two seconds, for example because the server limits its clients, is left out.
  */
 export async function openFurther(
   operand: Operand,
@@ -157,7 +157,7 @@ export async function openFurther(
       } catch (error) {
         connection.close();
         context.signal.throwIfAborted();
-        if (context.verbose) context.warn(`going on without a further connection: ${messageOf(error)}`);
+        if (context.verbose) context.warn(`continuing with fewer connections: ${messageOf(error)}`);
         return null;
       }
     }),
@@ -165,13 +165,14 @@ export async function openFurther(
   return opened.filter((connection) => connection !== null);
 }
 
-/** An abrupt end makes some servers abort, and they may serve others; so there is a goodbye in any case. */
+/** Shuts down in every case: an abrupt end makes some servers abort, and they may have other clients. */
 async function end(connection: NbdConnection, failed: boolean, context: CommandContext): Promise<void> {
   const { signal } = context;
   const pid = pidOf(connection);
   const timers = [
     setTimeout(() => {
-      if (pidOf(connection) !== null) context.warn(`waiting for the server (process ${pid}) to put its data away`);
+      if (pidOf(connection) !== null)
+        context.warn(`waiting for the server (process ${pid}) to store its data and exit`);
     }, SILENCE),
   ];
   const limit = new Promise<void>((resolve) => {
@@ -193,10 +194,10 @@ async function end(connection: NbdConnection, failed: boolean, context: CommandC
   if (!signal.aborted) return;
   connection.close();
   if (pidOf(connection) === null) return;
-  context.warn(`interrupted: the server (process ${pid}) was asked to end, and is still at it`);
+  context.warn(`interrupted: the server (process ${pid}) was asked to exit, and is still running`);
 }
 
-/** The server that was started for the connection, as long as it runs. */
+/** Process id of the server that was started for the connection; null if there is none, or after its exit. */
 function pidOf(connection: NbdConnection): number | null {
   try {
     return connection.getSubprocessPid();
@@ -210,7 +211,7 @@ async function describeConnection(connection: NbdConnection, context: CommandCon
   context.warn(inspect(connection, { breakLength: Infinity, colors: false }));
 }
 
-/** The canonical URI of the export that is open, or named; null for a server that was started for us. */
+/** The canonical URI of the export; null for a server that was started for this command. */
 export function canonicalUri(connection: NbdConnection, operand: Operand): string | null {
   return isUri(operand) ? connection.getUri() : null;
 }

@@ -1,24 +1,25 @@
-// How the end of a connection, or the failure to make one, looks to whoever was waiting.
+// Errors for the end of a connection and for a failure to connect, as its callers receive them.
 
 import { NbdConnectionError, NbdError, NbdProtocolError } from '../errors.js';
-import { callDetails, type Command, describeCall, STAGE_ISSUED } from '../protocol/command.js';
+import { callDetails, describeCall } from '../protocol/commands.js';
+import { type Command, STAGE_ISSUED } from './transmission/command.js';
 import { printableText } from '../protocol/names.js';
 
-/** The reason where nobody did anything wrong; shared, so it has no stack of its own. */
+/** Reason of an ordinary close(). One shared instance: its stack trace would mean nothing. */
 export const CLOSED = new NbdConnectionError('the connection was closed', {
   code: 'ENOTCONN',
   transient: false,
 });
 
 /**
- * For a command that the end has caught: ENOTCONN, with the reason as its cause. Without a stack, which would be ours
- * alone and costs more than all the rest: there may be a million of them.
+ * The error of a command that was unfinished when the connection ended: ENOTCONN, with the reason as its cause. It has
+ * no stack: the stack would contain only our own frames, and costs more than everything else for a million commands.
  */
 function endOfCommand(command: Command, reason: NbdError): NbdError {
-  // The command in whose reply the rule was broken, or that had no reply in time, gets that very error.
+  // The command whose reply violated the protocol, or timed out, gets the original error.
   if (reason.cookie !== undefined && reason.cookie === BigInt(command.cookie)) return reason;
   const limit = Error.stackTraceLimit;
-  // Where it cannot be written (frozen intrinsics) there is a stack.
+  // It cannot be written when intrinsics are frozen; the error has a stack then.
   Reflect.set(Error, 'stackTraceLimit', 0);
   try {
     return makeEnd(command, reason);
@@ -27,12 +28,12 @@ function endOfCommand(command: Command, reason: NbdError): NbdError {
   }
 }
 
-/** Commands that wait when a connection ends and have an error of their own; further ones share one. */
+/** How many waiting commands get an error of their own when a connection ends; further ones share one. */
 const OWN_ERRORS = 1024;
 
 /**
- * For the commands of one end, in order. A million errors would take a second and a gigabyte, which the event loop and
- * the memory do not have to spare just then.
+ * Makes the errors for all commands that one end affects, in order. A million separate errors would take a second and a
+ * gigabyte.
  */
 export function endOfCommands(reason: NbdError): (command: Command) => NbdError {
   let own = 0;
@@ -58,24 +59,24 @@ function makeEnd(command: Command, reason: NbdError): NbdError {
   });
 }
 
-/** A transport's error, or whatever was thrown, as ours; with its own code where that is an errno name. */
+/** Wraps a transport's error, or any other thrown value. Keeps its code if that is the name of an errno. */
 export function toConnectionError(cause: unknown, what: string, code?: string): NbdError {
   if (cause instanceof NbdError) return cause;
   const own = (cause as { code?: unknown } | null)?.code;
   const known = code ?? (typeof own === 'string' && /^E[A-Z0-9]+$/.test(own) ? own : 'ENOTCONN');
-  // Node repeats a path or a host as it was given, and either may come out of a stranger's URI.
-  const said = printableText(cause instanceof Error ? cause.message : String(cause));
-  return new NbdConnectionError(`${what}: ${said}`, { code: known, syscall: 'connect', cause });
+  // Node quotes a path or a host as it was given, and both may come from an untrusted URI.
+  const message = printableText(cause instanceof Error ? cause.message : String(cause));
+  return new NbdConnectionError(`${what}: ${message}`, { code: known, syscall: 'connect', cause });
 }
 
-/** The same error, with what was tried in front of its message and as its `syscall`: it was made where neither was known. */
+/** Adds what was attempted to an error that was created where that was not known: as message prefix and `syscall`. */
 export function withContext(error: NbdError, what: string, syscall: string): NbdError {
   error.message = `${what}: ${error.message}`;
   if (error.syscall === undefined) Object.defineProperty(error, 'syscall', { value: syscall, enumerable: true });
   return error;
 }
 
-/** The server closed before it had answered everything; `position` says where in its replies. */
+/** The server closed before it had answered everything; `position` describes where in its replies. */
 export const endedEarly = (position: string, unanswered: number): NbdConnectionError =>
   new NbdConnectionError(
     `the server closed the connection ${position}, with ${unanswered} command${unanswered === 1 ? '' : 's'} unanswered`,
@@ -88,6 +89,6 @@ export const optionTimeout = (method: string, timeout: number): NbdConnectionErr
     syscall: method,
   });
 
-/** Whether an error of the handshake leaves nothing to go on with; refusals and misuse do not. */
+/** Whether an error of the handshake ends the connection. Refusals and misuse do not. */
 export const isFatal = (error: unknown): boolean =>
   !(error instanceof NbdError) || error instanceof NbdProtocolError || error instanceof NbdConnectionError;

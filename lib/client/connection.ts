@@ -1,17 +1,19 @@
-// The public face of a connection: documentation, and delegation in a line or two. Every libnbd function nbd_foo_bar
-// is the method fooBar.
+// The public face of a connection: documentation, and methods that delegate in a line or two. Every libnbd function
+// nbd_foo_bar is the method fooBar.
 
 import { inspect } from 'node:util';
 import { type NbdError, NbdStrictError } from '../errors.js';
 import { SHUTDOWN_ABANDON_PENDING } from '../protocol/client-constants.js';
-import type { ChunkCallback, CompletionCallback, ExtentCallback } from '../protocol/command.js';
+import type { ChunkCallback, ExtentCallback } from '../protocol/reply-target.js';
+import type { CompletionCallback } from './transmission/command.js';
 import * as spec from '../protocol/commands.js';
 import { toCallback } from '../protocol/strict.js';
 import { isUri, parseUri } from '../protocol/uri.js';
 import type { Extents } from '../util/extents.js';
 import type { Duplex } from 'node:stream';
 import { lifecycleOf } from './api/settings.js';
-import { NbdNegotiation, type OptionCallback } from './api/option-mode.js';
+import { NbdOptionMode, type OptionCallback } from './api/option-mode.js';
+import type { ByteCount, NbdExport } from './export.js';
 import type { Lifecycle } from './lifecycle.js';
 import type { Target } from './connect/opening.js';
 import { checkBits, checkSignal, type NbdConnectionOptions, shownExportName } from './options/options.js';
@@ -25,26 +27,26 @@ import {
 } from './connect/process-targets.js';
 import { checkState, WHEN_CONNECTED, WHEN_CREATED, WHEN_NOT_CREATED, WHEN_STARTED } from './state.js';
 import { Submission } from './api/submission.js';
-import { namedTarget, type NbdTarget, streamTarget, tcpTarget, unixTarget } from './connect/targets.js';
+import { isPlace, namedTarget, type NbdTarget, streamTarget, tcpTarget, unixTarget } from './connect/targets.js';
 import { uriOf, uriTarget } from './connect/uri-target.js';
 import { visibleInspection } from '../util/visible.js';
+import { keepTrying, waitForCheck } from './connect/waiting.js';
 
-/** A 64-bit count or offset in bytes. Numbers must be safe integers from 0; use a bigint above 2^53 - 1. */
-export type ByteCount = number | bigint;
+export type { ByteCount } from './export.js';
 
 /**
- * A connection to one export of an NBD server, in the image of libnbd's `struct nbd_handle`.
+ * A connection to one export of an NBD server, modelled on libnbd's `struct nbd_handle`.
  *
  * Every command comes in two forms. The promise form (`cache`) takes an `AbortSignal` and rejects with an
  * {@link NbdError}; it never throws. The raw form (`aioCache`) returns a cookie at once, takes an optional completion
- * callback, and throws what it refuses.
+ * callback, and throws when it refuses a call.
  */
-export class NbdConnection extends NbdNegotiation {
+export class NbdConnection extends NbdOptionMode implements NbdExport {
   readonly #lifecycle: Lifecycle;
   readonly #commands: Submission;
 
   /**
-   * A connection that is not connected yet (libnbd: `nbd_create`).
+   * Creates a connection that is not connected yet (libnbd: `nbd_create`).
    *
    * @throws NbdStrictError `EINVAL` for an unknown or ill-typed option, `ENAMETOOLONG` for a name above 4096 bytes.
    */
@@ -57,34 +59,39 @@ export class NbdConnection extends NbdNegotiation {
   // ── Connecting ────────────────────────────────────────────────────────────────────────────────────────────────
 
   /**
-   * The short way to a ready connection.
+   * Creates a connection, connects it and completes the handshake: one call to a connection that is ready for commands.
    *
-   * @param target An NBD URI (`nbd://host/export`, `nbd+unix:///export?socket=PATH`), `{ host, port }`, `{ path }` of
-   *   a Unix socket, `{ command }` or `{ socketActivation }` with the words of a command (see {@link connectCommand},
-   *   {@link connectSystemdSocketActivation}), `{ cid, port }` for vsock, or any connected Duplex.
-   * @param options As for the constructor; `signal` gives up at any moment of it, rejecting with its reason.
+   * @param target An NBD URI (`nbd://host/export`, `nbd+unix:///export?socket=PATH`), `{ host, port }`, `{ path }` of a
+   *   Unix socket, `{ command }` or `{ socketActivation }` with the program and its arguments (see
+   *   {@link connectCommand} and {@link connectSystemdSocketActivation}), `{ cid, port }` for vsock, or any connected
+   *   Duplex.
+   * @param options As for the constructor; `signal` aborts the attempt at any point, and the promise rejects with its
+   *   reason. `waitFor`: milliseconds to keep trying while no server is listening yet (connection refused, no such
+   *   socket, closed at once); default 0, Infinity for no limit. A stream and a program are tried once.
    * @throws (rejects) NbdStrictError for bad input; NbdConnectionError with the transport's code (`ECONNREFUSED`,
    *   `ENOENT`, `ENOTFOUND` …) or `ETIMEDOUT`; NbdOptionError when the server refuses (`ENOENT` for an unknown
-   *   export, `ENOTSUP` when it requires TLS); NbdProtocolError `EPROTO` when it breaks the protocol. Of TLS:
+   *   export, `ENOTSUP` when it requires TLS); NbdProtocolError `EPROTO` when the server breaks the protocol. With TLS:
    *   NbdConnectionError `EACCES` when one side does not accept the other's certificate, name or key, and `EPROTO`
-   *   when there can be no session (versions, ciphers), both with node:tls's error as the cause; NbdStrictError when
-   *   a file cannot be read or used, before anything is opened.
+   *   when no session can be established (versions, ciphers), both with node:tls's error as the cause; NbdStrictError
+   *   when a file cannot be read or used, before anything is opened.
    */
   static async connect(
     target: NbdTarget,
-    options: NbdConnectionOptions & { signal?: AbortSignal } = {},
+    options: NbdConnectionOptions & { signal?: AbortSignal; waitFor?: number } = {},
   ): Promise<NbdConnection> {
-    const { signal, ...rest } = (options as typeof options | null) ?? {};
-    const connection = new NbdConnection(
-      typeof (options as unknown) === 'object' && (options as unknown) !== null ? rest : options,
-    );
+    const { signal, waitFor = 0, ...rest } = (options as typeof options | null) ?? {};
+    const settings = typeof (options as unknown) === 'object' && (options as unknown) !== null ? rest : options;
     const isText = typeof target === 'string' || target instanceof URL;
-    const makeTarget = (): Target =>
-      isText
-        ? connection.#applyUri('connect', String(target))
-        : namedTarget('connect', target, connection.#lifecycle.settings);
-    await connection.#connect('connect', makeTarget, signal);
-    return connection;
+    const patience = waitForCheck('connect: waitFor', waitFor);
+    return keepTrying(isText || isPlace(target) ? patience : 0, signal, async () => {
+      const connection = new NbdConnection(settings);
+      const makeTarget = (): Target =>
+        isText
+          ? connection.#applyUri('connect', String(target))
+          : namedTarget('connect', target, connection.#lifecycle.settings);
+      await connection.#connect('connect', makeTarget, signal);
+      return connection;
+    });
   }
 
   /**
@@ -92,62 +99,79 @@ export class NbdConnection extends NbdNegotiation {
    *
    * `nbd+ssh` runs `ssh`, and `nc` on its server; `nbd+vsock` runs `socat` or `ncat`.
    *
-   * @throws (rejects) as {@link NbdConnection.connect}; `EINVAL` for a URI that is none, `EPERM` for one that does
-   *   what URIs may not (see {@link setUriAllowTransports} and its like).
+   * @throws (rejects) as {@link NbdConnection.connect}; `EINVAL` for an invalid URI, `EPERM` for a URI that uses
+   *   something the connection does not allow (see {@link setUriAllowTransports} and the other `setUriAllow*` methods).
    */
   connectUri(uri: string, signal?: AbortSignal): Promise<void> {
     return this.#connect('connectUri', () => this.#applyUri('connectUri', uri), signal);
   }
 
-  /** Connects over TCP (libnbd: `nbd_connect_tcp`). A failure to connect leaves the connection as it was. */
+  /**
+   * Connects over TCP (libnbd: `nbd_connect_tcp`). If TCP cannot connect, the connection is still in its initial state
+   * and may try again.
+   *
+   * @param port 1 to 65535, as a number or in decimal digits.
+   * @throws (rejects) as {@link NbdConnection.connect}.
+   */
   connectTcp(host: string, port: number | string, signal?: AbortSignal): Promise<void> {
     return this.#connect('connectTcp', () => tcpTarget('connectTcp', host, port), signal);
   }
 
-  /** Connects to a Unix socket (libnbd: `nbd_connect_unix`); `\0name` is an abstract one. */
+  /**
+   * Connects to a Unix socket (libnbd: `nbd_connect_unix`).
+   *
+   * @param path A path of at most 107 bytes, or `\0name` for an abstract socket (Linux only).
+   * @throws (rejects) as {@link NbdConnection.connect}; `ENAMETOOLONG` for a path that is too long.
+   */
   connectUnix(path: string, signal?: AbortSignal): Promise<void> {
     return this.#connect('connectUnix', () => unixTarget('connectUnix', path, this.#lifecycle.settings), signal);
   }
 
-  /** Takes over a connected stream (libnbd: `nbd_connect_socket`); it is destroyed with the connection. */
+  /**
+   * Uses a connected stream (libnbd: `nbd_connect_socket`) and owns it: it is destroyed with the connection.
+   *
+   * @throws (rejects) as {@link NbdConnection.connect}; `EINVAL` for a stream that is destroyed or in object mode.
+   */
   connectSocket(stream: Duplex, signal?: AbortSignal): Promise<void> {
     return this.#connect('connectSocket', () => streamTarget('connectSocket', stream), signal);
   }
 
   /**
-   * Begins to connect (libnbd: `nbd_aio_connect_uri`).
+   * Starts connecting to an NBD URI (libnbd: `nbd_aio_connect_uri`).
    *
-   * @param completion Told once how it went; `stateChange` and `aioIs*` tell as well.
-   * @throws as {@link connectUri}, for what can be refused at once.
+   * @param completion Called once with the outcome; also visible through `stateChange` and `aioIs*`.
+   * @throws as {@link connectUri}, for everything that is checked before connecting.
    */
   aioConnectUri(uri: string, completion?: OptionCallback | null): void {
     this.#begin('aioConnectUri', completion, () => this.#applyUri('aioConnectUri', uri));
   }
 
-  /** Begins to connect over TCP (libnbd: `nbd_aio_connect_tcp`). */
+  /** Starts connecting over TCP (libnbd: `nbd_aio_connect_tcp`). */
   aioConnectTcp(host: string, port: number | string, completion?: OptionCallback | null): void {
     this.#begin('aioConnectTcp', completion, () => tcpTarget('aioConnectTcp', host, port));
   }
 
-  /** Begins to connect to a Unix socket (libnbd: `nbd_aio_connect_unix`). */
+  /** Starts connecting to a Unix socket (libnbd: `nbd_aio_connect_unix`). */
   aioConnectUnix(path: string, completion?: OptionCallback | null): void {
     this.#begin('aioConnectUnix', completion, () => unixTarget('aioConnectUnix', path, this.#lifecycle.settings));
   }
 
-  /** Begins to take over a connected stream (libnbd: `nbd_aio_connect_socket`). */
+  /** Starts the handshake on a connected stream (libnbd: `nbd_aio_connect_socket`). */
   aioConnectSocket(stream: Duplex, completion?: OptionCallback | null): void {
     this.#begin('aioConnectSocket', completion, () => streamTarget('aioConnectSocket', stream));
   }
 
   /**
    * Runs a program that serves on its stdin and stdout, such as `nbdkit -s`, and connects to it (libnbd:
-   * `nbd_connect_command`). When the connection ends the program sees the end of its input, and `shutdown` waits for
-   * its exit. One that runs on gets SIGTERM, and SIGKILL in the end, within `closeTimeout`, but only where nothing was
-   * written to it: what took writes is not ended by force. It ends with this process, however that ends.
+   * `nbd_connect_command`). When the connection ends, the program sees the end of its input, and `shutdown` waits for
+   * its exit. If it keeps running it gets SIGTERM and finally SIGKILL, within `closeTimeout`, but only if nothing was
+   * written to it: a server that took writes is never killed. When this process ends for any reason, the program
+   * gets SIGTERM.
    *
-   * @param argv The program, looked for on PATH, and its arguments. No shell is involved.
-   * @throws (rejects) NbdStrictError `EINVAL` for an empty argv, `EFAULT` for none; NbdConnectionError `ENOENT` or
-   *   `EACCES` for a program that cannot be run, `ENOTCONN` with its exit status and the end of its stderr when it ends.
+   * @param argv The program, which is looked up on PATH, and its arguments. No shell is involved.
+   * @throws (rejects) NbdStrictError `EINVAL` for an empty argv, `EFAULT` for a missing one; NbdConnectionError
+   *   `ENOENT` or `EACCES` for a program that cannot be run, `ENOTCONN` with its exit status and the end of its stderr
+   *   when it exits.
    */
   connectCommand(argv: readonly string[], signal?: AbortSignal): Promise<void> {
     return this.#connect(
@@ -158,9 +182,9 @@ export class NbdConnection extends NbdNegotiation {
   }
 
   /**
-   * Runs a server and hands it a listening socket as systemd would (libnbd: `nbd_connect_systemd_socket_activation`):
-   * nbdkit and qemu-nbd know that. The server gets SIGTERM when the connection ends, and `shutdown` waits for its exit
-   * without a limit. It ends with this process, however that ends.
+   * Runs a server and passes it a listening socket as systemd does (libnbd: `nbd_connect_systemd_socket_activation`);
+   * nbdkit and qemu-nbd support this. The server gets SIGTERM when the connection ends, and `shutdown` waits for its
+   * exit without a limit. It also gets SIGTERM when this process ends for any reason.
    *
    * @throws (rejects) as {@link connectCommand}.
    */
@@ -170,11 +194,11 @@ export class NbdConnection extends NbdNegotiation {
   }
 
   /**
-   * Connects over AF_VSOCK, from a virtual machine to its host, say (libnbd: `nbd_connect_vsock`). Node cannot do
-   * that by itself: the program `socat` or `ncat` must be installed.
+   * Connects over AF_VSOCK, for example from a virtual machine to its host (libnbd: `nbd_connect_vsock`). Node has no
+   * AF_VSOCK: the program `socat` or `ncat` must be installed.
    *
-   * @param cid 2 is the host.
-   * @throws (rejects) NbdConnectionError `ENOTSUP` where neither program is there.
+   * @param cid The context ID of the peer; 2 is the host.
+   * @throws (rejects) NbdConnectionError `ENOTSUP` if neither program is installed.
    */
   connectVsock(cid: number, port: number, signal?: AbortSignal): Promise<void> {
     return this.#connect(
@@ -184,19 +208,19 @@ export class NbdConnection extends NbdNegotiation {
     );
   }
 
-  /** Begins to run a program and to connect to it (libnbd: `nbd_aio_connect_command`). */
+  /** Starts a program and starts connecting to it (libnbd: `nbd_aio_connect_command`). */
   aioConnectCommand(argv: readonly string[], completion?: OptionCallback | null): void {
     const method = 'aioConnectCommand';
     this.#begin(method, completion, () => commandTarget(method, argv, this.#lifecycle.settings));
   }
 
-  /** Begins to activate a server (libnbd: `nbd_aio_connect_systemd_socket_activation`). */
+  /** Starts a server by socket activation (libnbd: `nbd_aio_connect_systemd_socket_activation`). */
   aioConnectSystemdSocketActivation(argv: readonly string[], completion?: OptionCallback | null): void {
     const method = 'aioConnectSystemdSocketActivation';
     this.#begin(method, completion, () => activationTarget(method, argv, this.#lifecycle.settings));
   }
 
-  /** Begins to connect over AF_VSOCK (libnbd: `nbd_aio_connect_vsock`). */
+  /** Starts connecting over AF_VSOCK (libnbd: `nbd_aio_connect_vsock`). */
   aioConnectVsock(cid: number, port: number, completion?: OptionCallback | null): void {
     const method = 'aioConnectVsock';
     this.#begin(method, completion, () => vsockTarget(method, cid, port, this.#lifecycle.settings));
@@ -205,17 +229,17 @@ export class NbdConnection extends NbdNegotiation {
   /**
    * Sends a signal to the program that the connection has started (libnbd: `nbd_kill_subprocess`).
    *
-   * @param signal A number or a name; 0, the default, is SIGTERM.
-   * @throws NbdStrictError `ESRCH` where there is no program, or none any more; `EINVAL` for no signal.
+   * @param signal A number or a name. Default 0, which means SIGTERM.
+   * @throws NbdStrictError `ESRCH` if no program is running; `EINVAL` for an invalid signal.
    */
   killSubprocess(signal: number | NodeJS.Signals = 0): void {
     killSubprocess('killSubprocess', this.#lifecycle.target, signal);
   }
 
   /**
-   * The process ID of that program (libnbd: `nbd_get_subprocess_pid`).
+   * The process ID of the program that the connection has started (libnbd: `nbd_get_subprocess_pid`).
    *
-   * @throws NbdStrictError `ESRCH` where there is no program, or none any more.
+   * @throws NbdStrictError `ESRCH` if no program is running.
    */
   getSubprocessPid(): number {
     return subprocessOf('getSubprocessPid', this.#lifecycle.target).pid;
@@ -256,8 +280,8 @@ export class NbdConnection extends NbdNegotiation {
   }
 
   /**
-   * The URI of what was connected to (libnbd: `nbd_get_uri`), the export name and TLS settings included; after
-   * socket activation that of the temporary socket. Its scheme is `nbds` wherever the connection is encrypted.
+   * The URI of this connection (libnbd: `nbd_get_uri`), including the export name and TLS settings; after socket
+   * activation it names the temporary socket. Its scheme is `nbds` whenever the connection is encrypted.
    *
    * @throws NbdStateError `ENOTCONN` before connecting; NbdStrictError `EINVAL` for a stream or a command.
    */
@@ -267,25 +291,26 @@ export class NbdConnection extends NbdNegotiation {
     return uriOf('getUri', target, settings, session?.negotiated.tls);
   }
 
-  /** Whether the text begins like an NBD URI (libnbd: `nbd_is_uri`). */
+  /** Whether the text looks like an NBD URI (libnbd: `nbd_is_uri`): only its scheme and `://` are checked. */
   static isUri(text: string): boolean {
     return isUri(text);
   }
 
   // ── Commands ──────────────────────────────────────────────────────────────────────────────────────────────────
-  // Common to all: refused input rejects (raw: throws) with NbdStrictError, a wrong state with NbdStateError
-  // (ENOTCONN before connecting, EINVAL after), a full line with NbdQueueFullError EAGAIN; nothing is then queued and
-  // no byte sent. The server's refusal is an NbdCommandError with its errno, and the connection lives. The end of the
-  // connection is an NbdConnectionError ENOTCONN with the reason as its cause. An abort rejects with signal.reason.
+  // Common to all: invalid input rejects (raw: throws) with NbdStrictError, a wrong state with NbdStateError
+  // (ENOTCONN before connecting, EINVAL after), a full queue with NbdQueueFullError EAGAIN; nothing is then queued or
+  // sent. An error reply is an NbdCommandError with the server's errno, and the connection stays usable. When the
+  // connection ends, it is an NbdConnectionError ENOTCONN with the reason as its cause. An abort rejects with
+  // signal.reason.
 
   /**
-   * Asks the server to prefetch a range, so that a later read is fast (libnbd: `nbd_cache`). Success says that the
-   * server has taken note, not that the bytes are there.
+   * Asks the server to prefetch a range, so that a later read is fast (libnbd: `nbd_cache`). Success means that the
+   * server accepted the hint, not that the bytes are cached.
    *
-   * @param count Bytes; up to 2^32 - 1, more with extended headers. Not split.
-   * @param flags None is defined: leave it 0.
-   * @throws (rejects) `EINVAL` when the server has no cache command ({@link canCache}), `count` is 0, or the range
-   *   leaves the export or the server's block size; `ERANGE` when it is too long for one command.
+   * @param count Number of bytes: up to 2^32 - 1, or more with extended headers. Sent as one command, never split.
+   * @param flags Must be 0: this command has no flags.
+   * @throws (rejects) `EINVAL` when the server has no cache command ({@link canCache}), `count` is 0, or the range is
+   *   not within the export or not aligned to the minimum block size; `ERANGE` when it is too long for one command.
    */
   cache(count: ByteCount, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
     return this.#commands.submit(spec.CACHE, count, offset, flags, signal);
@@ -295,42 +320,45 @@ export class NbdConnection extends NbdNegotiation {
    * Raw form of {@link cache} (libnbd: `nbd_aio_cache`).
    *
    * @param completion Called once when the command has finished; returning `true` retires it.
-   * @returns The cookie, from 1n, unique per connection: ask {@link aioCommandCompleted} about it.
+   * @returns The cookie, from 1n, unique per connection; pass it to {@link aioCommandCompleted}.
    */
   aioCache(count: ByteCount, offset: ByteCount, completion?: CompletionCallback | null, flags = 0): bigint {
     return this.#commands.submitRaw(spec.CACHE, count, offset, completion, flags);
   }
 
   /**
-   * Reads `count` bytes (libnbd: `nbd_pread`): up to 64 MiB in one command. All bytes or a rejection, never fewer.
+   * Reads `count` bytes (libnbd: `nbd_pread`), up to 64 MiB in one command. Resolves with all of them or rejects; there
+   * are no short reads.
    *
-   * Results of up to 16 KiB share their memory (`buffer.buffer`) with neighbours, as those of `Buffer.allocUnsafe` do. It
-   * cannot be transferred: `postMessage` copies it (Node 20) or throws a DataCloneError (later). Read with
-   * {@link preadInto} into a buffer that is to go to a worker.
+   * Results of up to 16 KiB share their memory (`buffer.buffer`) with others, like those of `Buffer.allocUnsafe`. That
+   * memory cannot be transferred: `postMessage` copies it (Node 20) or throws a DataCloneError (later versions). To
+   * transfer a result to a worker, read it with {@link preadInto} into a buffer of your own.
+   *
+   * @throws (rejects) `EINVAL` when `count` is 0 or the range is not within the export; `ERANGE` above 64 MiB.
    */
   pread(count: number, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<Buffer> {
     return this.#commands.read(count, offset, flags, signal);
   }
 
   /**
-   * Reads into the caller's buffer, all of it. It is cleared first. Any Uint8Array is taken by its memory, whatever its
-   * class. After an abort nothing is written into it any more.
+   * Reads `buffer.length` bytes into the caller's buffer, which is cleared first (see `preadInitialize`). Accepts a
+   * Uint8Array of any class. Once the promise has rejected, even by an abort, nothing is written into the buffer.
    */
   preadInto(buffer: Uint8Array, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
     return this.#commands.readInto(buffer, offset, flags, signal);
   }
 
-  /** Raw form of {@link preadInto} (libnbd: `nbd_aio_pread`). The buffer is the connection's until completion. */
+  /** Raw form of {@link preadInto} (libnbd: `nbd_aio_pread`). The buffer belongs to the connection until completion. */
   aioPread(buffer: Uint8Array, offset: ByteCount, completion?: CompletionCallback | null, flags = 0): bigint {
     return this.#commands.readRaw(buffer, offset, completion, flags);
   }
 
   /**
-   * Reads and tells of every chunk as it arrives (libnbd: `nbd_pread_structured`).
+   * Reads, and calls `chunk` for every chunk as it arrives (libnbd: `nbd_pread_structured`).
    *
-   * @param chunk Gets a view of the bytes, their offset in the export, `READ_DATA`, `READ_HOLE` or `READ_ERROR`, and
-   *   the error of the latter. What it throws is what the call rejects with.
-   * @param flags `CMD_FLAG_DF` asks for one chunk.
+   * @param chunk Called with a view of the bytes, their offset in the export, `READ_DATA`, `READ_HOLE` or `READ_ERROR`,
+   *   and the error of the latter. If it throws, the read rejects with that error.
+   * @param flags `CMD_FLAG_DF` asks for a single chunk.
    */
   preadStructured(
     count: number,
@@ -354,10 +382,11 @@ export class NbdConnection extends NbdNegotiation {
   }
 
   /**
-   * Writes the buffer (libnbd: `nbd_pwrite`). It must not change until the promise has settled.
+   * Writes the buffer (libnbd: `nbd_pwrite`). The buffer must not change until the promise has settled.
    *
-   * @param flags `CMD_FLAG_FUA`: on permanent storage before the promise resolves.
-   * @throws (rejects) `EPERM` on a read-only export, `ENOSPC` when the range leaves it.
+   * @param flags `CMD_FLAG_FUA`: the data is on permanent storage before the promise resolves.
+   * @throws (rejects) `EPERM` on a read-only export, `ENOSPC` when the range is not within the export, `ERANGE` when
+   *   the buffer is longer than one command may be (`getBlockSize(SIZE_PAYLOAD)`).
    */
   pwrite(buffer: Uint8Array, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
     return this.#commands.write(buffer, offset, flags, signal);
@@ -368,7 +397,11 @@ export class NbdConnection extends NbdNegotiation {
     return this.#commands.writeRaw(buffer, offset, completion, flags);
   }
 
-  /** Puts every completed write on permanent storage (libnbd: `nbd_flush`). Writes in flight are not covered. */
+  /**
+   * Makes every completed write durable (libnbd: `nbd_flush`). Writes that are still in flight are not covered.
+   *
+   * @throws (rejects) `EINVAL` when the server has no flush command ({@link canFlush}).
+   */
   flush(flags = 0, signal?: AbortSignal): Promise<void> {
     return this.#commands.submit(spec.FLUSH, 0, 0, flags, signal);
   }
@@ -378,7 +411,13 @@ export class NbdConnection extends NbdNegotiation {
     return this.#commands.submitRaw(spec.FLUSH, 0, 0, completion, flags);
   }
 
-  /** Tells the server that the range is not needed (libnbd: `nbd_trim`); what it reads as then is undefined. */
+  /**
+   * Discards a range that is no longer needed (libnbd: `nbd_trim`); its content is undefined afterwards.
+   *
+   * @param flags `CMD_FLAG_FUA`.
+   * @throws (rejects) `EINVAL` when the server has no trim command ({@link canTrim}), `EPERM` on a read-only export,
+   *   `ENOSPC` when the range is not within the export.
+   */
   trim(count: ByteCount, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
     return this.#commands.submit(spec.TRIM, count, offset, flags, signal);
   }
@@ -391,8 +430,10 @@ export class NbdConnection extends NbdNegotiation {
   /**
    * Writes zeroes without sending them (libnbd: `nbd_zero`).
    *
-   * @param flags `CMD_FLAG_FUA`, `CMD_FLAG_NO_HOLE` (keep it allocated), `CMD_FLAG_FAST_ZERO` (fail with `ENOTSUP`
-   *   rather than be slow).
+   * @param flags `CMD_FLAG_FUA`, `CMD_FLAG_NO_HOLE` (keep the range allocated), `CMD_FLAG_FAST_ZERO` (fail with
+   *   `ENOTSUP` if this would be as slow as writing the zeroes).
+   * @throws (rejects) `EINVAL` when the server has no such command or flag ({@link canZero}, {@link canFastZero}),
+   *   `EPERM` on a read-only export, `ENOSPC` when the range is not within the export.
    */
   zero(count: ByteCount, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
     return this.#commands.submit(spec.ZERO, count, offset, flags, signal);
@@ -404,14 +445,15 @@ export class NbdConnection extends NbdNegotiation {
   }
 
   /**
-   * Asks for the extents of a range, with 32-bit lengths and flags (libnbd: `nbd_block_status`). A server may report
-   * on less than was asked, never on nothing: go on from where it stopped.
+   * Queries the extents of a range, with 32-bit lengths and flags (libnbd: `nbd_block_status`). A server may report
+   * less than the requested range, but at least one extent: continue from where the reply ends.
    *
-   * Without `extent` it resolves with the extents by context name; with it, `extent` is called once per context and
-   * what it throws is what the call rejects with.
+   * Without `extent` the promise resolves with the extents by context name. With it, `extent` is called once per
+   * context; if it throws, the promise rejects with that error.
    *
-   * @param flags `CMD_FLAG_REQ_ONE`: one extent only.
-   * @throws (rejects) `ENOTSUP` when no metadata context was negotiated.
+   * @param flags `CMD_FLAG_REQ_ONE`: one extent per context.
+   * @throws (rejects) `ENOTSUP` when no metadata context was negotiated, `EINVAL` when the range is not within the
+   *   export.
    */
   blockStatus(count: ByteCount, offset: ByteCount, flags?: number, signal?: AbortSignal): Promise<Map<string, Extents>>;
   blockStatus(
@@ -425,7 +467,7 @@ export class NbdConnection extends NbdNegotiation {
     return this.#status(spec.BLOCK_STATUS, count, offset, rest);
   }
 
-  /** {@link blockStatus} with 64-bit lengths and flags, as bigint (libnbd: `nbd_block_status_64`). */
+  /** {@link blockStatus} with 64-bit lengths and flags as bigints (libnbd: `nbd_block_status_64`). */
   blockStatus64(
     count: ByteCount,
     offset: ByteCount,
@@ -444,9 +486,9 @@ export class NbdConnection extends NbdNegotiation {
   }
 
   /**
-   * {@link blockStatus64} for some of the negotiated contexts only (libnbd: `nbd_block_status_filter`).
+   * {@link blockStatus64} for only some of the negotiated contexts (libnbd: `nbd_block_status_filter`).
    *
-   * @throws (rejects) `ENOTSUP` without extended headers, `EINVAL` when the server takes no filter
+   * @throws (rejects) `ENOTSUP` without extended headers, `EINVAL` when the server does not support filters
    *   ({@link canBlockStatusPayload}) or a context was not negotiated.
    */
   blockStatusFilter(
@@ -526,19 +568,19 @@ export class NbdConnection extends NbdNegotiation {
   // ── Cookies ───────────────────────────────────────────────────────────────────────────────────────────────────
 
   /**
-   * Whether a raw command has completed (libnbd: `nbd_aio_command_completed`). In any state.
+   * Whether a raw command has completed (libnbd: `nbd_aio_command_completed`). May be called in any state.
    *
-   * @returns true when it succeeded, which retires it; false while it is pending, and for cookies that were never
-   *   issued or are retired already.
-   * @throws The command's error when it failed, which retires it; NbdStrictError `EINVAL` for cookie 0.
+   * @returns true if it succeeded, which retires it; false while it is pending, and for cookies that were never issued
+   *   or are already retired.
+   * @throws The command's error if it failed, which retires it; NbdStrictError `EINVAL` for cookie 0.
    */
   aioCommandCompleted(cookie: ByteCount): boolean {
     return this.#lifecycle.completions.completed(cookie);
   }
 
   /**
-   * The oldest command that has completed and is not retired (libnbd: `nbd_aio_peek_command_completed`); 0n while
-   * commands are in flight and none has completed.
+   * The cookie of the oldest command that has completed but is not retired (libnbd: `nbd_aio_peek_command_completed`);
+   * 0n while commands are in flight but none has completed.
    *
    * @throws NbdStateError `EINVAL` when nothing is in flight and nothing awaits retirement.
    */
@@ -547,8 +589,8 @@ export class NbdConnection extends NbdNegotiation {
   }
 
   /**
-   * Commands accepted and not completed, waiting ones included (libnbd: `nbd_aio_in_flight`). An aborted command
-   * counts until the server has answered it.
+   * Number of commands that were accepted but have not completed, including waiting ones (libnbd: `nbd_aio_in_flight`).
+   * An aborted command counts until the server has replied to it.
    *
    * @throws NbdStateError `ENOTCONN` before connecting, `EINVAL` while connecting.
    */
@@ -557,22 +599,23 @@ export class NbdConnection extends NbdNegotiation {
     return this.#lifecycle.inFlight;
   }
 
-  // ── Ending ────────────────────────────────────────────────────────────────────────────────────────────────────
+  // ── Closing ───────────────────────────────────────────────────────────────────────────────────────────────────
 
   /**
-   * Graceful end (libnbd: `nbd_shutdown`): refuses new commands, lets those in flight settle, tells the server
-   * (NBD_CMD_DISC) and waits until it has closed, `closeTimeout` at the most. While negotiating it sends
-   * NBD_OPT_ABORT. Resolves in every state of the connection, also when it has ended already; once is enough.
+   * Closes the connection gracefully (libnbd: `nbd_shutdown`): refuses new commands, lets those in flight settle, sends
+   * NBD_CMD_DISC and waits until the server has closed, for at most `closeTimeout`. While negotiating it sends
+   * NBD_OPT_ABORT. Never rejects because of the connection's state; safe to call more than once.
    *
-   * Then it waits for the program that the connection has started, if any. One that may hold data that was written is
-   * waited for without a limit: `closeTimeout` does not count for it.
+   * Then it waits for the program that the connection has started, if any. A program that may still hold data that
+   * was written to it is waited for without a limit: `closeTimeout` does not apply to it.
    *
-   * @param flags `SHUTDOWN_ABANDON_PENDING`: commands of which no byte has been sent are not; they reject with
-   *   `ENOTCONN`. That includes those of the same tick.
-   * @param signal Gives up: closes the connection, and ends the program, by SIGKILL if SIGTERM does not within a second.
-   * @throws (rejects) NbdStrictError `EINVAL` for an unknown flag; NbdConnectionError `EIO` when a program that was
-   *   written to exits with a status other than 0, or by a signal that was not sent from here, unless commands have
-   *   failed for that reason already; the signal's reason.
+   * @param flags `SHUTDOWN_ABANDON_PENDING`: commands that have not been sent yet (including those issued in this tick)
+   *   reject with `ENOTCONN` instead of being sent.
+   * @param signal Stops waiting: closes the connection and ends the program with SIGTERM, or with SIGKILL a second
+   *   later.
+   * @throws (rejects) NbdStrictError `EINVAL` for an unknown flag; NbdConnectionError `EIO` when a program that took
+   *   writes exits with a status other than 0, or by a signal that was not sent from here, unless commands have already
+   *   failed for that reason; the signal's reason.
    */
   async shutdown(flags = 0, signal?: AbortSignal): Promise<void> {
     checkBits('shutdown', flags, SHUTDOWN_ABANDON_PENDING);
@@ -581,8 +624,11 @@ export class NbdConnection extends NbdNegotiation {
   }
 
   /**
-   * Sends NBD_CMD_DISC behind the commands in flight (libnbd: `nbd_aio_disconnect`); `close` tells when it is over.
-   * Commands after it are refused. Servers differ in whether they still answer what was in flight: `shutdown` waits.
+   * Sends NBD_CMD_DISC after the commands in flight (libnbd: `nbd_aio_disconnect`); `close` is emitted at the end.
+   * Later commands are refused. Not every server still replies to commands in flight; `shutdown` waits for the replies
+   * first.
+   *
+   * @throws NbdStateError `EINVAL` unless the connection is connected.
    */
   aioDisconnect(flags = 0): void {
     this.#check('aioDisconnect', WHEN_CONNECTED);
@@ -590,27 +636,27 @@ export class NbdConnection extends NbdNegotiation {
   }
 
   /**
-   * Immediate end: the state changes and the socket goes before it returns, pending commands reject with `ENOTCONN`,
-   * nothing is left behind. Idempotent. Of more than 1,024 waiting commands the first ones are settled before it
-   * returns and have errors of their own; further ones are settled in turns of the event loop, in order, and share one
-   * error. `close` is emitted when all have been settled.
+   * Closes the connection at once (libnbd: `nbd_close`): the state has changed and the socket is destroyed when it
+   * returns, pending commands reject with `ENOTCONN`, and no timer or listener remains. Idempotent. With more than
+   * 1,024 waiting commands, the first ones are settled before it returns and have an error each; the others are settled
+   * in later turns of the event loop, in order, and share one error. `close` is emitted after the last one.
    */
   close(): void {
     this.#lifecycle.close();
   }
 
-  /** {@link shutdown}, for `await using`. */
+  /** Calls {@link shutdown}, for `await using`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.#lifecycle.shutdown();
   }
 
-  /** The connection keeps the process alive again, after {@link unref}. */
+  /** Undoes {@link unref}: the connection keeps the process alive again. */
   ref(): this {
     this.#lifecycle.ref();
     return this;
   }
 
-  /** An idle connection alone does not keep the process alive; one with commands in flight does. */
+  /** Lets the process exit while the connection is idle. Commands in flight still keep the process alive. */
   unref(): this {
     this.#lifecycle.unref();
     return this;

@@ -1,17 +1,19 @@
-// Debug messages: what happens on a connection, for a person. Costs one property read per command while it is off.
+// Debug messages: a log of a connection for people. While it is off, it costs one property read per command.
 
 import { visible } from '../util/visible.js';
 
-/** Gets what would otherwise go to stderr; `context` is the method or the event that the message is about. */
+/**
+ * Receives messages that would otherwise go to stderr; `context` is the method or the event that the message is about.
+ */
 export type DebugCallback = (context: string, message: string) => void;
 
-/** Tells the listeners of the `debug` event; false when there is none. Does not throw. */
+/** Emits the `debug` event; returns false when it has no listener. Does not throw. */
 export type DebugEmit = (context: string, message: string) => boolean;
 
 export class DebugLog {
-  /** Whether anything is to be said: looked at before a message is made. */
+  /** Checked before a message is composed. */
   enabled: boolean;
-  /** In place of stderr, as listeners are. */
+  /** Replaces stderr, like a `debug` listener. */
   callback: DebugCallback | null = null;
   readonly #name: () => string;
   readonly #emit: DebugEmit;
@@ -22,7 +24,7 @@ export class DebugLog {
     this.#emit = emit;
   }
 
-  say(context: string, text: string): void {
+  log(context: string, text: string): void {
     if (!this.enabled) return;
     const message = visible(text);
     const isHeard = this.#emit(context, message);
@@ -34,7 +36,7 @@ export class DebugLog {
     try {
       this.callback(context, message);
     } catch (error) {
-      // Never inside whatever was being told of.
+      // Thrown later, so that it cannot interrupt the operation that the message is about.
       process.nextTick(() => {
         throw error;
       });

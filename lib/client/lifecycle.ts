@@ -1,4 +1,4 @@
-// The states of one connection and the ways between them: connect, negotiate, transmit, end.
+// The states of one connection and the transitions between them: connect, negotiate, transmit, end.
 // Invariant: ending is done once, by #end(), and leaves no timer, listener, socket or pending promise.
 
 import { NbdError, NbdProtocolError, NbdStateError, NbdStrictError } from '../errors.js';
@@ -19,7 +19,7 @@ import { type Statistics, statisticsOf } from './statistics.js';
 import { traceClose, traceOpen } from './tracing.js';
 import { Transmission, type TransmissionOwner } from './transmission/transmission.js';
 
-/** What a lifecycle tells the public face. Never called from within a constructor. */
+/** Callbacks of a Lifecycle. Never called from within a constructor. */
 export interface LifecycleEvents {
   stateChange(state: ConnectionState, previous: ConnectionState): void;
   close(error: NbdError | undefined): void;
@@ -37,11 +37,11 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   #opening: Opening | null = null;
   #transmission: Transmission | null = null;
   #strict: (StrictContext & { strictMode: number }) | null = null;
-  /** Why it ended, where it did not by itself. */
+  /** The error that ended the connection; null after an ordinary end. */
   #error: NbdError | null = null;
   /** A command that changes the export was accepted. */
   hasWritten = false;
-  /** Commands have failed with why the connection died. */
+  /** Commands have been rejected with the error that ended the connection. */
   #deathWasSeen = false;
   #lastCookie = 0;
   #connecting: AbortController | null = null;
@@ -59,7 +59,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     this.#events = events;
   }
 
-  /** What calls are permitted by: while an option is pending no other is, and the handshake's settings are fixed. */
+  /** Decides which calls are permitted. While an option is pending, other options and handshake settings are not. */
   get phase(): Phase {
     return this.#isOptionPending ? 'connecting' : this.#phase;
   }
@@ -71,7 +71,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   }
 
   get #isOptionPending(): boolean {
-    return this.#phase === 'negotiating' && this.#opening?.negotiator?.isBusy === true;
+    return this.#phase === 'negotiating' && this.#opening?.handshake?.isBusy === true;
   }
 
   get error(): NbdError | null {
@@ -90,7 +90,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     return this.#transmission?.unfinished ?? 0;
   }
 
-  /** What commands are checked against; null until the export is open. */
+  /** The facts that commands are checked against; null until the export is open. */
   get strict(): StrictContext | null {
     return this.#strict;
   }
@@ -117,7 +117,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   /** From created to negotiating or connected. */
   async connect(target: Target, signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted();
-    // The caller has checked the state, and then looked at a target that may have changed it (a getter, a Proxy).
+    // The caller has checked the state, but reading the target may have changed it since (a getter, a Proxy).
     if (this.#phase !== 'created') {
       target.discard?.();
       checkState('connect', this.#phase, WHEN_CREATED, this.#error);
@@ -125,8 +125,8 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     const opening = new Opening(target, this.settings);
     this.#opening = opening;
     this.#move('connecting');
-    if (this.#isIn('connecting')) this.debug.say('connect', target.description);
-    // Listeners may have ended it by now, and what has ended does not begin.
+    if (this.#isIn('connecting')) this.debug.log('connect', target.description);
+    // A listener may have ended the connection by now: do not open the target then.
     if (!this.#isIn('connecting')) {
       target.discard?.();
       throw this.#error ?? CLOSED;
@@ -151,29 +151,29 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
         } else {
           this.#end('dead', toConnectionError(error, `connect to ${target.description}`));
         }
-        // The signal's reason goes out untouched; so does what ended the connection meanwhile.
+        // The signal's reason is rethrown as it is, and so is the error that ended the connection meanwhile.
         throw error;
       } finally {
-        // Not that of a listener's next attempt.
+        // Keep the controller of a next attempt that a listener has started.
         if (this.#connecting === controller) this.#connecting = null;
       }
     });
   }
 
-  /** A method, because listeners change the phase behind the compiler's back. */
+  /** A method, because TypeScript does not know that listeners change the phase. */
   #isIn(phase: Phase): boolean {
     return this.#phase === phase;
   }
 
-  /** For a call that is about to succeed: a listener may have ended the connection when it heard of its new state. */
+  /** Called before a call succeeds: a listener of the new state may have ended the connection. */
   #throwIfEnded(): void {
     if (this.#isIn('closed') || this.#isIn('dead')) throw this.#error ?? CLOSED;
   }
 
   #enterTransmission(): void {
     const opening = this.#opening;
-    const { session, link, negotiator } = opening ?? {};
-    if (opening === null || link == null || negotiator == null || session?.info == null) return;
+    const { session, link, handshake } = opening ?? {};
+    if (opening === null || link == null || handshake == null || session?.info == null) return;
     this.#strict = opening.strictContext(session.info);
     const transmission = new Transmission(
       this.#handle,
@@ -187,25 +187,25 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     this.#transmission = transmission;
     const subprocess = this.target?.subprocess;
     if (subprocess != null) subprocess.tookData = () => this.hasWritten;
-    link.phase = transmission;
+    link.consumer = transmission;
     if (this.#unreferenced) link.transport.unref();
     this.#move('connected');
     if (this.#isIn('connected')) traceOpen(this.#handle);
-    for (const bytes of negotiator.takeRest()) transmission.push(bytes);
+    for (const bytes of handshake.takeRest()) transmission.push(bytes);
   }
 
   // Option mode.
 
-  /** Throws when an option is pending: there is one at a time. */
+  /** Throws while an option is pending: only one may be pending at a time. */
   checkNoOption(method: string): void {
     if (this.#isOptionPending) this.#opening?.checkNoOption(method);
   }
 
-  /** Runs one option. A refusal rejects and leaves the connection negotiating; a broken rule ends it. */
+  /** Runs one option. A refusal rejects and leaves the connection negotiating; a protocol violation ends it. */
   async runOption<Result>(method: string, run: OptionRun<Result>, signal?: AbortSignal): Promise<Result> {
     const opening = this.#opening;
     if (opening === null) throw new Error(`${method}: no negotiation`);
-    this.debug.say(method, 'enter');
+    this.debug.log(method, 'enter');
     checkState(method, this.#phase, WHEN_NEGOTIATING, this.#error);
     try {
       return await opening.runOption(method, run, signal, () => {
@@ -226,10 +226,10 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
 
   // Ending.
 
-  /** LinkOwner: a phase threw. */
+  /** LinkOwner: the handshake or the transmission threw. */
   failed(thrown: unknown): void {
-    if (this.#transmission?.isLeaving === true) {
-      // Nothing is unanswered: what a server says after our goodbye costs nobody anything.
+    if (this.#transmission?.expectsEnd === true) {
+      // Every command has been answered and NBD_CMD_DISC sent: what the server sends now does not matter.
       this.#end('closed', null);
       return;
     }
@@ -243,7 +243,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   ended(): void {
     const transmission = this.#transmission;
     if (this.#phase === 'connected' && transmission !== null) {
-      if (transmission.isLeaving || (transmission.unfinished === 0 && !transmission.isProcessing)) {
+      if (transmission.expectsEnd || (transmission.unfinished === 0 && !transmission.isProcessing)) {
         this.#end('closed', null);
         return;
       }
@@ -256,7 +256,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
 
   closed(error: Error | null): void {
     if (error === null) this.ended();
-    else if (this.#transmission?.isLeaving === true) this.#end('closed', null);
+    else if (this.#transmission?.expectsEnd === true) this.#end('closed', null);
     else if (this.#connecting !== null && this.#opening !== null) this.#end('dead', this.#opening.explain(error));
     else this.#end('dead', toConnectionError(error, 'connection', 'ENOTCONN'));
   }
@@ -273,7 +273,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
 
   shutdownAnnounced(): void {
     this.#transmission?.refuseNew();
-    // On the next turn, so that the command that brought the news settles first.
+    // In the next turn, so that the command whose reply announced the shutdown settles first.
     inNextTurn(() => {
       if (this.#phase === 'connected') this.#shutdownSoon();
     });
@@ -289,15 +289,15 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     if (this.inFlight === 0) this.#opening?.link?.transport.unref();
   }
 
-  /** Immediate; pending commands reject with ENOTCONN. */
+  /** Ends at once; pending commands reject with ENOTCONN. */
   close(): void {
     if (this.#phase === 'closed' || this.#phase === 'dead') return;
     this.#end('closed', null);
   }
 
   /**
-   * Graceful: what is in flight settles, the server is told, the stream ends. Resolves whatever became of the
-   * connection; rejects only when a program that was started, and written to, has failed in the end.
+   * Ends gracefully: waits for the commands in flight, sends NBD_CMD_DISC and ends the stream. It resolves even if the
+   * connection fails meanwhile, and rejects only if a program that was started, and written to, has failed.
    */
   shutdown(abandonPending = false): Promise<void> {
     if (abandonPending) this.#transmission?.abandon(endOfCommands(CLOSED));
@@ -311,7 +311,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
 
   async #runShutdown(): Promise<void> {
     const begun = Date.now();
-    if (this.#phase !== 'closed' && this.#phase !== 'dead') await this.#leave();
+    if (this.#phase !== 'closed' && this.#phase !== 'dead') await this.#endGracefully();
     if (!this.#isOver) await new Promise<void>((resolve) => this.#whenOver.push(resolve));
     const subprocess = this.target?.subprocess;
     if (subprocess == null) return;
@@ -319,11 +319,11 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     await endOfProgram(subprocess, closeTimeout > 0 ? begun + closeTimeout : Infinity, !this.#deathWasSeen);
   }
 
-  async #leave(): Promise<void> {
+  async #endGracefully(): Promise<void> {
     const { closeTimeout } = this.settings;
     const transmission = this.#transmission;
     if (transmission === null || this.#phase !== 'connected') {
-      if (this.#phase === 'negotiating' && this.#opening?.negotiator?.isBusy === false) this.#opening.sendAbort();
+      if (this.#phase === 'negotiating' && this.#opening?.handshake?.isBusy === false) this.#opening.sendAbort();
       this.close();
       return;
     }
@@ -343,7 +343,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     });
   }
 
-  /** nbd_aio_disconnect: once, at the user's own call. */
+  /** nbd_aio_disconnect: throws when the user has called it before. */
   disconnectNow(method: string, flags: unknown): void {
     checkBits(method, flags, 0);
     if (this.#transmission?.isRefusing === true) {
@@ -368,9 +368,9 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
     const reason = error ?? CLOSED;
     this.#connecting?.abort(reason);
     this.#move(phase);
-    this.#opening?.negotiator?.stop(reason);
+    this.#opening?.handshake?.stop(reason);
     this.#deathWasSeen = error !== null && this.inFlight > 0;
-    // First, so that a buffer is not in use any more when its command is settled.
+    // Before commands are settled, so that their buffers are not in use any more.
     this.#opening?.link?.transport.destroy();
     const over = (): void => {
       this.#isOver = true;
@@ -385,11 +385,11 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   #move(phase: Phase): void {
     const previous = asEvent(this.#phase);
     this.#phase = phase;
-    this.debug.say(
+    this.debug.log(
       'state',
       `${previous} -> ${asEvent(phase)}${this.#error === null ? '' : `: ${this.#error.message}`}`,
     );
-    // The debug function may have ended it: that has been reported, and nothing may follow.
+    // The debug function may have ended the connection: that has been reported, and no event may follow it.
     if (this.#isIn(phase)) this.#events.stateChange(asEvent(phase), previous);
   }
 }

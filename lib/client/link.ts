@@ -1,18 +1,18 @@
-// The one receiver of a connection's transport. It hands bytes to the phase that the connection is in, and turns
-// whatever goes wrong there into the connection's death: nothing thrown here may reach the socket.
+// The one receiver of a connection's transport. It passes bytes to the handshake or to the transmission, and an
+// exception of theirs ends the connection: nothing thrown here may reach the socket.
 
 import type { Receiver, Transport } from '../transport/transport.js';
 
-/** The handshake or the transmission: whoever makes sense of the bytes. May throw. */
-export interface Phase {
+/** Interprets received bytes: the handshake or the transmission. May throw. */
+export interface ByteConsumer {
   target(): Uint8Array;
   advance(length: number): void;
   push(chunk: Uint8Array): void;
 }
 
-/** Whom a link tells about its end. */
+/** Callbacks of a Link. */
 export interface LinkOwner {
-  /** A phase threw: the peer broke a rule, or a bug. */
+  /** The consumer threw: the peer violated the protocol, or there is a bug. */
   failed(error: unknown): void;
   /** The peer sends no more. */
   ended(): void;
@@ -22,34 +22,34 @@ export interface LinkOwner {
 
 export class Link implements Receiver {
   transport: Transport;
-  #phase: Phase;
+  #consumer: ByteConsumer;
   readonly #owner: LinkOwner;
   bytesReceived = 0;
   #target: Uint8Array | null = null;
-  #chosenBy: Phase | null = null;
+  #chosenBy: ByteConsumer | null = null;
 
-  constructor(transport: Transport, phase: Phase, owner: LinkOwner) {
+  constructor(transport: Transport, consumer: ByteConsumer, owner: LinkOwner) {
     this.transport = transport;
-    this.#phase = phase;
+    this.#consumer = consumer;
     this.#owner = owner;
   }
 
-  set phase(phase: Phase) {
-    this.#phase = phase;
+  set consumer(consumer: ByteConsumer) {
+    this.#consumer = consumer;
   }
 
   target(): Uint8Array {
-    this.#chosenBy = this.#phase;
-    this.#target = this.#phase.target();
+    this.#chosenBy = this.#consumer;
+    this.#target = this.#consumer.target();
     return this.#target;
   }
 
   advance(length: number): void {
     this.bytesReceived += length;
     try {
-      // The phase may have changed since it chose the buffer.
-      if (this.#chosenBy === this.#phase) this.#phase.advance(length);
-      else if (this.#target !== null) this.#phase.push(this.#target.subarray(0, length));
+      // The consumer may have changed since it chose the buffer.
+      if (this.#chosenBy === this.#consumer) this.#consumer.advance(length);
+      else if (this.#target !== null) this.#consumer.push(this.#target.subarray(0, length));
     } catch (error) {
       this.#owner.failed(error);
     }
@@ -58,7 +58,7 @@ export class Link implements Receiver {
   push(chunk: Uint8Array): void {
     this.bytesReceived += chunk.length;
     try {
-      this.#phase.push(chunk);
+      this.#consumer.push(chunk);
     } catch (error) {
       this.#owner.failed(error);
     }

@@ -3,19 +3,19 @@
 import { NbdStateError } from '../errors.js';
 
 /**
- * Where a connection is. `ready` and `processing` are one state to every rule: connected; `processing` while a request
- * is partly written or a reply partly read, `ready` otherwise, whatever is in flight. An option that waits for its
- * answer makes `negotiating` into `connecting`.
+ * The state of a connection. Every permission treats `ready` and `processing` as one state, connected. The state is
+ * `processing` while a request is partly written or a reply partly read, and `ready` otherwise, whatever is in flight.
+ * While an option waits for its answer, the state is `connecting` instead of `negotiating`.
  */
 export type ConnectionState = 'created' | 'connecting' | 'negotiating' | 'ready' | 'processing' | 'closed' | 'dead';
 
-/** A state as the rules see it. */
+/** A state as far as permissions depend on it. */
 export type Phase = 'created' | 'connecting' | 'negotiating' | 'connected' | 'closed' | 'dead';
 
-/** Commands come and go too often to be events: connected is `ready`, whatever is in flight. */
+/** The state that events report. Commands are too frequent to be events: connected is always `ready`. */
 export const asEvent = (phase: Phase): ConnectionState => (phase === 'connected' ? 'ready' : phase);
 
-/** A set of phases, with the words for what the connection must be. */
+/** A set of phases, and how messages describe it. */
 export interface Permission {
   readonly phases: ReadonlySet<Phase>;
   readonly must: string;
@@ -38,7 +38,7 @@ export const WHEN_NOT_CREATED = permission(
   'dead',
 );
 
-/** Throws unless the call is permitted: ENOTCONN on a fresh connection, else EINVAL; `cause` says why it ended. */
+/** Throws unless the call is permitted: ENOTCONN on a fresh connection, else EINVAL; `cause` is why it ended. */
 export function checkState(method: string, phase: Phase, permitted: Permission, cause?: Error | null): void {
   if (permitted.phases.has(phase)) return;
   const ended = cause == null ? '' : ` (it ended: ${cause.message})`;

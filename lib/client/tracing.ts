@@ -1,9 +1,8 @@
-// Tracing through node:diagnostics_channel: nbd:command:start, then :error if it failed, then :end always;
-// nbd:connection:open and :close.
-// Free while nobody listens: one property read per command.
+// Tracing through node:diagnostics_channel: nbd:command:start, then :error if it failed, then always :end;
+// nbd:connection:open and :close. Without subscribers it costs one property read per command.
 
 import { channel } from 'node:diagnostics_channel';
-import type { Command } from '../protocol/command.js';
+import type { Command } from './transmission/command.js';
 
 const commandStart = channel('nbd:command:start');
 const commandEnd = channel('nbd:command:end');
@@ -11,21 +10,26 @@ const commandError = channel('nbd:command:error');
 const connectionOpen = channel('nbd:connection:open');
 const connectionClose = channel('nbd:connection:close');
 
-/** What subscribers of the nbd:command channels get. */
+/** The message of the nbd:command channels. */
 export interface CommandTrace {
+  /** The {@link NbdConnection}. */
   readonly connection: object;
+  /** Name of the promise method, such as `'pread'`. */
   readonly method: string;
+  /** The cookie of the command. */
   readonly cookie: bigint;
+  /** Number of bytes; 0n for a flush. */
   readonly count: bigint;
+  /** First byte. */
   readonly offset: bigint;
   /** Set when it failed. */
   readonly error?: unknown;
 }
 
-// The start's object is the end's, so that a subscriber can keep its own state on it by identity.
+// Start and end publish the same object, so that a subscriber can associate its own state with it.
 const traces = new WeakMap<Command, CommandTrace>();
 
-/** Whether anybody listens to commands. */
+/** Whether the command channels have subscribers. */
 export const isTraced = (): boolean =>
   commandStart.hasSubscribers || commandEnd.hasSubscribers || commandError.hasSubscribers;
 

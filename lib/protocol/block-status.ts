@@ -1,44 +1,45 @@
-// The payload of block-status chunks: (length, flags) pairs, checked against the request and the export and handed
-// out as one typed array. A million extents are one array and 10 ms, where a million objects are 300.
+// The payload of block-status chunks: (length, flags) pairs, checked against the request and the export and returned as
+// one typed array. A million extents take 10 ms as one array and 300 ms as a million objects.
 
 import { allocate } from '../util/memory.js';
 import { add, highHalf, isWithin, lowHalf, MAX_U32, TWO_32, type U64 } from '../util/u64.js';
 
-/** Flat (length, flags) pairs, as libnbd's callback gets them: 32-bit, or 64-bit for the `64` calls. */
+/** Flat (length, flags) pairs as in libnbd's extent callback: 32-bit, or 64-bit for the `64` and `Filter` calls. */
 export type BlockStatusEntries = Uint32Array | BigUint64Array;
 
-/** Most extents in one reply: nbdkit sends up to 2^20, qemu-nbd 2^17. 16 MiB of payload at the most. */
+/** Maximum number of extents in one chunk, at most 16 MiB of payload: nbdkit sends up to 2^20, qemu-nbd 2^17. */
 export const MAX_EXTENTS = 2 ** 20;
 
-/** What a block status was asked, as far as its reply is checked against it. */
+/** The part of a block-status request that its reply is checked against. */
 export interface BlockStatusRequest {
   readonly count: U64;
   readonly offset: U64;
   readonly exportSize: U64;
-  /** NBD_CMD_FLAG_REQ_ONE: only the first extent counts. */
+  /** NBD_CMD_FLAG_REQ_ONE: only the first extent is used. */
   readonly onlyFirst: boolean;
-  /** 64-bit entries are wanted. */
+  /** Whether to return 64-bit entries. */
   readonly wide: boolean;
 }
 
 export interface DecodedBlockStatus {
   readonly entries: BlockStatusEntries;
-  /** Why the entries end early or cannot be used; null when all is well. */
+  /** Why the entries end early or cannot be used; null if they are valid. */
   readonly problem: { readonly code: 'EPROTO' | 'EOVERFLOW'; readonly reason: string } | null;
 }
 
 const LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
-// Where the high half of a 64-bit element lies in a Uint32Array over the same memory.
+// Index of the high half of a 64-bit element in a Uint32Array over the same memory.
 const HIGH = LITTLE_ENDIAN ? 1 : 0;
 const LOW = 1 - HIGH;
 
-/** What an extent is cut to that does not fit 32 bits: a multiple of every block size, as in libnbd. */
+/** Length to which an extent that exceeds 32 bits is truncated: a multiple of every block size, as in libnbd. */
 const MAX_NARROW_LENGTH = TWO_32 - 65536;
 
 /**
- * Decodes the descriptors (`data` is what follows the context ID and count). Extents that start at or after the end
- * of the request are dropped, and so is everything after one of length 0; an extent that leaves the export or a first
- * one of length 0 is the server's error. With `mayKeep` the entries may be `data` itself, turned round in place.
+ * Decodes the descriptors; `data` is what follows the context ID and count. Extents that start at or after the end of
+ * the request are dropped, as is everything from a later extent of length 0. A first extent of length 0, and an extent
+ * that reaches beyond the export, are errors of the server. With `mayKeep`, `data` may be byte-swapped in place and
+ * returned as the entries.
  */
 export function decodeBlockStatus(
   data: Buffer,
@@ -62,7 +63,7 @@ export function decodeBlockStatus(
       break;
     }
     if (!isWithin(request.offset, add(covered, length), request.exportSize)) {
-      problem = { code: 'EPROTO', reason: `extent ${used} leaves the export of ${request.exportSize} bytes` };
+      problem = { code: 'EPROTO', reason: `extent ${used} extends beyond the export of ${request.exportSize} bytes` };
       break;
     }
     if (extendedDescriptors && !request.wide) {
@@ -83,8 +84,8 @@ export function decodeBlockStatus(
 }
 
 /**
- * The plain beginning: 32-bit extents that lie within the request, all numbers. The careful loop goes on where this
- * one stops, so a map of a million extents is checked in two milliseconds.
+ * The fast path: 32-bit extents within the request, with plain numbers. The careful loop continues where this one
+ * stops, so that a map of a million extents is checked in two milliseconds.
  */
 function usableRun(
   words: Uint32Array,
@@ -116,7 +117,7 @@ function join(high: number, low: number): U64 {
   return value <= Number.MAX_SAFE_INTEGER ? value : (BigInt(high) << 32n) | BigInt(low);
 }
 
-/** The elements in this machine's byte order, aligned; `width` is the size of one on the wire. */
+/** The elements in this machine's byte order, aligned; `width` is the size of an element on the wire. */
 function hostOrder(data: Buffer, width: 4 | 8, mayKeep: boolean): Uint32Array {
   let bytes = data;
   if (!mayKeep || data.byteOffset % width !== 0) {
@@ -150,7 +151,7 @@ function pack(
   return out;
 }
 
-/** The payload of a BLOCK_STATUS command with a filter: the effect length, then the context IDs. */
+/** The payload of a BLOCK_STATUS command with a filter: the effect length, followed by the context IDs. */
 export function encodeBlockStatusFilter(count: U64, contextIds: readonly number[]): Buffer {
   const bytes = Buffer.alloc(8 + 4 * contextIds.length);
   bytes.writeUInt32BE(highHalf(count), 0);

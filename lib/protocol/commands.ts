@@ -1,9 +1,10 @@
-// One record per command of the transmission phase. Strict checks, the encoder, error texts, the server's
-// validation, the CLI's help and the README's tables all read it; a command is defined nowhere else.
+// One record per command of the transmission phase, read by strict checks, the encoder, error messages, the server's
+// validation, the CLI's help and the README's tables; a command is defined nowhere else.
 
+import type { U64 } from '../util/u64.js';
 import * as c from './constants.js';
 
-/** Which way a command's payload goes. */
+/** The direction of a command's payload. */
 export type PayloadDirection = 'none' | 'to-server' | 'from-server';
 
 export interface CommandSpec {
@@ -13,9 +14,9 @@ export interface CommandSpec {
   readonly type: number;
   /** NBD_CMD_FLAG_* bits that a caller may pass. */
   readonly allowedFlags: number;
-  /** The transmission flag that advertises it; 0 for those that every server has. */
+  /** The transmission flag that advertises it; 0 for commands that every server has. */
   readonly advertisedBy: number;
-  /** What a server without it is said to lack, and the way out. */
+  /** The message for a server without it, and the method that shows whether it has it. */
   readonly lacking: string;
   /** True when it changes the export, so that a read-only one refuses it with EPERM. */
   readonly writes: boolean;
@@ -184,3 +185,19 @@ export const FLAG_NEEDS: readonly { readonly flag: number; readonly needs: numbe
       lacking: 'the server does not support the FAST_ZERO flag (see canFastZero)',
     },
   ]);
+
+/** The call and its range, as messages begin. */
+export function describeCall(spec: CommandSpec, count: U64, offset: U64): string {
+  return spec.hasRange ? `${spec.method} of ${count} bytes at offset ${offset}` : spec.method;
+}
+
+/** The call and its range, as fields of an error. */
+export function callDetails(
+  spec: CommandSpec,
+  count: U64,
+  offset: U64,
+): { syscall: string; count?: bigint; offset?: bigint } {
+  return spec.hasRange
+    ? { syscall: spec.method, count: BigInt(count), offset: BigInt(offset) }
+    : { syscall: spec.method };
+}

@@ -1,5 +1,5 @@
-// Every magic, flag, option, reply, information, command, chunk and error number of the NBD protocol, under the
-// name that proto.md gives it. Public ones are re-exported by index.ts without the NBD_ prefix.
+// Every magic, flag, option, reply, information, command, chunk and error number of the NBD protocol, under its name
+// in proto.md. The constants of the public API are in client-constants.ts.
 
 // Handshake phase: magics. The 64-bit ones are given as their two 32-bit halves.
 export const NBD_MAGIC_HIGH = 0x4e42444d; // "NBDM"
@@ -122,7 +122,7 @@ export const NBD_ENOTSUP = 95;
 export const NBD_ESHUTDOWN = 108;
 
 export const DEFAULT_PORT = 10809;
-/** Longest string that the protocol allows: export names, context names, error texts; in bytes of UTF-8. */
+/** Maximum length of a string (export name, context name, error message) in bytes of UTF-8. */
 export const MAX_STRING = 4096;
-/** libnbd's MAX_REQUEST_SIZE: the longest payload of one read or write, whatever the server says. */
+/** Maximum payload of one read or write, whatever the server advertises; libnbd's MAX_REQUEST_SIZE. */
 export const MAX_PAYLOAD = 64 * 1024 * 1024;

@@ -1,7 +1,7 @@
-// Which bytes of a read have arrived. Overlaps are refused, so the sum of what was accepted equals the read's
-// length only when every byte is there: a chunk sent twice cannot hide a missing one.
+// Tracks which bytes of a read have arrived. Overlaps are refused, so that the sum of the accepted lengths equals the
+// read's length only if every byte has arrived: a chunk sent twice cannot hide a missing one.
 
-/** In-order chunks cost one comparison; the first one out of order brings in a bitmap, a bit per byte. */
+/** Chunks in order cost one comparison; the first one out of order creates a bitmap with one bit per byte. */
 export class Coverage {
   readonly #length: number;
   #covered = 0;
@@ -19,7 +19,7 @@ export class Coverage {
     return this.#covered;
   }
 
-  /** Takes [start, start + length), which lies within the read; false if a byte of it had arrived before. */
+  /** Adds [start, start + length), which must lie within the read; false if any byte of it had already arrived. */
   add(start: number, length: number): boolean {
     if (this.#bits === null) {
       if (start === this.#covered) {

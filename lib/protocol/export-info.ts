@@ -1,4 +1,4 @@
-// What the handshake told about an export: plain data, made by the handshake, read by strict checks and getters.
+// Export information from the handshake: plain data, used by strict checks and getters.
 
 import type { U64 } from '../util/u64.js';
 import * as c from './constants.js';
@@ -12,32 +12,32 @@ export interface BlockSizes {
 /** The size, flags and limits of one export. */
 export interface ExportInfo {
   readonly size: U64;
-  /** NBD_FLAG_* transmission flags, with the false claims masked. */
+  /** NBD_FLAG_* transmission flags, with impossible ones masked. */
   readonly flags: number;
-  /** Null when the server advertised no limits or a triple that breaks the protocol's rules. */
+  /** Null if the server advertised none, or ones that violate the protocol. */
   readonly blockSizes: BlockSizes | null;
-  /** Null unless the server gave one (NBD_INFO_NAME, NBD_INFO_DESCRIPTION; asked for by full info). */
+  /** Null unless the server sent one (NBD_INFO_NAME, NBD_INFO_DESCRIPTION; requested by full info). */
   readonly canonicalName: string | null;
   readonly description: string | null;
 }
 
-/** What was negotiated besides the export: how replies look and which contexts block status reports. */
+/** What was negotiated besides the export: the format of replies and the contexts that block status reports. */
 export interface Negotiated {
   structuredReplies: boolean;
   extendedHeaders: boolean;
   tls: boolean;
-  /** Null while the contexts are open: none was asked for yet. Empty where the server has none, or refused. */
+  /** Names by context ID. Null until contexts have been requested; empty if the server has none or refused. */
   contexts: ReadonlyMap<number, string> | null;
 }
 
-/** `oldstyle`, `newstyle` or `newstyle-fixed`, as libnbd's nbd_get_protocol says it. */
+/** `oldstyle`, `newstyle` or `newstyle-fixed`, as returned by libnbd's nbd_get_protocol. */
 export type ProtocolName = 'oldstyle' | 'newstyle' | 'newstyle-fixed';
 
 const isPowerOf2 = (n: number): boolean => n > 0 && Number.isInteger(Math.log2(n));
 
 /**
- * A block-size triple as it may be used, or null: one that breaks the protocol's rules is ignored as a whole, as
- * libnbd does, so that no later arithmetic meets a zero or an odd alignment.
+ * The block sizes, or null: as in libnbd, sizes that violate the protocol are ignored as a whole, so that no later
+ * arithmetic meets a zero or an odd alignment.
  */
 export function acceptBlockSizes(minimum: number, preferred: number, maximum: number): BlockSizes | null {
   const valid =
@@ -51,7 +51,7 @@ export function acceptBlockSizes(minimum: number, preferred: number, maximum: nu
   return valid ? { minimum, preferred, maximum } : null;
 }
 
-/** The flags less those that cannot be true: DF without structured replies, FAST_ZERO without zero, and so on. */
+/** The flags without impossible ones: DF without structured replies, FAST_ZERO without zero, and so on. */
 export function maskFlags(flags: number, negotiated: Negotiated): number {
   let masked = flags;
   if (!negotiated.structuredReplies) masked &= ~c.NBD_FLAG_SEND_DF;
@@ -62,7 +62,7 @@ export function maskFlags(flags: number, negotiated: Negotiated): number {
 
 const MIB = 1024 * 1024;
 
-/** Longest payload of one read or write: libnbd's LIBNBD_SIZE_PAYLOAD. */
+/** Maximum payload of one read or write: libnbd's LIBNBD_SIZE_PAYLOAD. */
 export function payloadLimit(blockSizes: BlockSizes | null): number {
   if (blockSizes === null) return 32 * MIB;
   return Math.min(Math.max(blockSizes.maximum, MIB), c.MAX_PAYLOAD);

@@ -1,4 +1,4 @@
-// Numbers to the names that proto.md gives them, for messages; and errno names to and from their wire numbers.
+// Maps numbers to their names in proto.md, for messages, and errno names to and from their wire numbers.
 
 import { escapeByte, visible } from '../util/visible.js';
 import * as c from './constants.js';
@@ -11,7 +11,7 @@ const prefixed = (prefix: string, skip?: string): ReadonlyMap<number, string> =>
           ? [[value, name] as const]
           : [],
       )
-      // A module's entries come in the alphabet's order; flags are told from the lowest bit up.
+      // A module's entries are in alphabetical order; flags are named from the lowest bit up.
       .sort(([a], [b]) => a - b),
   );
 
@@ -30,7 +30,7 @@ export const infoName = (n: number): string => INFOS.get(n) ?? `information type
 export const commandName = (n: number): string => COMMANDS.get(n) ?? `command ${n}`;
 export const chunkName = (n: number): string => CHUNKS.get(n) ?? `chunk type ${hex(n)}`;
 
-/** The flags in `flags`, such as `'FUA|NO_HOLE'`; bits without a name in hexadecimal. */
+/** The names of the flags, such as `'FUA|NO_HOLE'`; unknown bits are in hexadecimal. */
 export function commandFlagNames(flags: number): string {
   const parts: string[] = [];
   let rest = flags;
@@ -56,13 +56,13 @@ const WIRE_ERRORS: ReadonlyMap<number, string> = new Map([
 ]);
 const WIRE_NUMBERS: ReadonlyMap<string, number> = new Map([...WIRE_ERRORS].map(([number, name]) => [name, number]));
 
-/** The errno name of a wire error; the protocol asks for EINVAL where the number is not in its list. */
+/** The errno name of a wire error; the protocol requires EINVAL for unknown numbers. */
 export const errorName = (wire: number): string => WIRE_ERRORS.get(wire) ?? 'EINVAL';
 
-/** The wire number of an errno name, as a server sends it; EIO where the protocol has no number for it. */
+/** The wire number of an errno name, as a server sends it; EIO if the protocol has no number for it. */
 export const wireError = (code: string): number => WIRE_NUMBERS.get(code) ?? c.NBD_EIO;
 
-/** What a user reads beside the errno name. */
+/** Descriptions that accompany the errno name in messages. */
 const DESCRIPTIONS: Readonly<Record<string, string>> = {
   EPERM: 'Operation not permitted',
   EIO: 'Input/output error',
@@ -77,8 +77,8 @@ const DESCRIPTIONS: Readonly<Record<string, string>> = {
 export const describeError = (code: string): string => DESCRIPTIONS[code] ?? code;
 
 /**
- * A peer's text made fit for a message or a terminal: control characters, bytes that are not UTF-8 and Unicode's
- * direction and line controls become \xNN, and it is cut at `limit` bytes.
+ * Makes a peer's text safe for a message or a terminal: control characters, bytes that are not UTF-8 and Unicode's
+ * direction and line controls become \xNN. Truncated to `limit` bytes.
  */
 export function printable(bytes: Uint8Array, limit = 512): string {
   const cut = bytes.length > limit ? bytes.subarray(0, limit) : bytes;
@@ -92,13 +92,13 @@ export function printable(bytes: Uint8Array, limit = 512): string {
   return bytes.length > limit ? `${out}…` : out;
 }
 
-/** A path, a name of 4096 bytes, a few lines of a program. */
+/** Enough for a path, a name of 4096 bytes or a few lines of a program's output. */
 const MAX_TEXT = 8192;
 
-/** The same for a text that has been decoded, a peer's or a URI's. */
+/** The same for text that is already decoded, from a peer or a URI. */
 export const printableText = (text: string): string => printable(Buffer.from(text), MAX_TEXT);
 
-/** A peer's text with a secret in it replaced: before it is escaped, or the secret might not be found. */
+/** Replaces a secret in a peer's text. Must be done before escaping, or the secret might not be found. */
 export function replaceBytes(bytes: Uint8Array, from: string, to: string): Buffer {
   const latin1 = (text: string): string => Buffer.from(text).toString('latin1');
   return Buffer.from(Buffer.from(bytes).toString('latin1').replaceAll(latin1(from), latin1(to)), 'latin1');

@@ -1,51 +1,52 @@
-// Bytes from the server to finished commands: simple, structured and extended replies in one numeric-state machine.
-// Invariants: nothing is concatenated, nothing is allocated by a length that was not capped, and bytes land only
-// inside the range that their own command asked for.
+// Decodes the server's bytes into finished commands: simple, structured and extended replies in one numeric-state
+// machine. Invariants: nothing is concatenated, nothing is allocated by a length that was not capped, and bytes land
+// only inside the range of their own command.
 
 import { NbdProtocolError } from '../errors.js';
 import { get16, get32 } from '../util/bytes.js';
 import { allocate } from '../util/memory.js';
 import { fromHalves, TWO_32 } from '../util/u64.js';
-import { ChunkReader, MAX_IDLE_CHUNKS, type ReplyContext, TOO_MANY_IDLE } from './reply-rules.js';
-import type { Command } from './command.js';
+import { ReplyRules, MAX_IDLE_CHUNKS, type ReplyContext, TOO_MANY_IDLE } from './reply-rules.js';
+import type { ReplyTarget } from './reply-target.js';
 import * as c from './constants.js';
 import { chunkName } from './names.js';
 
-/** Whom the decoder asks and tells. */
-export interface ReplySink {
+/** Callbacks of a ReplyDecoder. */
+export interface ReplySink<Target extends ReplyTarget> {
   /** The command in flight with this cookie. */
-  find(cookie: number): Command | undefined;
-  /** Its reply is complete; `command.error` says how it went. */
-  finished(command: Command): void;
-  /** True while the reads in flight are large on average: their replies are then read in a way of their own. */
+  find(cookie: number): Target | undefined;
+  /** The reply is complete; `command.error` is set if it failed. */
+  finished(command: Target): void;
+  /** True while the reads in flight are large on average: headers are then read on their own (see DIRECT_LENGTH). */
   readonly expectsLarge: boolean;
 }
 
 /** 256 KiB: one read takes the replies of a whole window of 4 KiB reads. */
 export const SCRATCH_LENGTH = 256 * 1024;
 /**
- * With at least this much of a payload due, the transport reads straight into the result's buffer; below, the
- * copy out of the scratch buffer is cheaper than a read of its own. Where replies are large throughout, headers are
- * read alone and payloads whole, so that none of their bytes is copied.
+ * With at least this much of a payload due, the transport reads straight into the result's buffer; below, a copy out of
+ * the scratch buffer is cheaper than a separate read. When replies are large throughout, headers are read alone and
+ * payloads whole, so that nothing of them is copied.
  *
- * Only ever into memory that nobody else has seen: a socket keeps the bare address. A caller can transfer a buffer of
- * its own to a worker, which frees it, and the server's bytes would land in whatever comes to lie there; and after an
- * abort a buffer is its owner's again, while the next bytes still go to the address that was chosen before. The copy
- * into a caller's buffer costs less than the reads that it saves (spec/perf/README.md).
+ * This applies only to memory that nothing else can access, because a socket keeps the bare address. A caller can
+ * transfer its own buffer to a worker, which frees it, and the server's bytes would land in memory that is used for
+ * something else; and after an abort a buffer belongs to its owner again, while the next bytes still go to the address
+ * that was chosen before. The copy into a caller's buffer costs less than the reads that it saves
+ * (spec/perf/README.md).
  */
 export const DIRECT_LENGTH = 128 * 1024;
 
 const HEADER = 0; // collecting a reply's header
 const DATA = 1; // payload bytes on their way into the command's buffer
 const SMALL = 2; // collecting the bounded rest of a chunk, which is parsed as a whole
-const SKIP = 3; // bytes of no use
+const SKIP = 3; // dropping bytes
 
-export class ReplyDecoder {
-  readonly #sink: ReplySink;
+export class ReplyDecoder<Target extends ReplyTarget = ReplyTarget> {
+  readonly #sink: ReplySink<Target>;
   readonly #extended: boolean;
   readonly #structured: boolean;
-  readonly #chunks: ChunkReader;
-  /** Made when first asked for: transports that push() never do. */
+  readonly #rules: ReplyRules;
+  /** Made by target(), which transports that push() never call. */
   #scratch: Buffer | null = null;
   #headerScratch: Buffer | null = null;
   /** A header, and the offset in front of data. */
@@ -55,7 +56,7 @@ export class ReplyDecoder {
   #have = 0;
 
   #state = HEADER;
-  #command: Command | null = null;
+  #command: Target | null = null;
   #done = false;
   #type = 0;
   /** Payload bytes still due in this state. */
@@ -67,16 +68,16 @@ export class ReplyDecoder {
   #small: Buffer = this.#partial;
   #smallLength = 0;
   /** The command whose buffer was handed out by target(). */
-  #direct: Command | null = null;
+  #direct: Target | null = null;
   #stopped = false;
   /** Magic-delimited messages: libnbd's stats_chunks_received. */
   chunks = 0;
 
-  constructor(sink: ReplySink, context: ReplyContext) {
+  constructor(sink: ReplySink<Target>, context: ReplyContext) {
     this.#sink = sink;
     this.#extended = context.extendedHeaders;
     this.#structured = context.structuredReplies;
-    this.#chunks = new ChunkReader(context);
+    this.#rules = new ReplyRules(context);
     this.#prefixLength = context.extendedHeaders
       ? c.EXTENDED_REPLY_LENGTH + 8
       : context.structuredReplies
@@ -84,17 +85,17 @@ export class ReplyDecoder {
         : c.SIMPLE_REPLY_LENGTH;
   }
 
-  /** True between replies: an end of the stream here loses nothing of what was being said. */
+  /** True between replies: no reply is cut off if the stream ends here. */
   get isAtBoundary(): boolean {
     return this.#state === HEADER && this.#have === 0;
   }
 
-  /** The command whose reply is half there, if one is. */
-  get current(): Command | null {
+  /** The command whose reply has been received in part, if there is one. */
+  get current(): Target | null {
     return this.#command;
   }
 
-  /** No more of what was received is looked at. */
+  /** Ignores everything that is received from now on. */
   stop(): void {
     this.#stopped = true;
     this.#direct = null;
@@ -119,7 +120,10 @@ export class ReplyDecoder {
     return this.#scratch;
   }
 
-  /** `length` bytes landed at the start of the last target(). Throws NbdProtocolError when the peer broke a rule. */
+  /**
+   * `length` bytes landed at the start of the last target(). Throws NbdProtocolError when the peer violates the
+   * protocol.
+   */
   advance(length: number): void {
     const direct = this.#direct;
     if (direct === null) {
@@ -132,7 +136,7 @@ export class ReplyDecoder {
     if (this.#remaining === 0) this.#dataComplete();
   }
 
-  /** Bytes in a buffer of somebody else's. Throws like advance(). */
+  /** Bytes in a buffer of the transport. Throws like advance(). */
   push(chunk: Uint8Array): void {
     const bytes = Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
     this.#decode(bytes, bytes.length);
@@ -175,7 +179,7 @@ export class ReplyDecoder {
         return at + length;
       }
     }
-    // In pieces: the magic is looked at as soon as it is there, because the length of the rest depends on it.
+    // In pieces: the magic is checked as soon as it has arrived, because the length of the rest depends on it.
     let position = at;
     while (position < end) {
       const need = this.#have < 4 ? 4 : this.#headerLength(get32(this.#partial, 0));
@@ -230,7 +234,7 @@ export class ReplyDecoder {
     this.#type = type;
     let length: number;
     if (this.#extended) {
-      this.#chunks.checkReplyOffset(command, get32(bytes, at + 16), get32(bytes, at + 20));
+      this.#rules.checkReplyOffset(command, get32(bytes, at + 16), get32(bytes, at + 20));
       length = get32(bytes, at + 24) * TWO_32 + get32(bytes, at + 28);
     } else {
       length = get32(bytes, at + 16);
@@ -238,25 +242,25 @@ export class ReplyDecoder {
     this.#chunkHeader(command, type, length);
   }
 
-  #simpleHeader(command: Command, wireError: number): void {
+  #simpleHeader(command: Target, wireError: number): void {
     if (wireError !== 0) {
-      this.#chunks.simpleError(command, wireError);
+      this.#rules.simpleError(command, wireError);
     } else if (command.spec.type === c.NBD_CMD_READ) {
       if (this.#structured) {
-        throw this.#chunks.violation(command, 'a simple reply to a read although structured replies were negotiated');
+        throw this.#rules.violation(command, 'a simple reply to a read although structured replies were negotiated');
       }
       this.#beginData(command, 0, Number(command.count));
       return;
     } else {
-      this.#chunks.simpleSuccess(command);
+      this.#rules.simpleSuccess(command);
     }
     this.#chunkComplete();
   }
 
-  #chunkHeader(command: Command, type: number, length: number): void {
-    const wanted = this.#chunks.payloadLength(command, type, length, this.#done);
+  #chunkHeader(command: Target, type: number, length: number): void {
+    const wanted = this.#rules.payloadLength(command, type, length, this.#done);
     if (type !== c.NBD_REPLY_TYPE_OFFSET_DATA && ++command.idleChunks > MAX_IDLE_CHUNKS) {
-      throw this.#chunks.violation(command, TOO_MANY_IDLE);
+      throw this.#rules.violation(command, TOO_MANY_IDLE);
     }
     if (length === 0) {
       this.#chunkComplete();
@@ -272,27 +276,27 @@ export class ReplyDecoder {
     }
   }
 
-  /** The bounded part of a chunk is there: the offset of data, or all of anything else. */
+  /** The bounded part of a chunk has arrived: the offset of data, or all of any other chunk. */
   #smallComplete(bytes: Buffer, from: number, length: number): void {
-    const command = this.#command as Command;
+    const command = this.#command as Target;
     if (this.#type === c.NBD_REPLY_TYPE_OFFSET_DATA) {
       const due = this.#chunkStart - 8;
-      const start = this.#chunks.dataStart(command, get32(bytes, from), get32(bytes, from + 4), due);
+      const start = this.#rules.dataStart(command, get32(bytes, from), get32(bytes, from + 4), due);
       this.#beginData(command, start, due);
       return;
     }
     const payload = bytes.subarray(from, from + length);
     this.#small = this.#partial;
-    this.#chunks.payload(command, this.#type, payload);
+    this.#rules.payload(command, this.#type, payload);
     this.#chunkComplete();
   }
 
-  #beginData(command: Command, start: number, length: number): void {
+  #beginData(command: Target, start: number, length: number): void {
     if (length === 0) {
       this.#chunkComplete();
       return;
     }
-    this.#chunks.prepareBuffer(command);
+    this.#rules.prepareBuffer(command);
     this.#state = DATA;
     this.#at = start;
     this.#chunkStart = start;
@@ -300,11 +304,11 @@ export class ReplyDecoder {
   }
 
   #readData(bytes: Buffer, at: number, end: number): number {
-    const command = this.#command as Command;
+    const command = this.#command as Target;
     const take = Math.min(this.#remaining, end - at);
     const { buffer } = command;
     if (buffer !== null) {
-      if (buffer.length < this.#at + take) this.#chunks.bufferLost(command);
+      if (buffer.length < this.#at + take) this.#rules.bufferLost(command);
       else bytes.copy(buffer, this.#at, at, at + take);
     }
     this.#at += take;
@@ -314,20 +318,20 @@ export class ReplyDecoder {
   }
 
   #dataComplete(): void {
-    this.#chunks.dataArrived(this.#command as Command, this.#chunkStart, this.#at - this.#chunkStart);
+    this.#rules.dataArrived(this.#command as Target, this.#chunkStart, this.#at - this.#chunkStart);
     this.#chunkComplete();
   }
 
   #chunkComplete(): void {
-    const command = this.#command as Command;
+    const command = this.#command as Target;
     this.#state = HEADER;
     this.#command = null;
     if (!this.#done) return;
-    this.#chunks.replyComplete(command);
+    this.#rules.replyComplete(command);
     this.#sink.finished(command);
   }
 
-  /** What the decoder is in the middle of, for the message of an early end. */
+  /** Where in a reply the decoder is, for the message of an early end. */
   get position(): string {
     if (this.#state === HEADER) return this.#have === 0 ? 'between replies' : 'inside the header of a reply';
     const what = this.#done && !this.#structured && !this.#extended ? 'a reply' : `a chunk (${chunkName(this.#type)})`;

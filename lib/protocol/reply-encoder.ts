@@ -1,11 +1,11 @@
-// Replies as bytes, in the three styles: simple, structured and extended. Headers and small chunks only: the data of
-// a read lies behind its header in the same buffer, or goes out by reference.
+// Encodes replies in the three styles: simple, structured and extended. Only headers and small chunks: the data of a read
+// follows its header in the same buffer, or is sent by reference.
 
 import { put16, put32, put64 } from '../util/bytes.js';
 import { lowHalf, type U64 } from '../util/u64.js';
 import * as c from './constants.js';
 
-/** How the replies of a connection look, as the handshake settled it. */
+/** The style of the replies of a connection, which the handshake decides. */
 export type ReplyStyle = 'simple' | 'structured' | 'extended';
 
 /** What a reply repeats of its request. */
@@ -15,7 +15,7 @@ export interface Answered {
   readonly offset: U64;
 }
 
-/** Bytes from a slab or fresh ones, as the owner likes. */
+/** Returns memory for a reply, from a slab or newly allocated. */
 export type TakeBuffer = (length: number) => Buffer;
 
 const HEADER_LENGTHS = {
@@ -26,7 +26,7 @@ const HEADER_LENGTHS = {
 
 export class ReplyEncoder {
   readonly style: ReplyStyle;
-  /** Bytes that encodeData() puts in front of a read's data: 16, 28 or 40. */
+  /** Length of what encodeData() writes in front of a read's data: 16, 28 or 40. */
   readonly dataPrefix: number;
   readonly #headerLength: number;
   readonly #take: TakeBuffer;
@@ -41,14 +41,14 @@ export class ReplyEncoder {
   /** Success without data: a simple reply, or the one chunk NBD_REPLY_TYPE_NONE. */
   encodeDone(request: Answered): Buffer {
     const bytes = this.#take(this.#headerLength);
-    // Structured replies permit a simple one here, yet a client that negotiated them gets one shape for everything.
+    // The protocol permits a simple reply here, but a client that negotiated structured replies gets only those.
     this.#header(bytes, request, c.NBD_REPLY_TYPE_NONE, 0, true, 0);
     return bytes;
   }
 
   /**
-   * An error, as the last thing said about a request. `message` is cut to the protocol's 4096 bytes; a simple reply
-   * has no room for it.
+   * An error as the final reply to a request. `message` is cut to the protocol's 4096 bytes; a simple reply does not
+   * contain it.
    */
   encodeError(request: Answered, error: number, message: string): Buffer {
     if (this.style === 'simple') {
@@ -66,8 +66,8 @@ export class ReplyEncoder {
   }
 
   /**
-   * Writes what goes before `length` bytes of a read's data at the start of `bytes`, which has at least `dataPrefix`
-   * bytes: the data is to follow. In the simple style this is the whole reply's header.
+   * Writes the header of `length` bytes of a read's data at the start of `bytes`, which has at least `dataPrefix` bytes;
+   * the data follows it. In the simple style it is the header of the whole reply.
    */
   encodeData(bytes: Buffer, request: Answered, offset: U64, length: number, done: boolean): void {
     if (this.style === 'simple') {

@@ -1,45 +1,46 @@
-// What one chunk of a reply may be and what it does to its command. The decoder moves bytes; the rules are here.
-// Where the protocol says that the client must disconnect, a method throws; otherwise the command alone fails.
+// The rules for each chunk of a reply, and its effect on the command. The decoder moves bytes; the rules are here. A
+// method throws where the protocol requires the client to disconnect; otherwise only the command fails.
 
 import { NbdCommandError, NbdError, NbdProtocolError } from '../errors.js';
 import { add, distance, fromHalves, type U64 } from '../util/u64.js';
 import { decodeBlockStatus, MAX_EXTENTS } from './block-status.js';
 import { READ_DATA, READ_ERROR, READ_HOLE } from './client-constants.js';
-import { callDetails, type ChunkStatus, type Command, describeCall } from './command.js';
+import { callDetails, describeCall } from './commands.js';
+import type { ChunkStatus, ReplyTarget } from './reply-target.js';
 import * as c from './constants.js';
 import { Coverage } from './coverage.js';
 import { chunkName, describeError, errorName, printable, printableText, replaceBytes } from './names.js';
 
-/** What was negotiated, as far as replies are read by it. */
+/** What was negotiated, as far as replies depend on it. */
 export interface ReplyContext {
   readonly structuredReplies: boolean;
   readonly extendedHeaders: boolean;
   readonly exportSize: U64;
   readonly contexts: ReadonlyMap<number, string>;
-  /** What a server may repeat in its errors and nobody is to read: a masked export name. */
+  /** A masked export name, which is removed from the server's error messages. */
   readonly secret?: string;
 }
 
 /**
- * Chunks of one reply that bring no new data: errors, holes, block status, data sent twice. 64 MiB in holes of 512
- * bytes is 2^17; a reply that goes on beyond that never ends.
+ * The most chunks of one reply that bring no new data: errors, holes, block status, data sent twice. 64 MiB in holes of
+ * 512 bytes are 2^17 chunks; a longer reply is considered endless.
  */
 export const MAX_IDLE_CHUNKS = 2 ** 17;
 export const TOO_MANY_IDLE = `more than ${MAX_IDLE_CHUNKS} chunks that bring no data`;
-/** Errors of one reply: a read over many bad sectors may name each; one that goes on beyond this never ends. */
+/** The most errors of one reply: a read over many bad sectors may report each; a longer reply is considered endless. */
 export const MAX_ERROR_CHUNKS = 1024;
-/** Error number, message length, the longest message that a 16-bit length can say, offset. */
+/** Error number, message length, the longest message that a 16-bit length allows, offset. */
 const MAX_ERROR_PAYLOAD = 4 + 2 + 65535 + 8;
 
-export class ChunkReader {
+export class ReplyRules {
   readonly #context: ReplyContext;
 
   constructor(context: ReplyContext) {
     this.#context = context;
   }
 
-  /** A broken rule that costs the connection. */
-  violation(command: Command, what: string): NbdProtocolError {
+  /** A violation that ends the connection. */
+  violation(command: ReplyTarget, what: string): NbdProtocolError {
     return new NbdProtocolError(
       `${describeCall(command.spec, command.count, command.offset)}: the server sent ${what}`,
       {
@@ -50,9 +51,9 @@ export class ChunkReader {
     );
   }
 
-  /** A broken rule that costs one command. */
-  #reject(command: Command, why: string, code = 'EPROTO', Kind = NbdProtocolError): void {
-    // The first error stays, and an error costs more than a whole chunk: a long bad reply makes one.
+  /** A violation that fails one command. */
+  #reject(command: ReplyTarget, why: string, code = 'EPROTO', Kind = NbdProtocolError): void {
+    // Only the first error is kept, and making one costs more than a whole chunk.
     if (command.error !== null) return;
     command.fail(
       new Kind(`${describeCall(command.spec, command.count, command.offset)}: ${why}`, {
@@ -63,14 +64,14 @@ export class ChunkReader {
     );
   }
 
-  #serverError(command: Command, wire: number, message: string, at?: U64): NbdError {
+  #serverError(command: ReplyTarget, wire: number, message: string, at?: U64): NbdError {
     const code = errorName(wire);
-    const said = message === '' ? '' : `: "${message}"`;
+    const quotation = message === '' ? '' : `: "${message}"`;
     const where = at === undefined ? '' : ` at offset ${at}`;
     const unknown = code === 'EINVAL' && wire !== c.NBD_EINVAL ? ` (error ${wire} on the wire)` : '';
     const { spec, count, offset } = command;
     return new NbdCommandError(
-      `${describeCall(spec, count, offset)}: the server failed it${where}: ${describeError(code)} (${code})${unknown}${said}`,
+      `${describeCall(spec, count, offset)}: the server reported ${describeError(code)} (${code})${where}${unknown}${quotation}`,
       {
         code,
         cookie: BigInt(command.cookie),
@@ -80,18 +81,18 @@ export class ChunkReader {
     );
   }
 
-  simpleError(command: Command, wire: number): void {
+  simpleError(command: ReplyTarget, wire: number): void {
     command.fail(this.#serverError(command, wire, ''));
   }
 
-  simpleSuccess(command: Command): void {
+  simpleSuccess(command: ReplyTarget): void {
     if (command.spec.type === c.NBD_CMD_BLOCK_STATUS) {
       this.#reject(command, 'the server answered with a simple reply, which cannot carry extents');
     }
   }
 
   /** Extended replies repeat the request's offset. */
-  checkReplyOffset(command: Command, high: number, low: number): void {
+  checkReplyOffset(command: ReplyTarget, high: number, low: number): void {
     const offset = fromHalves(high, low);
     if (offset !== command.offset) {
       this.#reject(command, `the server's reply is for offset ${offset}`);
@@ -99,10 +100,10 @@ export class ChunkReader {
   }
 
   /**
-   * How many bytes of the chunk are to be collected before it is looked at; 0 to skip all of it. Throws where no
-   * chunk of this type and length can be.
+   * How many bytes of the chunk must be collected before it is decoded; 0 to skip all of it. Throws if a chunk of this
+   * type and length is not possible.
    */
-  payloadLength(command: Command, type: number, length: number, done: boolean): number {
+  payloadLength(command: ReplyTarget, type: number, length: number, done: boolean): number {
     const isRead = command.spec.type === c.NBD_CMD_READ;
     const isStatus = command.spec.type === c.NBD_CMD_BLOCK_STATUS;
     const bad = (): NbdProtocolError => this.violation(command, `${chunkName(type)} of ${length} bytes`);
@@ -134,7 +135,7 @@ export class ChunkReader {
   }
 
   /** Where in the read a data chunk of `length` bytes belongs; throws when it leaves the read. */
-  dataStart(command: Command, high: number, low: number, length: number): number {
+  dataStart(command: ReplyTarget, high: number, low: number, length: number): number {
     const start = distance(high, low, command.offset);
     if (start < 0 || start + length > Number(command.count)) {
       throw this.violation(command, `data for ${length} bytes at offset ${fromHalves(high, low)}, outside the request`);
@@ -143,21 +144,21 @@ export class ChunkReader {
     return start;
   }
 
-  #cover(command: Command, start: number, length: number): void {
+  #cover(command: ReplyTarget, start: number, length: number): void {
     if (command.coverage === null) {
       command.coverage = new Coverage(Number(command.count));
     } else if ((command.flags & c.NBD_CMD_FLAG_DF) !== 0 && command.spec.type === c.NBD_CMD_READ) {
       this.#reject(command, 'the server split the reply although the DF flag forbade it');
     }
     if (!command.coverage.add(start, length)) {
-      // Data that brings nothing new goes on for ever as errors and holes do.
+      // Repeated data can make a reply endless, as errors and holes can.
       if (++command.idleChunks > MAX_IDLE_CHUNKS) throw this.violation(command, TOO_MANY_IDLE);
-      this.#reject(command, `the server sent bytes of the ${length} at ${add(command.offset, start)} twice`);
+      this.#reject(command, `the server sent overlapping data: ${length} bytes at ${add(command.offset, start)}`);
     }
   }
 
-  /** The buffer of a read that brings none of its own is made when its first byte is there. */
-  prepareBuffer(command: Command): void {
+  /** Makes the buffer of a read without one of its own, when the first byte has arrived. */
+  prepareBuffer(command: ReplyTarget): void {
     if (command.allocate !== null) {
       command.buffer = command.allocate(Number(command.count));
       command.result = command.buffer;
@@ -167,17 +168,17 @@ export class ChunkReader {
   }
 
   /** The caller's buffer was detached (transferred) or shrunk while its read was in flight. */
-  bufferLost(command: Command): void {
+  bufferLost(command: ReplyTarget): void {
     command.buffer = null;
     this.#reject(command, 'the buffer was detached or resized while the read was in flight', 'EFAULT', NbdError);
   }
 
-  dataArrived(command: Command, start: number, length: number): void {
-    this.#tell(command, start, length, READ_DATA, null);
+  dataArrived(command: ReplyTarget, start: number, length: number): void {
+    this.#notify(command, start, length, READ_DATA, null);
   }
 
-  /** A chunk that is not data, whole. */
-  payload(command: Command, type: number, bytes: Buffer): void {
+  /** A whole chunk that is not data. */
+  payload(command: ReplyTarget, type: number, bytes: Buffer): void {
     switch (type) {
       case c.NBD_REPLY_TYPE_OFFSET_HOLE:
         this.#hole(command, bytes);
@@ -191,7 +192,7 @@ export class ChunkReader {
     }
   }
 
-  #hole(command: Command, bytes: Buffer): void {
+  #hole(command: ReplyTarget, bytes: Buffer): void {
     const high = bytes.readUInt32BE(0);
     const low = bytes.readUInt32BE(4);
     const length = bytes.readUInt32BE(8);
@@ -202,10 +203,10 @@ export class ChunkReader {
       if (command.buffer.length < start + length) this.bufferLost(command);
       else command.buffer.fill(0, start, start + length);
     }
-    this.#tell(command, start, length, READ_HOLE, null);
+    this.#notify(command, start, length, READ_HOLE, null);
   }
 
-  #error(command: Command, type: number, bytes: Buffer): void {
+  #error(command: ReplyTarget, type: number, bytes: Buffer): void {
     command.errorChunks++;
     if (command.errorChunks > MAX_ERROR_CHUNKS) {
       throw this.violation(command, `more than ${MAX_ERROR_CHUNKS} errors in one reply`);
@@ -217,12 +218,12 @@ export class ChunkReader {
       throw this.violation(command, `an error whose message of ${messageLength} bytes runs past the chunk`);
     }
     if (wire === 0) {
-      this.#reject(command, 'the server sent an error without a number');
+      this.#reject(command, 'the server sent an error chunk with error number 0');
       return;
     }
-    const said = bytes.subarray(6, 6 + messageLength);
+    const text = bytes.subarray(6, 6 + messageLength);
     const { secret = '' } = this.#context;
-    const message = printable(secret === '' ? said : replaceBytes(said, secret, '***'));
+    const message = printable(secret === '' ? text : replaceBytes(text, secret, '***'));
     if (tail === 0) {
       command.fail(this.#serverError(command, wire, message));
       return;
@@ -235,10 +236,10 @@ export class ChunkReader {
     }
     const error = this.#serverError(command, wire, message, fromHalves(high, low));
     command.fail(error);
-    this.#tell(command, start, 0, READ_ERROR, error);
+    this.#notify(command, start, 0, READ_ERROR, error);
   }
 
-  #blockStatus(command: Command, type: number, bytes: Buffer): void {
+  #blockStatus(command: ReplyTarget, type: number, bytes: Buffer): void {
     const extended = type === c.NBD_REPLY_TYPE_BLOCK_STATUS_EXT;
     const id = bytes.readUInt32BE(0);
     if (extended && bytes.readUInt32BE(4) !== (bytes.length - 8) / 16) {
@@ -277,17 +278,17 @@ export class ChunkReader {
     }
   }
 
-  #tell(command: Command, start: number, length: number, status: ChunkStatus, error: NbdError | null): void {
+  #notify(command: ReplyTarget, start: number, length: number, status: ChunkStatus, error: NbdError | null): void {
     if (command.onChunk === null || command.settled || command.buffer === null) return;
     const view = command.buffer;
-    // From here on the callback's owner can transfer the memory away.
+    // From here on the callback can transfer the memory to another thread.
     command.ownsBuffer = false;
     const subbuf = Buffer.from(view.buffer, view.byteOffset + start, length);
     this.#guard(command, () => command.onChunk?.(subbuf, BigInt(add(command.offset, start)), status, error));
   }
 
-  /** A callback of the user's that throws fails its command with what it threw; the connection lives. */
-  #guard(command: Command, call: () => void): void {
+  /** A callback that throws fails its command with what it threw; the connection goes on. */
+  #guard(command: ReplyTarget, call: () => void): void {
     try {
       call();
     } catch (thrown) {
@@ -295,8 +296,8 @@ export class ChunkReader {
     }
   }
 
-  /** The last chunk is in: a read must have all its bytes, a block status all its contexts. */
-  replyComplete(command: Command): void {
+  /** The last chunk has arrived: a read must have all its bytes, a block status all its contexts. */
+  replyComplete(command: ReplyTarget): void {
     if (command.error !== null) return;
     if (command.spec.type === c.NBD_CMD_READ) {
       if (command.coverage !== null && !command.coverage.isComplete) {

@@ -1,5 +1,5 @@
-// Requests of the transmission phase, from the bytes that a client sends. Invariants: nothing is allocated by a
-// length that the caller has not accepted, and a payload is copied at most once, from the chunk to where it is wanted.
+// Decodes requests of the transmission phase from the bytes of a client. Invariants: nothing is allocated for a length
+// that the sink has not accepted, and a payload is copied at most once, from the chunk into the sink's buffer.
 
 import { NbdProtocolError } from '../errors.js';
 import { get16, get32 } from '../util/bytes.js';
@@ -7,18 +7,18 @@ import { fromHalves, type U64 } from '../util/u64.js';
 import * as c from './constants.js';
 import { commandName } from './names.js';
 
-/** One request as it came. The cookie is the client's and opaque, so it stays in two halves. */
+/** One request as received. The client's cookie is opaque, so it stays in two halves. */
 export class Request {
   readonly type: number;
   readonly flags: number;
   readonly cookieHigh: number;
   readonly cookieLow: number;
   readonly offset: U64;
-  /** The length field: how many bytes to act on, or how many bytes of payload follow. */
+  /** The length field: number of bytes of the range, or of the payload that follows. */
   readonly count: U64;
-  /** Bytes that follow the header. */
+  /** Bytes of payload that follow the header. */
   readonly payloadLength: number;
-  /** Those bytes; null when there are none or they were dropped. */
+  /** The payload; null if there is none or it was dropped. */
   payload: Buffer | null = null;
 
   constructor(
@@ -40,13 +40,13 @@ export class Request {
   }
 }
 
-/** What a RequestDecoder delivers to. */
+/** Callbacks of a RequestDecoder. */
 export interface RequestSink {
   /**
-   * A request's header has come and a payload follows: a buffer of `request.payloadLength` bytes that shall hold it,
-   * or null to have it dropped. `present` is the payload where it lies in the chunk, if it is whole there, and may be
-   * given back to save the copy. `later` when there is no memory for it now: everything from the payload on is kept
-   * until resume(), which asks again.
+   * Called after a request's header if a payload follows. Returns a buffer of `request.payloadLength` bytes for it, or
+   * null to drop it. If the chunk contains the whole payload, `present` is a view of it, which may be returned to save
+   * the copy. `later` means that there is no memory now: all bytes from the payload on are kept until resume(), which
+   * calls this again.
    */
   payloadFor(request: Request, present: Buffer | null): Buffer | null | 'later';
   /** A request is complete. */
@@ -54,26 +54,26 @@ export interface RequestSink {
 }
 
 export interface RequestDecoderOptions {
-  /** Requests have 32-byte headers, and a flag says whether a payload follows; a write always has one. */
+  /** Requests have 32-byte headers, and a flag indicates whether a payload follows; a write always has one. */
   readonly extendedHeaders: boolean;
-  /** A longer payload ends the connection; one up to here is taken or dropped as the sink says. */
+  /** Bytes. A longer payload ends the connection; up to this length the sink decides whether to keep it. */
   readonly payloadLimit: number;
 }
 
-/** Fed chunks by push(), which throws NbdProtocolError where the framing is lost; the decoder is then done for. */
+/** Fed by push(), which throws NbdProtocolError when framing is lost; the decoder must not be used afterwards. */
 export class RequestDecoder {
   readonly #sink: RequestSink;
   readonly #extended: boolean;
   readonly #payloadLimit: number;
   readonly #magic: number;
-  // The header of a request whose bytes came in more than one chunk.
+  // The header of a request that is split across chunks.
   readonly #partial: Buffer;
   #partialLength = 0;
-  // The request whose payload is coming, and where it goes.
+  // The request whose payload is arriving, and the buffer for it.
   #request: Request | null = null;
   #target: Buffer | null = null;
   #payloadDone = 0;
-  // What came behind a request whose payload has to wait.
+  // Bytes from a payload on that has to wait for memory.
   #kept: Buffer | null = null;
   #stopped = false;
 
@@ -85,7 +85,7 @@ export class RequestDecoder {
     this.#partial = Buffer.alloc(options.extendedHeaders ? c.EXTENDED_REQUEST_LENGTH : c.REQUEST_LENGTH);
   }
 
-  /** Drops everything from here on: nothing may follow NBD_CMD_DISC. May be called by the sink. */
+  /** Drops everything from now on: nothing may follow NBD_CMD_DISC. May be called by the sink. */
   stop(): void {
     this.#stopped = true;
     this.#request = null;
@@ -94,17 +94,17 @@ export class RequestDecoder {
     this.#kept = null;
   }
 
-  /** Whether a payload waits for memory: no more should be pushed. */
+  /** Whether a payload waits for memory: the caller should stop pushing. */
   get isWaiting(): boolean {
     return this.#kept !== null;
   }
 
-  /** Bytes of the payload that is arriving. */
+  /** Length of the payload that is arriving. */
   get arriving(): number {
     return this.#target?.length ?? 0;
   }
 
-  /** Asks again for the memory of a payload that had to wait. */
+  /** Asks the sink again for a buffer for the waiting payload. */
   resume(): void {
     const kept = this.#kept;
     this.#kept = null;
@@ -138,7 +138,7 @@ export class RequestDecoder {
     const taken = Math.min(this.#partial.length - this.#partialLength, chunk.length - at);
     chunk.copy(this.#partial, this.#partialLength, at, at + taken);
     this.#partialLength += taken;
-    // A wrong magic is known at four bytes; a client that speaks something else may never send the rest.
+    // Checked as soon as four bytes are there: a client of another protocol may never send the rest.
     if (this.#partialLength >= 4) this.#checkMagic(this.#partial, 0);
     if (this.#partialLength === this.#partial.length) {
       this.#partialLength = 0;
@@ -150,7 +150,7 @@ export class RequestDecoder {
   #checkMagic(bytes: Buffer, at: number): void {
     const magic = get32(bytes, at);
     if (magic !== this.#magic) {
-      throw violation(`request magic 0x${magic.toString(16)} in place of 0x${this.#magic.toString(16)}`);
+      throw violation(`request magic 0x${magic.toString(16)} instead of 0x${this.#magic.toString(16)}`);
     }
   }
 
@@ -159,7 +159,7 @@ export class RequestDecoder {
     const flags = get16(bytes, at + 4);
     const type = get16(bytes, at + 6);
     const count = this.#extended ? fromHalves(get32(bytes, at + 24), get32(bytes, at + 28)) : get32(bytes, at + 24);
-    // With extended headers a write must have PAYLOAD_LEN too, but qemu 10 leaves it out and sends the payload anyway.
+    // With extended headers a write must also have PAYLOAD_LEN, but qemu 10 omits it and sends the payload anyway.
     const hasPayload = type === c.NBD_CMD_WRITE || (this.#extended && (flags & c.NBD_CMD_FLAG_PAYLOAD_LEN) !== 0);
     if (hasPayload && count > this.#payloadLimit) {
       throw violation(
@@ -183,7 +183,7 @@ export class RequestDecoder {
     this.#payloadDone = 0;
   }
 
-  /** How many bytes it took; null when the sink has no memory for them. */
+  /** Returns the number of bytes taken; null if the sink has no memory for them. */
   #takePayload(request: Request, chunk: Buffer, at: number): number | null {
     const taken = Math.min(request.payloadLength - this.#payloadDone, chunk.length - at);
     let present: Buffer | null = null;

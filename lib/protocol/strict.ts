@@ -1,24 +1,23 @@
-// What is refused before anything is queued: argument types, then libnbd's strict checks in libnbd's order
-// (lib/rw.c). A refusal sends no byte, uses no cookie and never calls a completion callback.
+// Checks before anything is queued: argument types, then libnbd's strict checks in libnbd's order (lib/rw.c). A refused
+// command sends nothing, uses no cookie and never calls its completion callback.
 
 import { NbdStrictError } from '../errors.js';
 import { add, fromBigInt, isWithin, lowHalf, MAX_U32, MAX_U64, type U64 } from '../util/u64.js';
 import { byteLengthOf, isPlain, isUint8Array, kindOfView, memoryOf } from '../util/views.js';
 import * as s from './client-constants.js';
-import { callDetails, describeCall } from './command.js';
-import { type CommandSpec, FLAG_NEEDS } from './commands.js';
+import { callDetails, type CommandSpec, describeCall, FLAG_NEEDS } from './commands.js';
 import * as c from './constants.js';
 import { type ExportInfo, payloadLimit } from './export-info.js';
 import { commandFlagNames } from './names.js';
 import { quoted } from '../util/visible.js';
 
-/** What a command is checked against. */
+/** The state that commands are checked against. */
 export interface StrictContext {
   readonly strictMode: number;
   readonly info: ExportInfo;
   readonly structuredReplies: boolean;
   readonly extendedHeaders: boolean;
-  /** True when block status has something to report: structured replies and a negotiated context. */
+  /** Whether block status can report anything: structured replies and at least one negotiated context. */
   readonly hasContexts: boolean;
 }
 
@@ -28,7 +27,7 @@ const refuse = (method: string, name: string, why: string): NbdStrictError =>
 const shown = (value: unknown): string =>
   typeof value === 'string' ? quoted(value.slice(0, 40)) : typeof value === 'bigint' ? `${value}n` : String(value);
 
-/** A count or an offset as users give it, in canonical form; NaN, fractions, unsafe numbers and strings are EINVAL. */
+/** A user's count or offset in canonical form; NaN, fractions, unsafe integers and strings are EINVAL. */
 export function toU64(value: unknown, method: string, name: string): U64 {
   if (typeof value === 'number') {
     if (Number.isSafeInteger(value) && value >= 0) return value;
@@ -46,16 +45,16 @@ export function toU64(value: unknown, method: string, name: string): U64 {
   throw refuse(method, name, `must be a number or a bigint, not ${value === null ? 'null' : typeof value}`);
 }
 
-/** Command flags: an unsigned 32-bit number. */
+/** Command flags: an unsigned 32-bit integer. */
 export function toFlags(value: unknown, method: string): number {
   if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= MAX_U32) return value;
   throw refuse(method, 'flags', `must be an unsigned 32-bit number, not ${shown(value)}`);
 }
 
-/** Up to this a plain view is used as it is: a view of one's own costs as much as the copy of its bytes. */
+/** Up to this length a plain view is used as it is: creating another one costs as much as copying the bytes. */
 const SMALL = 8 * 1024;
 
-/** A buffer that bytes can be read from or written into, by its memory: see util/views.ts. */
+/** The memory of a caller's buffer, for reading or writing: see util/views.ts. */
 export function toBytes(value: unknown, method: string): Uint8Array {
   if (isUint8Array(value)) return byteLengthOf(value) <= SMALL && isPlain(value) ? value : memoryOf(value);
   const kind = value === null ? 'null' : ArrayBuffer.isView(value) ? kindOfView(value) : typeof value;
@@ -74,8 +73,8 @@ export function toCallback<F extends (...args: never[]) => unknown>(
 }
 
 /**
- * The flags that go on the wire, or a throw: libnbd's steps 1 to 9 in order (flags, PAYLOAD_LEN, what the server
- * supports, zero size, bounds, alignment, payload length, and the limits that cannot be switched off).
+ * Returns the flags to send, or throws: libnbd's steps 1 to 9 in order (flags, PAYLOAD_LEN, what the server supports,
+ * zero size, bounds, alignment, payload length, and the limits that cannot be switched off).
  */
 export function checkStrict(spec: CommandSpec, count: U64, offset: U64, flags: number, context: StrictContext): number {
   const { strictMode: strict, info } = context;
@@ -134,7 +133,7 @@ function checkSupport(spec: CommandSpec, flags: number, context: StrictContext, 
   }
   if (spec.payload === 'to-server') {
     if (((flags & c.NBD_CMD_FLAG_PAYLOAD_LEN) !== 0) !== context.extendedHeaders) {
-      throw fail('EINVAL', 'the PAYLOAD_LEN flag must be set with extended headers and only then');
+      throw fail('EINVAL', 'the PAYLOAD_LEN flag must be set if, and only if, extended headers were negotiated');
     }
     if (spec.type === c.NBD_CMD_BLOCK_STATUS && (has & c.NBD_FLAG_BLOCK_STATUS_PAYLOAD) === 0) {
       throw fail('EINVAL', 'the server does not support the block status payload flag (see canBlockStatusPayload)');
@@ -146,7 +145,7 @@ function checkAlignment(count: U64, offset: U64, info: ExportInfo, fail: Fail): 
   const minimum = info.blockSizes?.minimum ?? 1;
   const mask = minimum - 1;
   const offsetOff = (lowHalf(offset) & mask) !== 0;
-  // As in libnbd 1.24, the short last block of an export of odd size may be named by its own length.
+  // As in libnbd 1.24, a range may end at the end of an export whose size is not a multiple of the block size.
   const countOff = (lowHalf(count) & mask) !== 0 && add(offset, count) !== info.size;
   if (offsetOff || countOff) {
     throw fail('EINVAL', `${offsetOff ? 'offset' : 'count'} is not a multiple of the minimum block size ${minimum}`);
@@ -156,7 +155,7 @@ function checkAlignment(count: U64, offset: U64, info: ExportInfo, fail: Fail): 
 function checkLength(spec: CommandSpec, count: U64, context: StrictContext, fail: Fail): void {
   if (spec.payload === 'none' || spec.type === c.NBD_CMD_BLOCK_STATUS) {
     if (count > MAX_U32 && !context.extendedHeaders) {
-      throw fail('ERANGE', 'more than 4 GiB - 1 in one command needs extended headers: split it');
+      throw fail('ERANGE', 'more than 4 GiB - 1 in one command requires extended headers: split it');
     }
     return;
   }

@@ -1,5 +1,5 @@
-// The inverse of parseUri: parseUri(formatUri(parts)) says the same as `parts`. Written as libnbd's nbd_get_uri
-// writes it (port and `/` always, parameters in its order), but for values that libnbd leaves unescaped.
+// The inverse of parseUri: parseUri(formatUri(parts)) is equivalent to `parts`. The format is that of libnbd's
+// nbd_get_uri (always with port and `/`, parameters in its order), but also escapes values that libnbd does not.
 
 import { percentEncode } from '../util/percent.js';
 import { DEFAULT_PORT } from './constants.js';
@@ -8,13 +8,13 @@ import type { NbdUriParts } from './uri-parts.js';
 const SAFE_IN_USER = /[\w\-.~!*'();&=+$,]/;
 const SAFE_IN_HOST = /[\w\-.~]/;
 const SAFE_IN_PATH = /[\w\-.~!*'();@&=+$,/]/;
-/** No `+`, which some parsers read as a space, and neither `&` nor `;`, which separate. */
+/** Without `+`, which some parsers read as a space, and without the separators `&` and `;`. */
 const SAFE_IN_QUERY = /[\w\-.~!*'()@:,/]/;
 
-/** libxml2, by which libnbd reads URIs, takes no larger port in an authority. */
+/** Largest port in an authority that libxml2, libnbd's URI parser, accepts. */
 const MAX_AUTHORITY_PORT = 0x7fff_ffff;
 
-/** The URI of a connection: what getUri returns. */
+/** The URI of a connection, as getUri returns it. */
 export function formatUri(parts: NbdUriParts): string {
   const parameters: string[] = [];
   const add = (name: string, value: string | number | boolean | undefined): void => {
@@ -61,7 +61,7 @@ export function formatUri(parts: NbdUriParts): string {
   return `${scheme}://${userinfo}${host}${path}${parameters.length === 0 ? '' : `?${parameters.join('&')}`}`;
 }
 
-/** In brackets when it is an IPv6 address, which is the only host with a colon; its zone as RFC 6874 has it. */
+/** An IPv6 address, the only kind of host with a colon, is in brackets, with its zone as in RFC 6874. */
 function formatHost(host: string): string {
   return host.includes(':') ? `[${host.replace('%', '%25')}]` : percentEncode(host, SAFE_IN_HOST);
 }

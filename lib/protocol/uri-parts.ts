@@ -1,5 +1,5 @@
-// What an NBD URI says, and the pieces of its grammar (RFC 3986) that need more than a split: components and hosts.
-// Messages name the part that is wrong and never quote it: a URI may hold a password.
+// The parts of an NBD URI, and the pieces of its grammar (RFC 3986) that need more than a split: components and hosts.
+// Messages name the invalid part but never quote it: a URI may contain a password.
 
 import { NbdStrictError } from '../errors.js';
 import { hasBadEscape, percentDecode } from '../util/percent.js';
@@ -9,19 +9,19 @@ export type UriTransport = 'tcp' | 'unix' | 'vsock' | 'ssh';
 export type UriScheme = 'nbd' | 'nbds' | 'nbd+unix' | 'nbds+unix' | 'nbd+vsock' | 'nbds+vsock' | 'nbd+ssh' | 'nbds+ssh';
 
 interface CommonParts {
-  /** True for the `nbds` schemes: TLS is required. False leaves the choice to the caller. */
+  /** True for the `nbds` schemes: TLS is required. If false, the caller decides. */
   readonly tls: boolean;
   /** Decoded, without the path's leading `/`; at most 4096 bytes of UTF-8. */
   readonly exportName: string;
-  /** `tls-username`, else the user of the authority. */
+  /** `tls-username`, or else the user of the authority. */
   readonly tlsUsername?: string;
-  /** A local folder: only from a URI that may name local files. */
+  /** A local folder; requires permission to name local files. */
   readonly tlsCertificates?: string;
-  /** A local file: only from a URI that may name local files. */
+  /** A local file; requires permission to name local files. */
   readonly tlsPskFile?: string;
-  /** The name to verify the server's certificate against, where it is not the host. */
+  /** The name to verify the server's certificate against, if it is not the host. */
   readonly tlsHostname?: string;
-  /** A GnuTLS priority string: only from a URI that may weaken TLS. */
+  /** A cipher list; requires permission, because it may weaken TLS. */
   readonly tlsPriority?: string;
   readonly tlsVerifyPeer?: boolean;
   readonly tlsType?: 'anon' | 'x509' | 'psk';
@@ -36,7 +36,7 @@ export interface TcpUriParts extends CommonParts {
 
 export interface UnixUriParts extends CommonParts {
   readonly transport: 'unix';
-  /** Begins with NUL for a socket in Linux's abstract namespace. */
+  /** Starts with NUL for a socket in Linux's abstract namespace. */
   readonly socketPath: string;
 }
 
@@ -49,23 +49,24 @@ export interface VsockUriParts extends CommonParts {
 
 export interface SshUriParts extends CommonParts {
   readonly transport: 'ssh';
-  /** The ssh server: safe as an argument of ssh, never beginning with `-`. */
+  /** The ssh server; safe as an argument of ssh, never starts with `-`. */
   readonly host: string;
   /** The ssh server's port. */
   readonly port: number;
   /** The user to log in as; safe as an argument of ssh. */
   readonly user?: string;
-  /** The NBD server's socket on the ssh server, safe in a shell command; if absent, `nbdPort` on its localhost. */
+  /** The NBD server's Unix socket on the ssh server, safe in a shell command; if absent, `nbdPort` is used. */
   readonly socketPath?: string;
+  /** The NBD server's port on the ssh server's localhost. */
   readonly nbdPort: number;
-  /** Whether ssh is to compress. */
+  /** Whether ssh compresses. */
   readonly compress: boolean;
 }
 
-/** What identifies a connection; `transport` tells which fields there are. */
+/** Everything that identifies a connection; `transport` is the discriminant. */
 export type NbdUriParts = TcpUriParts | UnixUriParts | VsockUriParts | SshUriParts;
 
-/** Makes the error for a reason; EINVAL unless told. */
+/** Returns the error for a reason; the default code is EINVAL. */
 export type Refuse = (reason: string, code?: string) => NbdStrictError;
 
 export const refuser =
@@ -73,7 +74,7 @@ export const refuser =
   (reason, code = 'EINVAL') =>
     new NbdStrictError(`${syscall}: ${reason}`, { code, syscall });
 
-/** One component of the URI: what it is called in messages, and which characters may stand there as they are. */
+/** One component of the URI: its name in messages, and the characters that must be escaped in it. */
 export interface Component {
   readonly name: string;
   readonly illegal: RegExp;
@@ -84,27 +85,27 @@ export const HOST: Component = { name: 'host', illegal: /[^\w\-.~!$&'()*+,;=%]/ 
 export const PATH: Component = { name: 'export name', illegal: /[^\w\-.~!$&'()*+,;=:@%/]/ };
 export const QUERY: Component = { name: 'query', illegal: /[^\w\-.~!$&'()*+,;=:@%/?]/ };
 
-/** Throws when a component holds what RFC 3986 does not let stand there unescaped. */
+/** Throws if a component contains characters that RFC 3986 requires to be escaped there. */
 export function checkComponent(text: string, { name, illegal }: Component, refuse: Refuse): void {
   const position = text.search(illegal);
   if (position >= 0) {
     const code = (text.codePointAt(position) ?? 0).toString(16).toUpperCase().padStart(4, '0');
-    throw refuse(`the URI's ${name} holds U+${code}, which must be percent-encoded`);
+    throw refuse(`the URI's ${name} contains U+${code}, which must be percent-encoded`);
   }
   if (hasBadEscape(text)) {
-    throw refuse(`the URI's ${name} holds a % without two hexadecimal digits (write % as %25)`);
+    throw refuse(`the URI's ${name} contains a % without two hexadecimal digits (write % as %25)`);
   }
 }
 
-/** The text of a checked component, or of a part of one; NUL is refused, since no C string could hold it. */
+/** Decodes a checked component, or a part of one. NUL is refused, because no C string can contain it. */
 export function decodeComponent(text: string, name: string, refuse: Refuse): string {
   const decoded = percentDecode(text);
   if (decoded === null) throw refuse(`the URI's ${name} is not UTF-8 once decoded`);
-  if (decoded.includes('\0')) throw refuse(`the URI's ${name} holds a NUL character`);
+  if (decoded.includes('\0')) throw refuse(`the URI's ${name} contains a NUL character`);
   return decoded;
 }
 
-/** A decimal number from `minimum` to `maximum`. An empty one is refused too: it is a variable that was not set. */
+/** A decimal number from `minimum` to `maximum`. An empty string is refused: it is often a variable that is not set. */
 export function parseNumber(text: string, minimum: number, maximum: number, name: string, refuse: Refuse): number {
   const value = /^[0-9]+$/.test(text) ? Number(text) : Number.NaN;
   if (value >= minimum && value <= maximum) return value;
@@ -113,7 +114,7 @@ export function parseNumber(text: string, minimum: number, maximum: number, name
 
 export interface Authority {
   readonly user: string | undefined;
-  /** Decoded; empty when there is none. */
+  /** Decoded; empty if absent. */
   readonly host: string;
   readonly port: number | undefined;
 }
@@ -122,10 +123,10 @@ export interface Authority {
 export function parseAuthority(text: string, maxPort: number, refuse: Refuse): Authority {
   const at = text.lastIndexOf('@');
   const user = at < 0 ? '' : text.slice(0, at);
-  if (user.includes('@')) throw refuse("the URI holds more than one '@' before its path (write @ as %40)");
+  if (user.includes('@')) throw refuse("the URI contains more than one '@' before its path (write @ as %40)");
   if (user.includes(':')) {
-    // TLS-PSK sends the user name in plaintext, so a password that came along with it would be given away.
-    throw refuse("the URI holds a password, for which NBD has no use (write ':' in a user name as %3A)");
+    // TLS-PSK sends the user name in plaintext, so a password in it would be disclosed.
+    throw refuse("the URI contains a password, which NBD does not use (write ':' in a user name as %3A)");
   }
   checkComponent(user, USER, refuse);
 
@@ -143,12 +144,12 @@ export function parseAuthority(text: string, maxPort: number, refuse: Refuse): A
 function parseHostName(text: string, refuse: Refuse): string {
   checkComponent(text, HOST, refuse);
   const host = decodeComponent(text, HOST.name, refuse);
-  // Escapes can spell what no name holds and what would read differently once the host is written out again.
-  if (/[\s\p{Cc}/\\:?#@[\]%<>^|]/u.test(host)) throw refuse("the URI's host holds a character that no host name has");
+  // Escapes can encode characters that no host name contains and that would change the meaning of a formatted URI.
+  if (/[\s\p{Cc}/\\:?#@[\]%<>^|]/u.test(host)) throw refuse("the URI's host contains a character not allowed in names");
   return host;
 }
 
-/** What stands between the brackets: an IPv6 address, and after `%25` (RFC 6874) or a bare `%` its zone. */
+/** The text between the brackets: an IPv6 address and, after `%25` (RFC 6874) or a bare `%`, its zone. */
 function parseIpLiteral(text: string, refuse: Refuse): string {
   const [address = '', ...rest] = text.split('%');
   if (!isIpv6(address)) throw refuse("the URI's host is in brackets but is not an IPv6 address");
@@ -160,7 +161,7 @@ function parseIpLiteral(text: string, refuse: Refuse): string {
 
 const IPV4 = /^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?!$)|$)){4}$/;
 
-/** An IPv6 address without a zone. (Here rather than from node:net, which this layer does not touch.) */
+/** Whether the text is an IPv6 address without a zone. (Not from node:net, which this layer must not import.) */
 export function isIpv6(text: string): boolean {
   const halves = text.split('::');
   if (halves.length > 2) return false;

@@ -1,9 +1,10 @@
-// NBD URIs (the protocol's doc/uri.md, and libnbd 1.24's additions) to their meaning, and what a URI may do.
+// Parses NBD URIs (the protocol's doc/uri.md, and libnbd 1.24's additions) and checks what a URI is allowed to do.
 // WHATWG's URL is not used: it removes `..` and tabs from paths, turns backslashes into slashes, reads `+` in a
-// query as a space, lets bad escapes pass, and ignores ports and case where the scheme is not one of its own.
+// query as a space, accepts bad escapes, and ignores ports and case for schemes that it does not know.
 
 import * as client from './client-constants.js';
 import { DEFAULT_PORT, MAX_STRING } from './constants.js';
+import { MAX_U32 } from '../util/u64.js';
 import {
   checkComponent,
   decodeComponent,
@@ -18,13 +19,13 @@ import type { Authority, NbdUriParts, Refuse, SshUriParts, UriScheme, UriTranspo
 
 export type { NbdUriParts, UriScheme } from './uri-parts.js';
 
-/** What a URI says. */
+/** A parsed URI. */
 export type NbdUri = NbdUriParts & {
   /** In lower case. */
   readonly scheme: UriScheme;
-  /** Names of the parameters that had no effect: unknown ones, and those that this transport has no use for. */
+  /** Names of the parameters that had no effect: unknown ones, and those that do not apply to this transport. */
   readonly unknownParameters: readonly string[];
-  /** Present where the export name holds a session_id, which is a credential. */
+  /** Present if the export name contains a session_id, which is a credential. */
   readonly hasSession?: true;
 };
 
@@ -32,7 +33,6 @@ const DEFAULT_SSH_PORT = 22;
 /** VMADDR_CID_HOST. */
 const DEFAULT_CID = 2;
 const MAX_U16 = 0xffff;
-const MAX_U32 = 0xffff_ffff;
 
 const SCHEMES: ReadonlyMap<string, { scheme: UriScheme; transport: UriTransport; tls: boolean }> = new Map(
   (
@@ -49,15 +49,15 @@ const SCHEMES: ReadonlyMap<string, { scheme: UriScheme; transport: UriTransport;
   ).map(([scheme, transport]) => [scheme, { scheme, transport, tls: scheme.startsWith('nbds') }]),
 );
 
-/** Whether `text` is meant as an NBD URI: one of the eight schemes and `://`. Parsing it may still fail. */
+/** Whether `text` starts with one of the eight schemes and `://`. Parsing it may still fail. */
 export const isUri = (text: string): boolean => /^nbds?(\+(unix|vsock|ssh))?:\/\//i.test(text);
 
 /**
- * What an NBD URI says. Stricter than libnbd, which leaves the parsing to libxml2, where leniency would connect
- * to something else than was meant: a fragment, a NUL, a port out of range, a CID with a tail.
+ * Parses an NBD URI. Stricter than libnbd, which uses libxml2, wherever leniency would connect to something that was
+ * not meant: a fragment, a NUL, a port out of range, a CID with trailing text.
  *
  * @throws NbdStrictError EINVAL, or ENAMETOOLONG for an export name of more than 4096 bytes; the message names the
- * part and the reason and quotes none of the URI.
+ * part and the reason but does not quote the URI.
  */
 export function parseUri(text: string, syscall = 'connectUri'): NbdUri {
   const refuse = refuser(syscall);
@@ -97,7 +97,7 @@ export function parseUri(text: string, syscall = 'connectUri'): NbdUri {
   }
   if (parameters.has('socket')) {
     const meant = tls ? 'nbds+unix' : 'nbd+unix';
-    throw refuse(`a socket parameter does not go with ${scheme}:// (did you mean ${meant}:///?socket=PATH?)`);
+    throw refuse(`a socket parameter cannot be used with ${scheme}:// (did you mean ${meant}:///?socket=PATH?)`);
   }
   const maxPort = transport === 'vsock' ? MAX_U32 : MAX_U16;
   const port = parseNbdPort(parameters, maxPort, refuse) ?? authority.port ?? DEFAULT_PORT;
@@ -113,7 +113,7 @@ function parseScheme(text: string, refuse: Refuse): { scheme: UriScheme; transpo
   const match = /^([a-z][a-z0-9+.-]*):(\/\/)?/i.exec(text);
   const known = SCHEMES.get(match?.[1]?.toLowerCase() ?? '');
   if (known && match?.[2] !== undefined) return known;
-  if (known) throw refuse(`the URI does not begin with ${known.scheme}://`);
+  if (known) throw refuse(`the URI does not start with ${known.scheme}://`);
   if (text.startsWith('/')) {
     throw refuse('the URI has no scheme (to open a local socket use nbd+unix:///?socket=PATH)');
   }
@@ -123,13 +123,13 @@ function parseScheme(text: string, refuse: Refuse): { scheme: UriScheme; transpo
   throw refuse(`the URI's scheme is not one of ${[...SCHEMES.keys()].join(', ')}`);
 }
 
-/** The parameters by name, and which of them nobody asked for. */
+/** The parameters by name; keeps track of those that were not used. */
 class Parameters {
   readonly #values = new Map<string, string>();
   readonly #raw = new Map<string, string>();
   readonly #unused = new Map<string, string>();
 
-  /** Names are compared without regard to case; of several the last one holds, as in libnbd. */
+  /** Names are case-insensitive, and the last one wins, as in libnbd. */
   set(name: string, value: string, raw: string): void {
     const key = name.toLowerCase();
     this.#values.set(key, value);
@@ -146,7 +146,7 @@ class Parameters {
     return this.#values.get(key);
   }
 
-  /** The value as it is written, escapes and all. */
+  /** The value as written, with its escapes. */
   takeRaw(key: string): string | undefined {
     this.#unused.delete(key);
     return this.#raw.get(key);
@@ -157,10 +157,10 @@ class Parameters {
   }
 }
 
-/** No value holds a NUL but that of `socket`, as its first character: a name in Linux's abstract namespace. */
+/** Only the value of `socket` may contain a NUL, as its first character: a name in Linux's abstract namespace. */
 function parseQuery(query: string, refuse: Refuse): Parameters {
   const parameters = new Parameters();
-  // libnbd's rule: `;` separates only behind the last `&`.
+  // libnbd's rule: `;` is a separator only after the last `&`.
   const lastAmpersand = query.lastIndexOf('&');
   const sections = [
     ...(lastAmpersand < 0 ? [] : query.slice(0, lastAmpersand).split('&')),
@@ -181,8 +181,8 @@ function parseQuery(query: string, refuse: Refuse): Parameters {
 }
 
 /**
- * XenServer's URIs are `nbd://HOST/UUID?session_id=REF`, and its server wants `/UUID?session_id=REF` for the export's
- * name. libnbd drops the query, and the server then refuses.
+ * XenServer's URIs are `nbd://HOST/UUID?session_id=REF`, and its server expects `/UUID?session_id=REF` as the export
+ * name. libnbd drops the query, and the server then refuses the export.
  */
 function withSession(path: string, parameters: Parameters): { exportName: string; hasSession?: true } {
   const session = path === '' ? undefined : parameters.takeRaw('session_id');
@@ -196,7 +196,7 @@ type TlsParameters = Pick<
 >;
 
 function parseTlsParameters(parameters: Parameters, authority: Authority, refuse: Refuse): TlsParameters {
-  // An empty name is the same as none; an empty file or priority is a mistake.
+  // An empty user or host name means none; an empty file name or priority is a mistake.
   const username = parameters.take('tls-username') ?? '';
   const tlsUsername = username === '' ? authority.user : username;
   const hostname = parameters.take('tls-hostname') ?? '';
@@ -226,7 +226,7 @@ function takeFilled(parameters: Parameters, name: string, refuse: Refuse): strin
   return value;
 }
 
-/** The words that libnbd takes; uri.md has only 0 and 1. */
+/** The values that libnbd accepts; uri.md has only 0 and 1. */
 function parseBoolean(parameters: Parameters, name: string, refuse: Refuse): boolean | undefined {
   const value = parameters.take(name);
   if (value === undefined) return undefined;
@@ -249,31 +249,31 @@ function parseSocket(parameters: Parameters, refuse: Refuse): string | undefined
 type SshOnly = Omit<SshUriParts, keyof TlsParameters | 'tls' | 'exportName'>;
 
 /**
- * ssh reads a host that begins with `-` as an option of its own (CVE-2025-14946), expands host and user in commands
- * of its configuration, and hands the socket's path to a shell on the server. What could mean anything there is
- * refused rather than quoted: which shell that is nobody knows.
+ * ssh reads a host that starts with `-` as an option (CVE-2025-14946), expands host and user in commands of its
+ * configuration, and passes the socket's path to a shell on the server. Characters that could be special there are
+ * refused rather than quoted, because that shell is unknown.
  */
 function parseSsh(authority: Authority, parameters: Parameters, refuse: Refuse): SshOnly {
   const { host, user } = authority;
-  if (host === '') throw refuse('a URI for ssh needs a host');
+  if (host === '') throw refuse('an ssh URI requires a host');
   const [address = ''] = host.split('%'); // its zone has been checked
   if (!isIpv6(address) && !/^\w[\w.-]*$/.test(host)) {
     throw refuse(
-      "the URI's host is not safe to give to ssh: it may hold letters, digits, '.', '_' and '-', " +
-        "and not begin with '-', which ssh would take for an option",
+      "the URI's host is not safe to pass to ssh: it may contain letters, digits, '.', '_' and '-', " +
+        "and must not start with '-', which ssh would take for an option",
     );
   }
   if (user !== undefined && !/^[\w.][\w.@+-]*$/.test(user)) {
     throw refuse(
-      "the URI's user name is not safe to give to ssh: it may hold letters, digits, '.', '_', '@', '+' and '-', " +
-        "and not begin with '-'",
+      "the URI's user name is not safe to pass to ssh: it may contain letters, digits, '.', '_', '@', '+' and '-', " +
+        "and must not start with '-'",
     );
   }
   const socketPath = parseSocket(parameters, refuse);
   if (socketPath !== undefined && !/^[\w./@:,+=][\w./@:,+=-]*$/.test(socketPath)) {
     throw refuse(
-      "the URI's socket is not safe to give to ssh, whose server passes it to a shell: it may hold letters, " +
-        "digits and any of ./_@:,+=- and not begin with '-'",
+      "the URI's socket is not safe to pass to ssh, whose server passes it to a shell: it may contain letters, " +
+        "digits and any of ./_@:,+=- and must not start with '-'",
     );
   }
   return {
@@ -287,15 +287,15 @@ function parseSsh(authority: Authority, parameters: Parameters, refuse: Refuse):
   };
 }
 
-/** What a connection lets a URI do: setUriAllowTransports, -Tls, -LocalFile and -TlsPriority. */
+/** What a connection allows a URI to do: setUriAllowTransports, -Tls, -LocalFile and -TlsPriority. */
 export interface UriPermissions {
   /** ALLOW_TRANSPORT_* bits. */
   readonly transports: number;
   /** TLS_DISABLE: no nbds; TLS_ALLOW: either; TLS_REQUIRE: nbds only. */
   readonly tls: number;
-  /** Whether it may name local files. */
+  /** Whether the URI may name local files. */
   readonly localFile: boolean;
-  /** Whether it may set the TLS priority, which can weaken TLS and read local files; false if absent. */
+  /** Whether the URI may set the TLS priority, which can weaken TLS and read local files. Default false. */
   readonly tlsPriority?: boolean;
 }
 
@@ -307,7 +307,7 @@ const ALLOWED_BY: Readonly<Record<UriTransport, number>> = {
 };
 
 /**
- * Refuses a URI that does more than it may. To be called before anything of the URI takes effect.
+ * Refuses a URI that does more than it is allowed to. Must be called before any part of the URI takes effect.
  *
  * @throws NbdStrictError EPERM
  */

@@ -1,4 +1,4 @@
-// The sizes of an export, checked as the protocol has them: a client that is sent others hangs up.
+// Checks the sizes of an export against the protocol's rules: clients close the connection on invalid ones.
 
 import {
   checkOptions,
@@ -22,7 +22,7 @@ const TABLE: OptionTable<BlockSize> = {
   maximum: wholeNumber(1, NO_LIMIT),
 };
 
-/** All three sizes, consistent with each other. */
+/** All three sizes, valid and consistent with each other. */
 export const aBlockSize: OptionCheck<BlockSize> = (where, value) => {
   const { minimum, preferred, maximum } = checkOptions(where, value, TABLE);
   if (minimum === undefined || preferred === undefined || maximum === undefined) {

@@ -1,5 +1,5 @@
-// Faults on order: which request shall fail, stall, be late or take the connection with it. Invariant: what happens
-// depends on the order of requests and bytes only, never on time or chance, so that a failing test fails again.
+// Fault injection: makes chosen requests fail, stall, be late or end the connection. Invariant: the effect depends only
+// on the order of requests and bytes, never on time or chance, so that a failing test fails again.
 
 import {
   aFunction,
@@ -14,66 +14,75 @@ import {
 } from '../util/option-checks.js';
 import { type CommandName, NAMED_COMMANDS, type NamedCommand } from './transmission/command-name.js';
 
-/** Picks requests. Conditions left out match everything; `nth` counts the requests that match the others. */
+/** Selects requests. Conditions that are left out match everything; `nth` counts requests that match all others. */
 export interface FaultCondition {
-  /** By the name of the client's method or of the protocol: `pread` and `read` are the same. */
+  /** The client's method or the protocol's command: `pread` and `read` are the same. Default any. */
   readonly command?: NamedCommand;
+  /** The name of the export. Default any. */
   readonly exportName?: string;
-  /** Only the nth match, from 1, over all connections since the fault was added. */
+  /** Only the nth match, from 1, counted over all connections since the fault was added. Default every match. */
   readonly nth?: number;
-  /** At most so many times; without it a fault without `nth` happens at every match. */
+  /** Maximum number of times that the fault happens. Default no limit. */
   readonly times?: number;
-  /** Any further test of the request. */
+  /** A further condition; the fault applies if it returns true. */
   readonly when?: (request: FaultedRequest) => boolean;
 }
 
-/** A request, as a fault's `when` sees it. */
+/** A request, as passed to `when` of a fault and to `onRequest` of a server. */
 export interface FaultedRequest {
+  /** The command. */
   readonly command: CommandName;
   /** NBD_CMD_FLAG_* bits. */
   readonly flags: number;
+  /** First byte of the range. */
   readonly offset: number | bigint;
+  /** Number of bytes of the range. */
   readonly count: number | bigint;
+  /** The name of the export. */
   readonly exportName: string;
   /** The connection's number, from 1 in order of arrival. */
   readonly connection: number;
 }
 
-/** The request is answered with this errno name, and not carried out. */
+/** Replies to the request with this error instead of carrying it out. */
 export interface ErrorFault extends FaultCondition {
   /** `EPERM`, `EIO`, `ENOMEM`, `EINVAL`, `ENOSPC`, `EOVERFLOW`, `ENOTSUP` or `ESHUTDOWN`. */
   readonly error: string;
-  /** Text that goes along with a structured reply. */
+  /** Error text for clients with structured replies. Default none. */
   readonly message?: string;
 }
 
-/** The request is never answered; later ones are. */
+/** Never replies to the request; later requests are served. */
 export interface StallFault extends FaultCondition {
+  /** Must be true. */
   readonly stall: true;
 }
 
-/** The request is carried out after so many milliseconds. */
+/** Carries out the request after a delay. */
 export interface DelayFault extends FaultCondition {
+  /** Milliseconds. */
   readonly delay: number;
 }
 
-/** The connection ends in place of an answer: closed, or reset where the stream is TCP. */
+/** Ends the connection instead of replying to the request. */
 export interface CutFault extends FaultCondition {
+  /** `reset` resets a TCP connection; other streams are closed. */
   readonly cut: 'close' | 'reset';
 }
 
-/**
- * The connection ends, or falls silent, after exactly so many bytes from the server, the handshake's included; with
- * TLS, of plaintext.
- */
+/** Ends the connection, or stops sending, after an exact number of bytes from the server. */
 export interface BytesFault {
+  /** Number of bytes, including the handshake; with TLS, of plaintext. */
   readonly afterBytes: number;
+  /** What happens then: the connection is closed or reset, or the server sends nothing more. */
   readonly then: 'close' | 'reset' | 'stall';
-  /** The connection's number, from 1 in order of arrival; without it every connection. */
+  /** The connection's number, from 1 in order of arrival. Default every connection. */
   readonly connection?: number;
 }
 
+/** Any fault. */
 export type Fault = ErrorFault | StallFault | DelayFault | CutFault | BytesFault;
+/** A fault that applies to single requests. */
 export type RequestFault = ErrorFault | StallFault | DelayFault | CutFault;
 
 const MAX_DELAY = 2 ** 31 - 1;
@@ -88,7 +97,7 @@ const CONDITIONS: OptionTable<FaultCondition> = {
 };
 const cut = oneOf('close', 'reset');
 
-/** For each effect the keys that a fault with it may have. */
+/** The keys that a fault may have, by its effect. */
 const FAULTS: Readonly<Record<string, OptionTable<object>>> = {
   error: { ...CONDITIONS, error: oneOf(...ERRORS), message: aString },
   stall: { ...CONDITIONS, stall: oneOf(true) },
@@ -108,11 +117,11 @@ function checkFault(fault: Fault): Fault {
   if (table === undefined || others.length > 0) {
     const given = effects.length === 0 ? Object.keys(fault) : effects;
     const list = Object.keys(FAULTS).join(', ');
-    throw refuse(where, `a fault has exactly one of ${list}; this one has ${given.map(shown).join(', ') || 'none'}`);
+    throw refuse(where, `a fault must have exactly one of ${list}; this has ${given.map(shown).join(', ') || 'none'}`);
   }
   const checked = checkOptions<object>(where, fault, table) as Fault;
   if ('afterBytes' in checked && (checked as Partial<BytesFault>).then === undefined) {
-    throw refuse(where, "afterBytes needs then: 'close', 'reset' or 'stall'");
+    throw refuse(where, "afterBytes requires then: 'close', 'reset' or 'stall'");
   }
   return checked;
 }
@@ -129,8 +138,8 @@ interface Entry {
 }
 
 /**
- * The faults of a server, changeable while it runs. For each request the first fault in the list that applies happens,
- * and only that one; all that match count it.
+ * The faults of a server, which may be changed while it runs. Only the first fault in the list that applies to a
+ * request happens, but every fault that matches the request counts it for `nth`.
  *
  * @example
  * server.faults.push({ command: 'cache', nth: 3, error: 'EIO' });
@@ -141,7 +150,7 @@ export class FaultPlan {
   readonly #bytes: BytesFault[] = [];
 
   /**
-   * Adds faults behind those there are; their counts begin at 0.
+   * Appends faults, with their counts at 0.
    *
    * @throws NbdStrictError `EINVAL`: a fault has an unknown key, a bad value, or not exactly one effect. None is added.
    */
@@ -152,18 +161,18 @@ export class FaultPlan {
     }
   }
 
-  /** Removes all faults. What stalls already stays so. */
+  /** Removes all faults. Requests that are already stalled stay stalled. */
   clear(): void {
     this.#requests.length = 0;
     this.#bytes.length = 0;
   }
 
-  /** True when no request can meet a fault. */
+  /** Whether there are no faults for requests. */
   get isEmpty(): boolean {
     return this.#requests.length === 0;
   }
 
-  /** The fault that meets this request, if any. Counts it. */
+  /** The fault for this request, or null. Counts the request. For the server's use. */
   match(request: FaultedRequest): RequestFault | null {
     let chosen: RequestFault | null = null;
     for (const entry of this.#requests) {
@@ -181,7 +190,7 @@ export class FaultPlan {
     return chosen;
   }
 
-  /** The limit on what a connection sends, if any: the lowest. */
+  /** The fault with the lowest limit on what a connection sends, or null. For the server's use. */
   bytesFault(connection: number): BytesFault | null {
     let chosen: BytesFault | null = null;
     for (const fault of this.#bytes) {

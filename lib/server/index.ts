@@ -1,10 +1,10 @@
 /// <reference types="node" preserve="true" />
 
-// The public face of `nbd-sdk/server`.
+// The public API of `nbd-sdk/server`: exports only.
 
 export { NbdServer, type NbdServerAddress } from './server.js';
 export { type NbdServerOptions } from './options.js';
-export { type NbdServerTlsOptions, type PskKeys } from './tls-upgrade.js';
+export { type NbdServerTlsOptions, type PskKeys } from './tls-options.js';
 export { type FlagOverrides, type MetaContext, type NbdExportOptions } from './served-export.js';
 export {
   type BackendExtent,
@@ -27,8 +27,10 @@ export {
   type FaultCondition,
   type FaultedRequest,
   FaultPlan,
+  type RequestFault,
   type StallFault,
 } from './faults.js';
-export { type CommandName } from './transmission/command-name.js';
+export { type CommandName, type NamedCommand } from './transmission/command-name.js';
 export { type NbdServerStatistics } from './statistics.js';
 export { type Feature, type HandshakeFeatures, type OptionRefusal } from '../protocol/handshake/serve-offer.js';
+export { type U64 } from '../util/u64.js';

@@ -1,4 +1,4 @@
-// Where a server may listen, and what is done about the socket that another one has left behind.
+// Checks the addresses to listen on, and detects sockets that a dead server has left behind.
 
 import { lstat } from 'node:fs/promises';
 import { connect } from 'node:net';
@@ -11,7 +11,7 @@ export function checkTcpAddress(port: unknown, host: unknown): void {
   if (typeof port !== 'number' || !Number.isInteger(port) || port < 0 || port > MAX_PORT) {
     throw refuse('listenTcp', `the port must be from 0 to ${MAX_PORT}, not ${shown(port)}`);
   }
-  // Node takes an empty one for every address of the machine.
+  // Node takes an empty host for every address of the machine.
   if (typeof host !== 'string' || host.trim() === '') {
     throw refuse('listenTcp', `the host must be a name or an address, not ${shown(host)}; '0.0.0.0' or '::' for all`);
   }
@@ -19,16 +19,16 @@ export function checkTcpAddress(port: unknown, host: unknown): void {
 
 export function checkSocketPath(path: unknown): void {
   if (typeof path !== 'string' || path === '') {
-    throw refuse('listenUnix', `the path must be a string that is not empty, not ${shown(path)}`);
+    throw refuse('listenUnix', `the path must be a non-empty string, not ${shown(path)}`);
   }
-  // Only as the first byte, for an abstract socket.
+  // A NUL is valid only as the first byte, for an abstract socket.
   if (path.indexOf('\0') > 0) throw refuse('listenUnix', 'the path must not contain a NUL');
-  // Node cuts a longer path off and listens at another one, and fills an abstract name up.
+  // Node would truncate a longer path and listen on another one, and pads an abstract name.
   const problem = unixListenProblem(path);
   if (problem !== null) throw refuse('listenUnix', problem.message, problem.code);
 }
 
-/** Whether there is a socket at the path that no process listens on, and the same one before and after asking. */
+/** Whether no process listens on the socket at this path, and it is the same socket before and after the check. */
 export async function isStaleSocket(path: string): Promise<boolean> {
   if (path.startsWith('\0')) return false;
   const before = await lstat(path).catch(() => null);
@@ -37,7 +37,7 @@ export async function isStaleSocket(path: string): Promise<boolean> {
   return after !== null && after.ino === before.ino && after.dev === before.dev;
 }
 
-/** Anything but a refusal, a full backlog too, means that somebody is there. */
+/** Anything but a refused connection, such as a full backlog, means that a process listens. */
 function isRefused(path: string): Promise<boolean> {
   return new Promise((resolve) => {
     const probe = connect({ path });

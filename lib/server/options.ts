@@ -1,4 +1,4 @@
-// What a server is made with, and the defaults.
+// The options of a server, their checks and defaults.
 
 import { type HandshakeFeatures, type OptionRefusal, REFUSALS } from '../protocol/handshake/serve-offer.js';
 import {
@@ -18,57 +18,62 @@ import {
 import type { NbdBackend } from './backends/backend.js';
 import type { FaultedRequest } from './faults.js';
 import type { NbdExportOptions } from './served-export.js';
-import { type NbdServerTlsOptions, someTlsOptions } from './tls-upgrade.js';
+import { type NbdServerTlsOptions, someTlsOptions } from './tls-options.js';
 
 /** Options of an {@link NbdServer}. Times are milliseconds, sizes bytes. */
 export interface NbdServerOptions {
-  /** Exports by name, `''` being the default one; a backend alone stands for `{ backend }`. */
+  /** The exports by name; `''` is the default export. A backend alone is short for `{ backend }`. Default none. */
   readonly exports?: Readonly<Record<string, NbdBackend | NbdExportOptions>>;
-  /** The export that clients get who ask for `''`, when none has that name. */
+  /** Name of the export for clients that request `''`, if no export has that name. Default none. */
   readonly defaultExport?: string;
 
-  /** `oldstyle` shows the default export at once and negotiates nothing. */
+  /** `oldstyle` offers the default export without negotiation. Default `newstyle`. */
   readonly style?: 'newstyle' | 'oldstyle';
-  /** False for the plain newstyle handshake, which knows NBD_OPT_EXPORT_NAME only. */
+  /** False for the plain newstyle handshake, which has only NBD_OPT_EXPORT_NAME. Default true. */
   readonly fixedNewstyle?: boolean;
-  /** Whether clients may decline the 124 zeroes. */
+  /** Whether clients may decline the 124 zero bytes of the reply to NBD_OPT_EXPORT_NAME. Default true. */
   readonly noZeroes?: boolean;
-  /** Options to refuse: false as an old server does (NBD_REP_ERR_UNSUP), or the name of the error. */
+  /** Options to refuse: false as an old server does (NBD_REP_ERR_UNSUP), or the name of the error. Default none. */
   readonly features?: Partial<HandshakeFeatures>;
 
-  /** `on` lets clients start TLS, `require` serves no others. Both need `tlsOptions`. Default `off`. */
+  /** `on`: clients may start TLS; `require`: they must. Both require `tlsOptions`. Default `off`. */
   readonly tls?: 'off' | 'on' | 'require';
+  /** Certificates or pre-shared keys for TLS. */
   readonly tlsOptions?: NbdServerTlsOptions;
 
-  /** Connections at the same time; more are closed at once. Default 1000. */
+  /** Maximum number of open connections; further ones are closed at once. Default 1000. */
   readonly maxConnections?: number;
-  /** For the whole handshake; 0 or Infinity for no limit. Default 30,000. */
+  /** Milliseconds for the whole handshake. 0 or Infinity: no limit. Default 30,000. */
   readonly handshakeTimeout?: number;
-  /** Options in one handshake. Default 256. */
+  /** Maximum number of options in one handshake. Default 256. */
   readonly maxOptions?: number;
-  /** How long close() waits for commands and clients, and a client has to take its last replies. Default 2000. */
+  /**
+   * Milliseconds that close() waits for requests and clients, and that a client has to read its last replies. Default
+   * 2000.
+   */
   readonly closeTimeout?: number;
 
-  /** Longest payload of one request, where an export does not set less. Default 33,554,432. */
+  /** Maximum payload of one request in bytes; an export may set less. Default 33,554,432. */
   readonly maxPayload?: number;
-  /** Requests that run at the same time on one connection. Default 16. */
+  /** Maximum number of requests in flight on one connection. Default 16. */
   readonly maxInFlight?: number;
-  /** Payload that they have together; one larger request runs alone. Default 33,554,432. */
+  /** Maximum bytes of payload in flight on one connection; a larger request runs alone. Default 33,554,432. */
   readonly maxInFlightBytes?: number;
   /**
-   * The same over all connections, with replies that wait for their clients and payloads that arrive. Requests wait
-   * while it is used up; a client that has taken or sent nothing for ten seconds is then closed. Default 268,435,456.
+   * Maximum bytes held by all connections together: payload in flight, arriving payload, and replies that wait for
+   * their clients. At the limit requests wait, and a client without progress for ten seconds is closed. Default
+   * 268,435,456.
    */
   readonly maxTotalBytes?: number;
   /**
-   * Replies that may wait for a client to read them; beyond that it is not read from. It doubles, up to
-   * `maxInFlightBytes`, while the client reads what it is sent. Default 1,048,576.
+   * Bytes of replies that may wait for a client to read them; above that, the server stops reading its requests.
+   * Doubles up to `maxInFlightBytes` while the client keeps reading. Default 1,048,576.
    */
   readonly maxReplyBytes?: number;
 
-  /** Called for every request before it is carried out; an exception becomes the command's error. */
+  /** Called for every request before it is carried out; if it throws, the request fails with that error. */
   readonly onRequest?: (request: FaultedRequest) => void;
-  /** Called when a connection has ended because the client, or the stream, did something wrong. */
+  /** Called when a connection has ended because of an error of the client or the stream. */
   readonly onConnectionError?: (error: Error) => void;
 }
 
@@ -142,17 +147,17 @@ export const DEFAULTS = {
   maxReplyBytes: 1 << 20,
 } as const;
 
-/** The options, checked, over the defaults. */
+/** The checked options, with defaults. */
 export type ServerSettings = NbdServerOptions & Required<Pick<NbdServerOptions, keyof typeof DEFAULTS>>;
 
-/** @throws NbdStrictError `EINVAL`: an unknown key, a bad value, or values that do not go together. */
+/** @throws NbdStrictError `EINVAL`: an unknown key, a bad value, or values that contradict each other. */
 export function makeServerSettings(options: unknown): ServerSettings {
   const checked = checkOptions('NbdServer', options, OPTIONS);
   const { tls, tlsOptions } = checked;
   if (tls !== undefined && tls !== 'off' && tlsOptions === undefined) {
     throw refuse('NbdServer', `tls: '${tls}' requires tlsOptions`);
   }
-  // Whoever has a certificate does not mean to serve in the clear by leaving something out.
+  // A server with certificates must not serve in plaintext just because an option was forgotten.
   if (tls === undefined && tlsOptions !== undefined) {
     throw refuse('NbdServer', "tlsOptions without tls: set it to 'require', 'on' or 'off'");
   }

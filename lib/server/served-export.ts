@@ -1,4 +1,4 @@
-// One export as it is served: a backend, what the user set about it, and the transmission flags that follow.
+// One export as it is served: a backend, the user's options, and the resulting transmission flags.
 
 import * as c from '../protocol/constants.js';
 import type { ExportOffer } from '../protocol/handshake/serve-offer.js';
@@ -19,54 +19,64 @@ import { alignedExtents } from './backends/aligned-extents.js';
 import type { BackendExtents, BlockSize, NbdBackend } from './backends/backend.js';
 import { aBlockSize, checkSize } from './block-size.js';
 
-/** Answers block status for one metadata context; an ExtentMap is one. */
+/** Provides block status for one metadata context; an {@link ExtentMap} implements it. */
 export interface MetaContext {
-  /** Flags need 64 bits, so that only clients with extended headers are offered it. */
+  /** Flags need 64 bits: the context is only offered to clients with extended headers. Default false. */
   readonly wide?: boolean;
-  /** Runs from `offset` on, which the server cuts to `count` bytes. */
+  /** Returns extents from `offset` on, which the server limits to `count` bytes. */
   extents(offset: U64, count: U64): BackendExtents;
 }
 
-/** Transmission flags to set or clear whatever the backend has; those left out follow the backend. */
+/** Transmission flags to set or clear regardless of the backend. Default for each: what the backend supports. */
 export interface FlagOverrides {
+  /** NBD_FLAG_SEND_FLUSH: the flush command. */
   readonly flush?: boolean;
+  /** NBD_FLAG_SEND_FUA: the flag NBD_CMD_FLAG_FUA. */
   readonly fua?: boolean;
+  /** NBD_FLAG_ROTATIONAL: seeking is slow. */
   readonly rotational?: boolean;
+  /** NBD_FLAG_SEND_TRIM: the trim command. */
   readonly trim?: boolean;
-  /** NBD_CMD_WRITE_ZEROES. */
+  /** NBD_FLAG_SEND_WRITE_ZEROES: the command NBD_CMD_WRITE_ZEROES. */
   readonly zero?: boolean;
+  /** NBD_FLAG_SEND_FAST_ZERO: the flag NBD_CMD_FLAG_FAST_ZERO. */
   readonly fastZero?: boolean;
+  /** NBD_FLAG_SEND_DF: the flag NBD_CMD_FLAG_DF. */
   readonly df?: boolean;
+  /** NBD_FLAG_CAN_MULTI_CONN: several connections see each other's writes after a flush. */
   readonly multiConn?: boolean;
+  /** NBD_FLAG_SEND_CACHE: the cache command. */
   readonly cache?: boolean;
+  /** NBD_FLAG_BLOCK_STATUS_PAYLOAD: block status for some of the contexts. */
   readonly blockStatusPayload?: boolean;
 }
 
-/** An export and how it is shown. */
+/** An export and its presentation to clients. */
 export interface NbdExportOptions {
+  /** The content. */
   readonly backend: NbdBackend;
-  /** Text for NBD_OPT_LIST and NBD_INFO_DESCRIPTION. */
+  /** Text for NBD_OPT_LIST and NBD_INFO_DESCRIPTION, at most 4096 bytes. Default `''`. */
   readonly description?: string;
-  /** Refuses writes with `EPERM`, also where the backend could take them. */
+  /** Refuses writes with `EPERM`, even if the backend supports them. Default false. */
   readonly readOnly?: boolean;
   /**
-   * A flag set to true for something that the backend lacks makes the command succeed without an effect (flush, trim,
-   * cache) or fail with `ENOTSUP` (fastZero); one set to false makes it fail with `EINVAL`.
+   * Transmission flags to override. With a flag set to true for something that the backend lacks, the command succeeds
+   * without an effect (flush, trim, cache) or fails with `ENOTSUP` (fastZero); with false it fails with `EINVAL`.
    */
   readonly flags?: FlagOverrides;
-  /** Overrides the backend's. Without either: 1, 4096 and the server's `maxPayload`. */
+  /** Block sizes to advertise. Default the backend's, or else 1, 4096 and the server's `maxPayload`. */
   readonly blockSize?: BlockSize;
-  /** Refuses clients that do not ask for the block sizes (NBD_REP_ERR_BLOCK_SIZE_REQD). */
+  /** Refuses clients that do not request the block sizes (NBD_REP_ERR_BLOCK_SIZE_REQD). Default false. */
   readonly requireBlockSize?: boolean;
-  /** Hides the export from clients without TLS, when the server's `tls` is `'on'`. */
+  /** Hides the export from clients without TLS if the server's `tls` is `'on'`. Default false. */
   readonly requireTls?: boolean;
-  /** Contexts besides `base:allocation`, by full name such as `qemu:dirty-bitmap:b0`. */
+  /** Contexts besides `base:allocation`, by full name such as `qemu:dirty-bitmap:b0`. Default none. */
   readonly metaContexts?: Readonly<Record<string, MetaContext>>;
-  /** Whether `base:allocation` is offered; true unless set. */
+  /** Whether `base:allocation` is offered. Default true. */
   readonly baseAllocation?: boolean;
   /**
-   * Whether structured reads send runs of zeroes as holes, as far as the backend's extents() knows them. Default: the
-   * backend's `sparseReads`, or true.
+   * Whether structured reads send runs of zeroes as holes, as far as the backend's extents() reports them. Default the
+   * backend's `sparseReads`, or else true.
    */
   readonly sparseReads?: boolean;
 }
@@ -134,7 +144,7 @@ const BACKEND: Readonly<Record<keyof NbdBackend, OptionCheck>> = {
   close: aFunction,
 };
 
-/** A backend may have properties of its own, but none that differs from one of ours in nothing but its case. */
+/** A backend may have further properties, but none whose name differs from one of ours only in case. */
 function checkBackend(where: string, value: unknown): NbdBackend {
   const backend = anObject(where, value) as Record<string, unknown>;
   for (const [key, check] of Object.entries(BACKEND)) {
@@ -143,7 +153,8 @@ function checkBackend(where: string, value: unknown): NbdBackend {
   const known = new Map(Object.keys(BACKEND).map((key) => [key.toLowerCase(), key]));
   for (const key of Object.keys(backend)) {
     const meant = known.get(key.toLowerCase());
-    if (meant !== undefined && meant !== key) throw refuse(where, `unknown property ${shown(key)}; ${meant} is meant`);
+    if (meant !== undefined && meant !== key)
+      throw refuse(where, `unknown property ${shown(key)}: did you mean ${meant}?`);
   }
   return value as NbdBackend;
 }
@@ -155,7 +166,7 @@ export class ServedExport implements ExportOffer {
   readonly size: U64;
   readonly readOnly: boolean;
   readonly blockSize: BlockSize;
-  /** The longest payload that is taken and given: the advertised maximum, or the server's own limit if lower. */
+  /** Maximum payload of reads and writes: the advertised maximum, or the server's own limit if lower. */
   readonly maxPayload: number;
   readonly requireBlockSize: boolean;
   readonly requireTls: boolean;
@@ -215,7 +226,7 @@ export class ServedExport implements ExportOffer {
     advertise(c.NBD_FLAG_ROTATIONAL, set.rotational ?? backend.rotational === true);
     advertise(c.NBD_FLAG_SEND_TRIM, set.trim ?? (!readOnly && backend.trim !== undefined));
     advertise(c.NBD_FLAG_SEND_WRITE_ZEROES, canZero);
-    // Zeroes by writes are never fast, and saying so at once is all that the flag asks for.
+    // Zeroing by writes is never fast, but the flag only requires that this fails at once.
     const canFast = set.fastZero ?? (backend.zero === undefined || backend.fastZero === true);
     advertise(c.NBD_FLAG_SEND_FAST_ZERO, canZero && canFast);
     advertise(c.NBD_FLAG_SEND_DF, style !== 'simple' && set.df !== false);
@@ -227,7 +238,7 @@ export class ServedExport implements ExportOffer {
   }
 }
 
-/** `base:allocation` of a backend: its own extents in whole blocks, or one run of data. */
+/** `base:allocation` of a backend: its extents in whole blocks, or one run of data. */
 function allocation(backend: NbdBackend, minimum: number): MetaContext {
   return {
     extents: (offset, count) => {

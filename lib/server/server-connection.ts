@@ -1,45 +1,53 @@
-// One client: its stream, its deadline, and which of the two phases it is in. Invariants: no exception leaves a stream
-// callback; when the stream has closed there is no timer, listener or pending write of this connection left.
+// One client: its transport, its deadline, and which of the two phases it is in. Invariants: no exception leaves a
+// stream callback; once the stream has closed, no timer, listener or pending write of this connection is left.
 
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { clearTimeout, setTimeout } from 'node:timers';
 import { NbdConnectionError, NbdProtocolError } from '../errors.js';
+import { HandshakeDriver } from '../protocol/handshake/driver.js';
 import { serve } from '../protocol/handshake/serve.js';
 import type { ServedSession, ServerOffer } from '../protocol/handshake/serve-offer.js';
-import { HandshakeRunner } from './handshake-runner.js';
-import { ReplyOutput } from './transmission/reply-output.js';
+import { StreamTransport } from '../transport/stream.js';
+import { acceptTls } from '../transport/tls-server.js';
+import type { ChunkReceiver } from '../transport/transport.js';
 import type { ServedExport } from './served-export.js';
-import { type NbdServerTlsOptions, upgrade } from './tls-upgrade.js';
+import { type NbdServerTlsOptions, nodeTlsOptions } from './tls-options.js';
+import { ReplyOutput } from './transmission/reply-output.js';
 import { Transmission, type TransmissionOptions } from './transmission/transmission.js';
 
 export interface ConnectionOptions extends TransmissionOptions {
   readonly offer: ServerOffer<ServedExport>;
   readonly tls: NbdServerTlsOptions | undefined;
-  /** Milliseconds for the whole handshake; 0 for ever. */
+  /** Milliseconds for the whole handshake; 0 for no limit. */
   readonly handshakeTimeout: number;
-  /** Milliseconds that the client has to take the last replies. */
+  /** Milliseconds that the client has to read the last replies. */
   readonly closeTimeout: number;
-  /** The stream has closed; `error` tells what the client did wrong, if it did. */
+  /** The stream has closed; `error` describes what went wrong, null for an ordinary end. */
   readonly closed: (connection: ServerConnection, error: Error | null) => void;
 }
 
-/** Idle time before the kernel asks whether the client is still there. */
+/** Idle milliseconds before the kernel checks whether the client is still there. */
 const KEEP_ALIVE_DELAY = 60_000;
+
+const PLAINTEXT = 'plaintext after NBD_OPT_STARTTLS';
 
 export class ServerConnection {
   readonly number: number;
   readonly #options: ConnectionOptions;
   readonly #output: ReplyOutput;
-  #stream: Duplex;
+  #transport: StreamTransport;
   /** The stream below TLS, or the only one. */
-  readonly #plain: Duplex;
-  #runner: HandshakeRunner<ServedSession<ServedExport> | null> | null;
+  readonly #stream: Duplex;
+  /** Null when the handshake has ended. */
+  #handshake: HandshakeDriver | null;
   #transmission: Transmission | null = null;
-  // The handshake's deadline, later that of the end.
+  // The deadline of the handshake, later that of the end.
   #timer: NodeJS.Timeout | null = null;
-  #detach: () => void = () => undefined;
   #error: Error | null = null;
+  /** The handshake waits until the client has read its replies. */
+  #isHeld = false;
+  #isSecuring = false;
   #ending = false;
   #isCut = false;
   #isDestroyed = false;
@@ -49,11 +57,11 @@ export class ServerConnection {
     this.number = options.connection;
     this.#options = options;
     this.#stream = stream;
-    this.#plain = stream;
-    this.#output = new ReplyOutput(stream, {
+    this.#transport = new StreamTransport(stream, 'the client');
+    this.#output = new ReplyOutput(this.#transport, {
       limit: options.maxReplyBytes,
       written: () => {
-        this.#transmission?.written();
+        this.#written();
       },
       sent: (bytes) => {
         options.statistics.bytesSent += bytes;
@@ -63,19 +71,14 @@ export class ServerConnection {
         this.#cut(how);
       },
     });
-    this.#runner = new HandshakeRunner(serve(options.offer), {
+    this.#handshake = new HandshakeDriver({
       write: (bytes) => {
-        this.#output.push(bytes);
+        this.#output.send(bytes);
       },
       isBlocked: () => !this.#output.hasRoom(),
+      plaintextBeforeTls: () => new NbdProtocolError(`the client broke the protocol: ${PLAINTEXT}`, { code: 'EPROTO' }),
       startTls: () => {
         this.#startTls();
-      },
-      done: (session, rest) => {
-        this.#handshakeDone(session, rest);
-      },
-      failed: (error) => {
-        this.destroy(error);
       },
     });
   }
@@ -83,77 +86,79 @@ export class ServerConnection {
   start(): void {
     this.#setTimer(this.#options.handshakeTimeout, 'the handshake took too long');
     if (this.#stream instanceof Socket) {
-      // A client that has vanished is noticed, and lets go of what is held for it.
+      // Detects a client that has vanished, so that what is held for it is released.
       this.#stream.setKeepAlive(true, KEEP_ALIVE_DELAY).setNoDelay(true);
     }
-    this.#attach(this.#stream);
-    // The caller may have paused it so that nothing is lost; a listener alone does not undo that.
-    this.#stream.resume();
-    this.#runner?.start();
+    this.#transport.start(this.#receiver);
+    this.#handshake?.run(
+      serve(this.#options.offer),
+      (session) => {
+        this.#handshakeDone(session);
+      },
+      (error) => {
+        this.destroy(error as Error);
+      },
+    );
     this.#output.flush();
   }
 
-  /** Ends as soon as what is being done is done: at once in the handshake. The server keeps the deadline. */
+  /** Ends when the requests that run have finished, and at once in the handshake. The server sets the deadline. */
   shutdown(): void {
     if (this.#transmission === null || this.#isCut) this.destroy(null);
     else this.#transmission.shutdown();
   }
 
-  /** Ends now. */
+  /** Ends at once. */
   destroy(error: Error | null): void {
     if (this.#closed) return;
     this.#error ??= error;
     this.#isDestroyed = true;
     this.#output.close();
     this.#transmission?.destroy();
-    this.#runner?.stop();
-    this.#stream.destroy();
+    this.#handshake?.stop();
+    this.#transport.destroy();
   }
 
-  #attach(stream: Duplex): void {
-    this.#stream = stream;
-    const onData = (chunk: Buffer | string): void => {
-      // A stream with an encoding set gives strings, in which bytes are lost already.
-      if (typeof chunk === 'string') this.destroy(new TypeError('the stream must not have an encoding set'));
-      else this.#data(chunk);
-    };
-    const onDrain = (): void => {
-      this.#drained();
-    };
-    const onEnd = (): void => {
+  readonly #receiver: ChunkReceiver = {
+    push: (chunk) => {
+      this.#data(chunk as Buffer);
+    },
+    end: () => {
       this.#peerEnded();
-    };
-    const onError = (error: Error): void => {
-      this.destroy(asConnectionError(error));
-    };
-    const onClose = (): void => {
-      this.#streamClosed();
-    };
-    stream.on('data', onData).on('drain', onDrain).on('end', onEnd).on('error', onError).on('close', onClose);
-    this.#detach = () => {
-      stream.off('data', onData).off('drain', onDrain).off('end', onEnd).off('close', onClose);
-      // The listener for errors stays for good: an error without one would end the process.
-    };
-  }
+    },
+    close: (error) => {
+      if (error !== null) this.#error ??= asConnectionError(error);
+      this.#closedByStream();
+    },
+  };
 
   #data(chunk: Buffer): void {
     try {
       if (this.#transmission !== null) this.#transmission.push(chunk);
-      else this.#runner?.push(chunk);
+      else this.#handshake?.push(chunk);
     } catch (error) {
       this.destroy(error as Error);
     }
-    // What was answered at once goes out at once; the rest waits for the end of the turn.
+    // Replies that are ready are sent at once; others at the end of the turn.
     this.#output.flush();
-    if (this.#runner !== null && !this.#output.hasRoom()) this.#stream.pause();
+    this.#holdIfBlocked();
   }
 
-  #drained(): void {
-    if (this.#runner !== null) {
-      this.#stream.resume();
-      this.#runner.resume();
-    }
-    this.#transmission?.drained();
+  /** A client that does not read the replies to its options is not read from either. */
+  #holdIfBlocked(): void {
+    if (this.#handshake === null || this.#isSecuring || this.#output.hasRoom()) return;
+    this.#isHeld = true;
+    this.#transport.pause();
+  }
+
+  /** The stream has taken what was written. */
+  #written(): void {
+    this.#transmission?.written();
+    if (!this.#isHeld || !this.#output.hasRoom()) return;
+    this.#isHeld = false;
+    this.#transport.resume();
+    this.#handshake?.resume();
+    this.#holdIfBlocked();
   }
 
   #peerEnded(): void {
@@ -163,9 +168,9 @@ export class ServerConnection {
   }
 
   /**
-   * The client may have closed one direction, or be gone: that looks the same. It gets its replies as long as anybody
-   * waits at the end of a connection; then the rest of the work is given up, unless it has sent NBD_CMD_DISC, after
-   * which "the server MUST handle all outstanding requests".
+   * The client may have closed one direction, or be gone: both look the same. Its requests are answered for as long as
+   * a connection may take to end; then the remaining ones are dropped, unless it has sent NBD_CMD_DISC, after which
+   * "the server MUST handle all outstanding requests".
    */
   #noMoreRequests(transmission: Transmission): void {
     transmission.end();
@@ -173,8 +178,9 @@ export class ServerConnection {
     this.#setTimer(Math.max(1, this.#options.closeTimeout), 'the client closed the connection before its replies');
   }
 
-  #handshakeDone(session: ServedSession<ServedExport> | null, rest: Buffer): void {
-    this.#runner = null;
+  #handshakeDone(session: ServedSession<ServedExport> | null): void {
+    const rest = this.#handshake?.takeRest() ?? [];
+    this.#handshake = null;
     this.#clearTimer();
     if (session === null) {
       this.#end();
@@ -185,10 +191,10 @@ export class ServerConnection {
       {
         output: this.#output,
         pause: () => {
-          this.#stream.pause();
+          this.#transport.pause();
         },
         resume: () => {
-          this.#stream.resume();
+          this.#transport.resume();
         },
         finished: () => {
           this.#end();
@@ -203,78 +209,83 @@ export class ServerConnection {
       session,
       this.#options,
     );
-    if (rest.length > 0) this.#transmission.push(rest);
+    for (const bytes of rest) this.#transmission.push(bytes);
   }
 
   #startTls(): void {
-    const plain = this.#stream;
     const { tls } = this.#options;
     this.#output.flush();
-    this.#detach();
-    plain.pause();
-    const onClose = (): void => {
-      if (!this.#isDestroyed) this.#error = new NbdConnectionError('the TLS handshake failed', { code: 'ENOTCONN' });
-      this.#streamClosed();
-    };
-    plain.once('close', onClose);
-    if (tls === undefined || plain.readableLength > 0) {
-      const reason = tls === undefined ? 'there is no certificate' : 'plaintext after NBD_OPT_STARTTLS';
+    const plain = this.#transport;
+    if (tls === undefined || plain.undelivered > 0) {
+      const reason = tls === undefined ? 'there is no certificate' : PLAINTEXT;
       this.destroy(new NbdProtocolError(`TLS cannot begin: ${reason}`, { code: 'EPROTO' }));
       return;
     }
-    upgrade(plain, tls, (error, secure) => {
-      if (this.#closed) {
-        secure?.destroy();
-        return;
-      }
-      if (secure === null) {
-        this.destroy(new NbdConnectionError('the TLS handshake failed', { code: 'EPROTO', cause: error }));
-        return;
-      }
-      plain.off('close', onClose);
-      this.#output.attach(secure);
-      this.#attach(secure);
-      this.#runner?.resume();
-      this.#output.flush();
-    });
+    this.#isSecuring = true;
+    acceptTls(plain, nodeTlsOptions(tls)).then(
+      (secure) => {
+        this.#secured(secure);
+      },
+      (cause: unknown) => {
+        const code = (cause as NodeJS.ErrnoException).code === 'ECONNRESET' ? 'ENOTCONN' : 'EPROTO';
+        if (!this.#isDestroyed) this.#error = new NbdConnectionError('the TLS handshake failed', { code, cause });
+        this.#closedByStream();
+      },
+    );
   }
 
-  /** Sends what waits, then the end of the stream, and lets go of it when that is out. */
+  #secured(secure: StreamTransport): void {
+    this.#isSecuring = false;
+    this.#transport = secure;
+    this.#output.attach(secure);
+    // The connection may have been destroyed after the session was established.
+    if (this.#isDestroyed) secure.destroy();
+    secure.start(this.#receiver);
+    this.#handshake?.secured();
+    this.#output.flush();
+  }
+
+  /** Sends what waits, ends the stream, and destroys it when everything has been sent. */
   #end(): void {
     if (this.#ending || this.#closed) return;
     this.#ending = true;
     this.#output.flush();
     this.#setTimer(Math.max(1, this.#options.closeTimeout), 'the client did not take the last replies');
-    const stream = this.#stream;
-    stream.end(() => stream.destroy());
+    const transport = this.#transport;
+    transport.end(() => {
+      transport.destroy();
+    });
   }
 
-  /** What a fault asks for. Closing is lingering: with input unread, the system would make a reset of it. */
+  /**
+   * Ends the connection as a fault requires. To close, it keeps reading: with unread input the system would send a
+   * reset.
+   */
   #cut(how: 'close' | 'reset'): void {
     if (this.#isCut || this.#closed) return;
     this.#isCut = true;
     this.#output.flush();
     this.#output.close();
     this.#transmission?.destroy();
-    this.#runner?.stop();
+    this.#handshake?.stop();
     if (how === 'reset') {
       this.#reset();
       return;
     }
     this.#setTimer(Math.max(1, this.#options.closeTimeout), 'the client did not close');
-    this.#stream.resume();
-    this.#stream.end();
+    this.#transport.resume();
+    this.#transport.end();
   }
 
-  /** A reset where there is such a thing, which is TCP; elsewhere an end without a word. */
+  /** A reset with TCP; other streams are just destroyed. */
   #reset(): void {
     try {
-      if (this.#plain instanceof Socket) this.#plain.resetAndDestroy();
+      if (this.#stream instanceof Socket) this.#stream.resetAndDestroy();
     } catch {
-      // Only a handle of TCP can.
+      // Only TCP supports it.
     }
-    this.#plain.destroy();
     this.#stream.destroy();
+    this.#transport.destroy();
   }
 
   #setTimer(milliseconds: number, reason: string): void {
@@ -283,7 +294,7 @@ export class ServerConnection {
     this.#timer = setTimeout(() => {
       this.destroy(new NbdConnectionError(reason, { code: 'ETIMEDOUT' }));
     }, milliseconds);
-    // A socket keeps the process alive by itself; a stream in memory that nobody uses any more should not.
+    // A socket keeps the process alive by itself; an unused stream in memory should not.
     this.#timer.unref();
   }
 
@@ -292,14 +303,13 @@ export class ServerConnection {
     this.#timer = null;
   }
 
-  #streamClosed(): void {
+  #closedByStream(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#clearTimer();
-    this.#detach();
     this.#output.close();
     this.#transmission?.destroy();
-    this.#runner?.stop();
+    this.#handshake?.stop();
     this.#options.closed(this, this.#error);
   }
 }

@@ -1,4 +1,4 @@
-// The server: listeners, exports and connections.
+// The server: its listeners, exports and connections.
 
 import { unlink } from 'node:fs/promises';
 import { createServer, type AddressInfo, type Server } from 'node:net';
@@ -24,10 +24,20 @@ import { type NbdExportOptions, ServedExport } from './served-export.js';
 import { ServerConnection } from './server-connection.js';
 import { type NbdServerStatistics, Statistics } from './statistics.js';
 
-/** Where a server listens. */
-export type NbdServerAddress = { readonly host: string; readonly port: number } | { readonly path: string };
+/** An address that a server listens on: TCP, or the path of a Unix socket. */
+export type NbdServerAddress =
+  | {
+      /** The IP address. */
+      readonly host: string;
+      /** The port, never 0. */
+      readonly port: number;
+    }
+  | {
+      /** The path of the Unix socket. */
+      readonly path: string;
+    };
 
-/** Memory that is kept for payloads to come, over all connections. */
+/** Bytes of memory kept for later payloads, over all connections. */
 const PAYLOAD_POOL = 1 << 25;
 
 /**
@@ -39,7 +49,7 @@ const PAYLOAD_POOL = 1 << 25;
  * const connection = await NbdConnection.connect(server.uri());
  */
 export class NbdServer {
-  /** Faults to order; may be changed at any time. */
+  /** Injected faults; may be changed at any time. */
   readonly faults = new FaultPlan();
   readonly #options: ServerSettings;
   readonly #offer: ServerOffer<ServedExport>;
@@ -54,8 +64,10 @@ export class NbdServer {
   #idle: (() => void) | null = null;
 
   /**
-   * Throws an NbdStrictError (`EINVAL`) that names the option: an unknown one, a bad value, or an export or certificate
-   * that cannot be served.
+   * Creates a server that does not listen yet.
+   *
+   * @throws NbdStrictError `EINVAL`, which names the option: an unknown one, a bad value, or an export or certificate
+   *   that cannot be served.
    */
   constructor(options: NbdServerOptions = {}) {
     const settings = makeServerSettings(options);
@@ -74,21 +86,21 @@ export class NbdServer {
     for (const [name, entry] of Object.entries(settings.exports ?? {})) this.addExport(name, entry);
   }
 
-  /** Adds an export, or replaces the one of that name for connections to come. */
+  /** Adds an export, or replaces the one of that name; existing connections keep the old one. */
   addExport(name: string, entry: NbdBackend | NbdExportOptions): void {
     const served = new ServedExport(name, isBackend(entry) ? { backend: entry } : entry, this.#options.maxPayload);
     this.#exports.set(name, served);
     this.#backends.add(served.backend);
   }
 
-  /** Takes an export from those to come; connections that use it keep it. False when there is none. */
+  /** Removes an export; existing connections keep it. Returns false if there was no such export. */
   removeExport(name: string): boolean {
     return this.#exports.delete(name);
   }
 
   /**
-   * Listens on TCP; port 0 takes a free one, which {@link address} and {@link uri} tell. Rejects with the listener's
-   * error (`EADDRINUSE`, `EACCES`), or `ESHUTDOWN` after close().
+   * Listens on TCP. Port 0 selects a free port, which {@link address} and {@link uri} contain. Rejects with the
+   * listener's error (`EADDRINUSE`, `EACCES`), or with `ESHUTDOWN` after close().
    */
   async listenTcp(port = 0, host = '127.0.0.1'): Promise<this> {
     checkTcpAddress(port, host);
@@ -101,9 +113,9 @@ export class NbdServer {
   }
 
   /**
-   * Listens on a Unix socket, which close() removes. The socket of a server that is gone is replaced; that of a living
-   * one stays. Rejects as listenTcp() does, with `ENAMETOOLONG` for a path of more than 107 bytes, and with `ENOTSUP` for
-   * an abstract name (`'\\0name'`) before Node 22, which would change it.
+   * Listens on a Unix socket, which close() removes. A socket that no process listens on any more is replaced. Rejects
+   * as listenTcp() does, with `ENAMETOOLONG` for a path of more than 107 bytes, and with `ENOTSUP` for an abstract name
+   * (`'\\0name'`) before Node 22, which would change it.
    */
   async listenUnix(path: string): Promise<this> {
     checkSocketPath(path);
@@ -122,7 +134,7 @@ export class NbdServer {
     }
   }
 
-  /** A stream that a client may use as its connection, in memory. */
+  /** Returns an in-memory stream that is connected to this server, for a client to use. */
   connectMemory(): Duplex {
     const [client, served] = duplexPair();
     this.serve(served);
@@ -130,14 +142,14 @@ export class NbdServer {
   }
 
   /**
-   * Serves one client on a connected stream of any kind, which may be paused and which the server closes. A server that
-   * is closed, or has as many connections as it may, destroys it.
+   * Serves one client on any connected stream, which may be paused. The server takes ownership and closes it; if the
+   * server is closed or has `maxConnections` connections, it destroys the stream at once.
    */
   serve(stream: Duplex): void {
     checkStream(stream);
     const statistics = this.#statistics;
     const isFull = this.#connections.size >= this.#options.maxConnections;
-    // A stream that is gone already may never emit 'close' to those who listen now.
+    // A stream that is already destroyed may not emit 'close' to listeners that are added now.
     if (this.#closing !== null || isFull || stream.destroyed) {
       statistics.refusedConnections += 1;
       stream.on('error', () => undefined);
@@ -168,22 +180,22 @@ export class NbdServer {
     connection.start();
   }
 
-  /** Where it listens: the first of several, null when nowhere. */
+  /** The first address that the server listens on; null if it does not listen. */
   get address(): NbdServerAddress | null {
     return this.addresses[0] ?? null;
   }
 
-  /** Every place where it listens. */
+  /** All addresses that the server listens on. */
   get addresses(): readonly NbdServerAddress[] {
     return [...this.#listeners.values()];
   }
 
-  /** What it has done so far. */
+  /** A snapshot of the statistics. */
   get statistics(): NbdServerStatistics {
     return this.#statistics.snapshot(this.#connections.size);
   }
 
-  /** The URI of an export at {@link address}. Throws an NbdStateError (`ENOTCONN`) when it does not listen. */
+  /** The URI of an export at {@link address}. Throws an NbdStateError (`ENOTCONN`) if the server does not listen. */
   uri(exportName = ''): string {
     const { address } = this;
     if (address === null)
@@ -195,21 +207,22 @@ export class NbdServer {
     return `${scheme}://${host}:${String(address.port)}/${name}`;
   }
 
-  /** Ends all connections at once, without a word, and goes on listening: what a network failure looks like. */
+  /** Ends all connections abruptly, like a network failure, and continues to listen. */
   dropConnections(): void {
     for (const connection of this.#connections) connection.destroy(null);
   }
 
   /**
-   * Stops listening, lets the requests that run be answered, refuses others with `ESHUTDOWN`, and ends within
-   * `closeTimeout` even if clients hold on to their sockets. Then closes the backends. Repeated calls get the same
-   * promise, which rejects only with an error of a backend's close().
+   * Stops listening, replies to the requests in flight, refuses others with `ESHUTDOWN`, and ends all connections
+   * within `closeTimeout` even if clients keep their sockets open. Then closes the backends. Repeated calls return the
+   * same promise, which rejects only with an error of a backend's close().
    */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
   }
 
+  /** Calls {@link close}, for `await using`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
@@ -252,7 +265,7 @@ export class NbdServer {
     try {
       this.#options.onConnectionError?.(error);
     } catch (thrown) {
-      // The user's function failed inside a stream's callback, where an exception would end the process.
+      // The user's function threw inside a stream's callback, where an exception would end the process.
       process.emitWarning(`onConnectionError: ${String(thrown)}`, 'NbdServerWarning');
     }
   }
@@ -277,7 +290,7 @@ export class NbdServer {
       server.once('error', reject);
       begin(server, (address) => {
         server.off('error', reject);
-        // A failing accept() (EMFILE, say) is not the end of those that are connected.
+        // A failing accept(), for example with EMFILE, does not affect existing connections.
         server.on('error', (error) => this.#report(error));
         if (this.#closing !== null) {
           server.close();

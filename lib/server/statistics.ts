@@ -1,24 +1,24 @@
-// What a server has done, for tests and logs.
+// Statistics of a server, for tests and logs.
 
 import type { CommandName } from './transmission/command-name.js';
 
-/** Counts since the server was made. */
+/** Counts since the server was created. */
 export interface NbdServerStatistics {
-  /** Connections that were accepted, ended ones included. */
+  /** Connections that were accepted, including ended ones. */
   readonly connections: number;
   /** Connections that are open now. */
   readonly openConnections: number;
-  /** Connections that were closed at once: there were `maxConnections`, or the server was closed. */
+  /** Connections that were closed at once, because of `maxConnections` or a closed server. */
   readonly refusedConnections: number;
-  /** Connections that came into the transmission phase. */
+  /** Connections that reached the transmission phase. */
   readonly sessions: number;
-  /** Requests that arrived, by command, refused ones included. */
+  /** Requests received, by command, including refused ones. */
   readonly requests: Readonly<Record<CommandName, number>>;
-  /** Requests that were answered with an error. */
+  /** Requests that failed. */
   readonly errors: number;
-  /** Payload of writes taken, in bytes. */
+  /** Bytes of payload of accepted writes. */
   readonly bytesWritten: number;
-  /** Bytes sent, headers included; with TLS, of plaintext. */
+  /** Bytes sent, including headers; with TLS, of plaintext. */
   readonly bytesSent: number;
 }
 

@@ -1,4 +1,4 @@
-// The right answers of a scripted peer: to options and to commands, in the style that was negotiated.
+// The correct replies of a scripted peer: to options and to commands, in the negotiated reply mode.
 
 import * as c from '../protocol/constants.js';
 import {
@@ -19,7 +19,7 @@ import type { ReceivedCommand, ReceivedOption } from './recording.js';
 import type { Plan } from './script.js';
 import type { ReplyMode } from './steps.js';
 
-/** The right answer to an option. */
+/** The correct reply to an option. */
 export function optionAnswer({ option }: ReceivedOption, plan: Plan, clientFlags: number): Buffer {
   const acknowledge = optionReply(option, c.NBD_REP_ACK);
   const refuse = optionReply(option, c.NBD_REP_ERR_UNSUP);
@@ -58,7 +58,7 @@ export function optionAnswer({ option }: ReceivedOption, plan: Plan, clientFlags
   }
 }
 
-/** What a right answer to a command depends on. */
+/** The state that a correct reply to a command depends on. */
 export interface AnswerContext {
   readonly mode: ReplyMode;
   readonly size: bigint;
@@ -66,10 +66,10 @@ export interface AnswerContext {
   readonly contextIds: readonly number[];
 }
 
-/** Longest read that is answered with data. */
+/** Longest read that is replied to with data. */
 const MAX_READ = 64n * 1024n * 1024n;
 
-/** The right answer to a command other than NBD_CMD_DISC. */
+/** The correct reply to a command other than NBD_CMD_DISC. */
 export function commandAnswer(command: ReceivedCommand, context: AnswerContext): Buffer {
   const { type, cookie, offset, length } = command;
   const isInside = offset + length <= context.size;

@@ -1,15 +1,17 @@
-// What a server says, message by message, with every field open to be wrong. Written from the protocol's text and
-// not from lib/protocol's encoders: a shared codec would hide a mistake that both sides make.
+// Builders for every message of a server; every field can be set to a wrong value. Written from the protocol's text and
+// not on lib/protocol's encoders: a shared codec would hide a mistake that both sides make.
 
 import * as c from '../protocol/constants.js';
 
-/** A 64-bit quantity of a message. */
+/** A 64-bit field of a message. */
 export type U64 = number | bigint;
 
-/** Size of the scripted export unless a script says otherwise: 1 MiB. */
+/** Default size of the scripted export: 1 MiB. */
 export const DEFAULT_SIZE = 2 ** 20;
 
-/** Transmission flags of the scripted export: everything but READ_ONLY, ROTATIONAL and RESIZE. */
+/**
+ * Default transmission flags of the scripted export: all but READ_ONLY, ROTATIONAL, RESIZE and BLOCK_STATUS_PAYLOAD.
+ */
 export const DEFAULT_FLAGS =
   c.NBD_FLAG_HAS_FLAGS |
   c.NBD_FLAG_SEND_FLUSH |
@@ -47,7 +49,7 @@ export function u64(value: U64): Buffer {
   return bytes;
 }
 
-/** Several pieces as one; strings are UTF-8. */
+/** Concatenates the parts; strings are encoded as UTF-8. */
 export function join(...parts: readonly (Uint8Array | string)[]): Buffer {
   return Buffer.concat(parts.map((part) => (typeof part === 'string' ? Buffer.from(part) : part)));
 }
@@ -63,11 +65,11 @@ export function oldstyle(size: U64 = DEFAULT_SIZE, globalFlags = 0, exportFlags 
   return join('NBDMAGIC', magic, u64(size), u16(globalFlags), u16(exportFlags), Buffer.alloc(124));
 }
 
-/** Fields of an option reply that are right unless told. */
+/** Fields of an option reply that are correct by default. */
 export interface OptionReplyFields {
-  /** What the length field says; the length of the data unless told. */
+  /** Value of the length field. Default the length of the data. */
   length?: number;
-  /** 0x3e889045565a9 unless told. */
+  /** Value of the magic field. Default 0x3e889045565a9. */
   magic?: U64;
 }
 
@@ -109,10 +111,11 @@ export function simpleReply(
   return join(u32(magic), u32(error), u64(cookie), data);
 }
 
-/** Fields of a chunk that are right unless told. */
+/** Fields of a chunk that are correct by default. */
 export interface ChunkFields {
-  /** What the length field says; the length of the payload unless told. */
+  /** Value of the length field. Default the length of the payload. */
   length?: U64;
+  /** Value of the magic field. Default the magic of the chunk's kind, structured or extended. */
   magic?: number;
 }
 
@@ -146,8 +149,8 @@ const PERIOD = 0x10000;
 let period: Buffer | undefined;
 
 /**
- * Contents of the scripted export: byte i is `(7 * i + (i >> 8)) & 255`, so that two ranges that are not 64 KiB
- * apart differ.
+ * Content of the scripted export: byte i is `(7 * i + (i >> 8)) & 255`. Two ranges differ unless they are a multiple of
+ * 64 KiB apart.
  */
 export function pattern(offset: U64, length: U64): Buffer {
   period ??= Buffer.from(Uint8Array.from({ length: PERIOD }, (_, i) => 7 * i + (i >> 8)));

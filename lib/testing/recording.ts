@@ -1,63 +1,71 @@
-// Everything that a client sent to a scripted peer on one connection, and what of it the protocol forbids.
+// Everything that a client sent to a scripted peer on one connection, and how it violated the protocol.
 
-/** An option as it came. */
+/** An option as it was received. */
 export interface ReceivedOption {
   /** NBD_OPT_*. */
   readonly option: number;
+  /** The option's data, without its header. */
   readonly data: Buffer;
-  /** True when it came through TLS. */
+  /** Whether it was sent inside TLS. */
   readonly tls: boolean;
 }
 
-/** A command as it came. */
+/** A command as it was received. */
 export interface ReceivedCommand {
   /** NBD_CMD_*. */
   readonly type: number;
   /** NBD_CMD_FLAG_*. */
   readonly flags: number;
+  /** The client's cookie. */
   readonly cookie: bigint;
+  /** First byte of the range. */
   readonly offset: bigint;
+  /** The length field: number of bytes of the range or, with PAYLOAD_LEN, of the payload. */
   readonly length: bigint;
-  /** True when the header was an extended one. */
+  /** Whether it had an extended header. */
   readonly extended: boolean;
-  /** True when it came through TLS. */
+  /** Whether it was sent inside TLS. */
   readonly tls: boolean;
 }
 
-/** How far the client was when a scripted answer had been given. */
+/** What the client had sent when a scripted reply was finished. */
 export interface RecordingMark {
+  /** Number of options. */
   readonly options: number;
+  /** Number of commands. */
   readonly commands: number;
-  /** Of {@link PeerRecording.bytesReceived}. */
+  /** Value of {@link PeerRecording.bytesReceived}. */
   readonly bytes: number;
 }
 
 const RAW_LIMIT = 256 * 1024;
 const PAYLOAD_LIMIT = 64 * 1024 * 1024;
 
-/** What a scripted peer saw of one connection. */
+/** What a scripted peer received on one connection. */
 export class PeerRecording {
-  /** The flags that answered the greeting. */
+  /** The client flags that followed the greeting; undefined until they have arrived. */
   clientFlags: number | undefined;
+  /** The options, in order. */
   readonly options: ReceivedOption[] = [];
+  /** The commands, in order. */
   readonly commands: ReceivedCommand[] = [];
-  /** What the client may not do and did, in words: pipelined options, cookies reused in flight, bytes after DISC … */
+  /** Violations of the protocol by the client: pipelined options, cookies reused in flight, bytes after DISC … */
   readonly violations: string[] = [];
-  /** True once TLS is up. */
+  /** Whether TLS has been established. */
   tls = false;
-  /** True once the handshake is over. */
+  /** Whether the handshake is over. */
   inTransmission = false;
-  /** How the connection stands: open, ended by the client's FIN, broken, or closed by the peer's own script. */
+  /** State of the connection: open, ended by the client's FIN, broken, or closed by the peer's script. */
   ending: 'open' | 'fin' | 'error' | 'closed' = 'open';
-  /** The code of what broke it: `'ECONNRESET'`, `'EPIPE'` … */
+  /** The code of the error that broke the connection: `'ECONNRESET'`, `'EPIPE'` … */
   errorCode: string | undefined;
-  /** Bytes that came, as they were on the wire. */
+  /** Bytes received, counted on the wire. */
   bytesReceived = 0;
-  /** Set when a scripted answer has been given; the last one counts. */
+  /** Set after each scripted reply, to the state at that moment. */
   mark: RecordingMark | undefined;
-  /** True once the connection is over. */
+  /** Whether the connection has ended. */
   isOver = false;
-  /** Resolves when the connection is over. */
+  /** Resolves when the connection has ended. */
   readonly done: Promise<void>;
   readonly #raw: Buffer[] = [];
   #rawLength = 0;
@@ -65,6 +73,7 @@ export class PeerRecording {
   #payloadLength = 0;
   readonly #finish: () => void;
 
+  /** Creates an empty recording, which the peer fills. */
   constructor() {
     let finish = (): void => undefined;
     this.done = new Promise((resolve) => {
@@ -73,17 +82,17 @@ export class PeerRecording {
     this.#finish = finish;
   }
 
-  /** The first 256 KiB as they were on the wire: with TLS, its records. */
+  /** The first 256 KiB as they were on the wire: TLS records if TLS is used. */
   get raw(): Buffer {
     return Buffer.concat(this.#raw);
   }
 
-  /** The payload of a write, unless more than 64 MiB had come before it. */
+  /** The payload of a write; undefined if it exceeded the 64 MiB that are kept in total. */
   payloadOf(command: ReceivedCommand): Buffer | undefined {
     return this.#payloads.get(command);
   }
 
-  /** Bytes have come. For the peer's use, like the rest of the methods. */
+  /** Records received bytes. For the peer's use, like the methods below. */
   received(bytes: Buffer): void {
     this.bytesReceived += bytes.length;
     if (this.#rawLength >= RAW_LIMIT) return;
@@ -92,15 +101,18 @@ export class PeerRecording {
     this.#rawLength += kept.length;
   }
 
+  /** Records the payload of a command. */
   keepPayload(command: ReceivedCommand, payload: Buffer): void {
     this.#payloadLength += payload.length;
     if (this.#payloadLength <= PAYLOAD_LIMIT) this.#payloads.set(command, payload);
   }
 
+  /** Sets {@link mark}. */
   setMark(): void {
     this.mark = { options: this.options.length, commands: this.commands.length, bytes: this.bytesReceived };
   }
 
+  /** Records the end of the connection. */
   finish(): void {
     this.isOver = true;
     this.#finish();

@@ -1,10 +1,10 @@
-// What the protocol forbids a client to send, checked as it comes. Each function gives the violations in words.
+// Checks what a client sends against the protocol. Each function returns descriptions of the violations.
 
 import * as c from '../protocol/constants.js';
 import type { ReceivedCommand, ReceivedOption } from './recording.js';
 import type { ReplyMode } from './steps.js';
 
-/** Options that carry no data. */
+/** Options that must not have data. */
 const WITHOUT_DATA = new Set([
   c.NBD_OPT_ABORT,
   c.NBD_OPT_LIST,
@@ -13,7 +13,7 @@ const WITHOUT_DATA = new Set([
   c.NBD_OPT_EXTENDED_HEADERS,
 ]);
 
-/** The client flags must be a subset of what was offered. */
+/** The client flags must be a subset of the offered ones. */
 export function checkClientFlags(clientFlags: number, offered: number): string[] {
   const extra = clientFlags & ~(offered & 3);
   return extra === 0 ? [] : [`client flags 0x${extra.toString(16)} that were not offered`];
@@ -38,7 +38,7 @@ function checkInfoRequests(data: Buffer): string[] {
   return new Set(requests).size === requests.length ? [] : ['an information request twice'];
 }
 
-/** Flags that a command may have at all; the read's DF and the rest as in the protocol's list. */
+/** Flags that each command may have. */
 const COMMAND_FLAGS: ReadonlyMap<number, number> = new Map([
   [c.NBD_CMD_READ, c.NBD_CMD_FLAG_DF],
   [c.NBD_CMD_WRITE, c.NBD_CMD_FLAG_FUA | c.NBD_CMD_FLAG_PAYLOAD_LEN],
@@ -50,10 +50,10 @@ const COMMAND_FLAGS: ReadonlyMap<number, number> = new Map([
   [c.NBD_CMD_BLOCK_STATUS, c.NBD_CMD_FLAG_REQ_ONE | c.NBD_CMD_FLAG_PAYLOAD_LEN],
 ]);
 
-/** Commands whose offset and length mean nothing and must be 0. */
+/** Commands without a range, whose offset and length must be 0. */
 const WITHOUT_RANGE = new Set([c.NBD_CMD_DISC, c.NBD_CMD_FLUSH]);
 
-/** A command's header against the mode that was negotiated. */
+/** Checks a command's header against the negotiated mode. */
 export function checkCommand(command: ReceivedCommand, mode: ReplyMode): string[] {
   const { type, flags, offset, length, extended } = command;
   const found: string[] = [];

@@ -1,4 +1,4 @@
-// The script of one connection, and what it means where it is silent.
+// The script of one connection, and its defaults.
 
 import type { TlsOptions } from 'node:tls';
 
@@ -6,39 +6,39 @@ import { DEFAULT_FLAGS, DEFAULT_SIZE, type U64 } from './messages.js';
 import type { ReceivedOption } from './recording.js';
 import type { CommandScript, OptionScript, PeerRequest, Script } from './steps.js';
 
-/** What a scripted peer does on one connection. Whatever is left out is done right. */
+/** The behaviour of a scripted peer on one connection. Everything that is left out follows the protocol. */
 export interface PeerScript {
-  /** Flags of the greeting; FIXED_NEWSTYLE and NO_ZEROES unless told. */
+  /** Flags of the greeting. Default FIXED_NEWSTYLE and NO_ZEROES. */
   readonly handshakeFlags?: number;
-  /** The export's size; 1 MiB unless told. */
+  /** The export's size in bytes. Default 1 MiB. */
   readonly size?: U64;
-  /** The export's transmission flags; {@link DEFAULT_FLAGS} unless told. */
+  /** The export's transmission flags. Default {@link DEFAULT_FLAGS}. */
   readonly flags?: number;
-  /** Minimum, preferred and maximum block size to advertise; nothing is unless told. */
+  /** Minimum, preferred and maximum block size to advertise. Default none. */
   readonly blockSize?: readonly [minimum: number, preferred: number, maximum: number];
-  /** Whether NBD_OPT_STRUCTURED_REPLY and the meta context options are granted; they are unless told. */
+  /** Whether NBD_OPT_STRUCTURED_REPLY and the meta context options are accepted. Default true. */
   readonly structuredReplies?: boolean;
-  /** Whether NBD_OPT_EXTENDED_HEADERS is granted; it is not unless told. */
+  /** Whether NBD_OPT_EXTENDED_HEADERS is accepted. Default false. */
   readonly extendedHeaders?: boolean;
-  /** Names for NBD_OPT_LIST; `''` and `'a'` unless told. */
+  /** Export names for NBD_OPT_LIST. Default `''` and `'a'`. */
   readonly exports?: readonly string[];
-  /** Certificate, key and the rest for `tls()` steps. */
+  /** Options of node:tls (certificate, key …) for `tls()` steps. Default `{}`. */
   readonly tls?: TlsOptions;
-  /** Instead of the greeting. */
+  /** Replaces the greeting. */
   readonly greet?: Script<[]>;
-  /** Instead of the answers to options. */
+  /** Replaces the replies to options. */
   readonly on?: readonly OptionScript[];
-  /** When the handshake is over, before any command. */
+  /** Runs when the handshake is over, before any command. */
   readonly onTransmission?: Script<[]>;
-  /** Instead of the answer to a command, or to several one after the other; a function answers the first one. */
+  /** Replaces the reply to a command, or to several one after another; a function replies to the first one. */
   readonly reply?: CommandScript | readonly CommandScript[] | Script<PeerRequest[]>;
-  /** After the header of the first write was read, before its payload; it counts as that write's answer. */
+  /** Runs between the header and the payload of the first write, and replaces the reply to it. */
   readonly afterWriteHeader?: Script<[PeerRequest]>;
-  /** Instead of closing after NBD_CMD_DISC. */
+  /** Replaces closing the connection after NBD_CMD_DISC. */
   readonly onDisconnect?: Script<[PeerRequest]>;
 }
 
-/** A script with every silence filled in; counts what was used. */
+/** A script with all defaults; keeps track of the parts that were used. */
 export class Plan {
   readonly handshakeFlags: number;
   readonly size: bigint;
@@ -73,24 +73,24 @@ export class Plan {
     this.#afterWriteHeader = script.afterWriteHeader;
   }
 
-  /** The steps for an option that has just come. */
+  /** The steps for an option that has just arrived. */
   forOption({ option }: ReceivedOption): Script<[ReceivedOption]> | undefined {
     const nth = (this.#seen.get(option) ?? 0) + 1;
     this.#seen.set(option, nth);
     return this.#on.find((script) => script.option === option && (script.nth ?? nth) === nth)?.steps;
   }
 
-  /** The script that waits for a command of this type, if one still does. */
+  /** The first unused script for a command of this type. */
   forCommand(type: number): CommandScript | undefined {
     return this.#replies.find((script) => (script.command ?? type) === type);
   }
 
-  /** That script has had its turn. */
+  /** Marks a script as used. */
   used(script: CommandScript): void {
     this.#replies.splice(this.#replies.indexOf(script), 1);
   }
 
-  /** The steps for the first write's header; given once. */
+  /** The steps for the first write's header; undefined after the first call. */
   takeAfterWriteHeader(): Script<[PeerRequest]> | undefined {
     const steps = this.#afterWriteHeader;
     this.#afterWriteHeader = undefined;

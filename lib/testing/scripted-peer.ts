@@ -1,5 +1,5 @@
-// A server that misbehaves on request: it follows the protocol to the letter except where its script says otherwise,
-// and keeps a record of everything that the client sent.
+// A server that misbehaves on request: it follows the protocol except where its script differs, and records everything
+// that the client sends.
 
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
@@ -12,9 +12,9 @@ import { Plan, type PeerScript } from './script.js';
 import { PeerSession } from './session.js';
 import { Wire } from './wire.js';
 
-/** Where a scripted peer listens. */
+/** Options of {@link ScriptedPeer.listen}. */
 export interface ListenOptions {
-  /** A Unix socket in a temporary folder, or a TCP port of the loopback interface that the system chooses. */
+  /** `unix`: a socket in a temporary folder. `tcp`: a free port on 127.0.0.1. Default `unix`. */
   readonly transport?: 'unix' | 'tcp';
 }
 
@@ -33,12 +33,13 @@ const HOST = '127.0.0.1';
  * ```
  */
 export class ScriptedPeer implements AsyncDisposable {
-  /** What each client sent, in the order in which they connected. */
+  /** The recordings of all clients, in the order in which they connected. */
   readonly connections: PeerRecording[] = [];
-  /** The socket's path; undefined on TCP. */
+  /** Path of the Unix socket; undefined on TCP. */
   readonly socketPath: string | undefined;
-  /** The address; undefined on a Unix socket. */
+  /** Address that it listens on; undefined on a Unix socket. */
   readonly host: string | undefined;
+  /** TCP port that it listens on; undefined on a Unix socket. */
   readonly port: number | undefined;
   readonly #server: Server;
   readonly #folder: string | undefined;
@@ -62,8 +63,8 @@ export class ScriptedPeer implements AsyncDisposable {
   }
 
   /**
-   * Starts a peer. Every connection gets the script anew; a function gets the connection's number, from 0, and
-   * gives its script.
+   * Starts a peer. Every connection runs the script from its start. A function is called with the number of the
+   * connection, from 0, and returns its script.
    */
   static async listen(
     script: PeerScript | ((index: number) => PeerScript) = {},
@@ -78,12 +79,12 @@ export class ScriptedPeer implements AsyncDisposable {
     return new ScriptedPeer(server, folder, typeof script === 'function' ? script : () => script);
   }
 
-  /** Plays the server on a stream that is there already, and gives its record. */
+  /** Serves an existing stream and returns its recording. */
   static attach(stream: Duplex, script: PeerScript = {}): PeerRecording {
     return serve(stream, script);
   }
 
-  /** The record of the first client; throws when none has come. */
+  /** The recording of the first client; throws if no client has connected. */
   get connection(): PeerRecording {
     const [first] = this.connections;
     if (first === undefined) throw new Error('no client has connected');
@@ -98,7 +99,7 @@ export class ScriptedPeer implements AsyncDisposable {
       : `nbd+unix:///${path}?socket=${this.socketPath}`;
   }
 
-  /** Resolves when every client that has come is gone. */
+  /** Resolves when the connections of all clients so far have ended. */
   async idle(): Promise<void> {
     await Promise.all(this.connections.map((connection) => connection.done));
   }
@@ -108,6 +109,7 @@ export class ScriptedPeer implements AsyncDisposable {
     return (this.#stopping ??= this.#stop());
   }
 
+  /** Calls {@link stop}, for `await using`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.stop();
   }
@@ -122,7 +124,7 @@ export class ScriptedPeer implements AsyncDisposable {
 
 function serve(stream: Duplex, script: PeerScript): PeerRecording {
   const recording = new PeerRecording();
-  // A mistake in a script is told by the record: an exception here would end the process.
+  // A mistake in a script is reported in the recording: an exception here would end the process.
   new PeerSession(new Wire(stream, recording), new Plan(script), recording).run().catch((error: unknown) => {
     recording.violations.push(`the script failed: ${String(error)}`);
   });

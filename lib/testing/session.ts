@@ -1,5 +1,5 @@
-// One connection of a scripted peer: the server's side of the protocol, done right except where the script says
-// otherwise. Reads straight through; the wire ends it with an exception when the client is gone.
+// One connection of a scripted peer: the server's side of the protocol, which follows the protocol except where the
+// script differs. Written as straight-line code: the wire throws when the client has gone.
 
 import { setTimeout as delay } from 'node:timers/promises';
 
@@ -15,9 +15,9 @@ import { EndOfStream, type Wire } from './wire.js';
 const OLDSTYLE_LENGTH = 152;
 const OPTION_MAGIC = 'IHAVEOPT';
 const BATCH = 64 * 1024;
-/** Longest option data, and longest write payload, that is read at all. */
+/** Longest option data, and longest write payload, that is read. */
 const MAX_DATA = 64 * 1024 * 1024;
-/** How long a client may take to close after NBD_CMD_DISC or NBD_OPT_ABORT. */
+/** Milliseconds that a client may take to close after NBD_CMD_DISC or NBD_OPT_ABORT. */
 const GOODBYE = 1000;
 
 export class PeerSession {
@@ -35,7 +35,7 @@ export class PeerSession {
     this.#recording = recording;
   }
 
-  /** Serves the connection to its end; never rejects because of what a client does. */
+  /** Serves the connection to its end. Never rejects because of the client's behaviour. */
   async run(): Promise<void> {
     try {
       if (await this.#shakeHands()) await this.#transmit();
@@ -77,7 +77,7 @@ export class PeerSession {
     const header = await this.#wire.read(16);
     const length = header.readUInt32BE(12);
     if (header.toString('latin1', 0, 8) !== OPTION_MAGIC || length > MAX_DATA) {
-      await this.#giveUp('something that is no option');
+      await this.#giveUp('bytes that are not an option');
       return undefined;
     }
     const data = await this.#wire.read(length);
@@ -89,7 +89,7 @@ export class PeerSession {
     return option;
   }
 
-  /** True when the answer began the transmission phase. */
+  /** True if the reply started the transmission phase. */
   async #answerOption(option: ReceivedOption): Promise<boolean> {
     const steps = this.#plan.forOption(option);
     this.#wire.capture();
@@ -102,7 +102,7 @@ export class PeerSession {
     return this.#applyAnswer(option.option);
   }
 
-  /** Takes on what the bytes that were just sent promise. */
+  /** Applies the modes that the reply just sent has granted. */
   #applyAnswer(option: number): boolean {
     if (option === c.NBD_OPT_EXPORT_NAME) return !this.#wire.isSilent;
     const end = this.#wire.capturedTail;
@@ -141,7 +141,7 @@ export class PeerSession {
     const magic = (await this.#wire.read(4)).readUInt32BE(0);
     const extended = magic === c.NBD_EXTENDED_REQUEST_MAGIC;
     if (!extended && magic !== c.NBD_REQUEST_MAGIC) {
-      await this.#giveUp('something that is no command');
+      await this.#giveUp('bytes that are not a command');
       return undefined;
     }
     const header = await this.#wire.read((extended ? c.EXTENDED_REQUEST_LENGTH : c.REQUEST_LENGTH) - 4);
@@ -162,7 +162,7 @@ export class PeerSession {
     return command;
   }
 
-  /** Reads a write's payload; true when the script had answered before that. */
+  /** Reads a write's payload; true if the script has already replied. */
   async #takePayload(request: PeerRequest, command: ReceivedCommand): Promise<boolean> {
     const hasPayload =
       request.type === c.NBD_CMD_WRITE || (request.extended && (request.flags & c.NBD_CMD_FLAG_PAYLOAD_LEN) !== 0);
@@ -209,7 +209,7 @@ export class PeerSession {
     if (rest > 0) this.#recording.violations.push(`${rest} bytes after NBD_CMD_DISC`);
   }
 
-  /** Ends our side and waits for the client to end its own, which sends nothing more. */
+  /** Half-closes and waits for the client to close; it must not send anything more. */
   async #sayGoodbye(after: string): Promise<void> {
     this.#wire.fin();
     const impatience = setTimeout(() => this.#wire.destroy(), GOODBYE);
@@ -218,7 +218,9 @@ export class PeerSession {
     if (rest > 0) this.#recording.violations.push(`${rest} bytes after ${after}`);
   }
 
-  /** The client sends what cannot be understood. It need not be when the peer itself has stopped in the middle. */
+  /**
+   * Records unintelligible input and reads to the end. It is not a violation if the peer itself has stopped sending.
+   */
   async #giveUp(why: string): Promise<void> {
     if (this.#wire.isWritable) this.#recording.violations.push(why);
     await this.#wire.drain();
@@ -230,7 +232,7 @@ export class PeerSession {
     return {
       ...command,
       contextId,
-      // Made only when asked for: most commands need none, and a length may be 2^40.
+      // Created on access: most commands need no data, and a length may be 2^40.
       get data() {
         return (data ??= pattern(command.offset, command.length));
       },
@@ -262,7 +264,7 @@ export class PeerSession {
         wire.silence();
         return;
       case 'tls':
-        // What was negotiated in clear is forgotten.
+        // Everything negotiated in plaintext is discarded.
         this.#mode = 'simple';
         this.#contextIds = [];
         return wire.startTls(this.#plan.tls);
@@ -296,7 +298,7 @@ export class PeerSession {
 
   async #receive(count: number): Promise<void> {
     const bytes = await this.#wire.read(count);
-    // A greeting that waits for the client flags itself has read them for us.
+    // A scripted greeting that waits for the client flags has read them for us.
     if (count === 4 && this.#recording.options.length === 0 && !this.#recording.inTransmission) {
       this.#recording.clientFlags ??= bytes.readUInt32BE(0);
     }

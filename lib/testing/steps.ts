@@ -1,8 +1,8 @@
-// What a scripted peer does instead of the right thing, step by step.
+// The steps of a scripted peer, which replace its correct behaviour.
 
 import type { ReceivedCommand, ReceivedOption } from './recording.js';
 
-/** One step of a script: bytes to send, or one of the actions made by the functions of this module. */
+/** One step of a script: bytes to send, or an action that one of the functions of this module returns. */
 export type Step =
   | Uint8Array
   | { readonly do: 'close' | 'fin' | 'rst' | 'stall' | 'tls' }
@@ -13,74 +13,76 @@ export type Step =
   | { readonly do: 'rawplain'; readonly bytes: Uint8Array }
   | { readonly do: 'mode'; readonly mode: ReplyMode };
 
-/** How commands are answered. */
+/** The format of replies to commands. */
 export type ReplyMode = 'simple' | 'structured' | 'extended';
 
 /** One step or several. */
 export type Steps = Step | readonly Step[];
 
-/** Steps, or a function that makes them from what is being answered. */
+/** Steps, or a function that returns them for the option or commands to reply to. */
 export type Script<Arguments extends readonly unknown[]> = Steps | ((...request: Arguments) => Steps);
 
-/** Instead of the default answer to an option. */
+/** Replaces the correct reply to an option. */
 export interface OptionScript {
   /** NBD_OPT_*. */
   readonly option: number;
-  /** Only the n-th time that this option arrives, from 1; every time unless told. */
+  /** Only the n-th time that this option arrives, from 1. Default every time. */
   readonly nth?: number;
+  /** The steps to perform instead of the reply. */
   readonly steps: Script<[ReceivedOption]>;
 }
 
-/** A command as a script sees it. */
+/** A command as a script receives it. */
 export interface PeerRequest extends ReceivedCommand {
-  /** The contents of the range, as a right answer has them. */
+  /** The content of the range, as in a correct reply. */
   readonly data: Buffer;
-  /** The first negotiated meta context's ID; 1 unless a script chose another. */
+  /** ID of the first negotiated meta context; 1 unless a script chose another. */
   readonly contextId: number;
 }
 
-/** Instead of the right answer to a command; used once. */
+/** Replaces the correct reply to a command; used once. */
 export interface CommandScript {
-  /** NBD_CMD_*: the first command of this type; the first of any type but NBD_CMD_DISC unless told. */
+  /** NBD_CMD_* of the command to wait for. Default any type but NBD_CMD_DISC. */
   readonly command?: number;
-  /** Wait for so many matching commands, which all come to the steps in their order. */
+  /** Number of matching commands to wait for; all of them are passed to the steps, in order. Default 1. */
   readonly collect?: number;
+  /** The steps to perform instead of the replies. */
   readonly steps: Script<PeerRequest[]>;
 }
 
-/** Instead of the default answer to an option: {@link OptionScript} in short. */
+/** Replaces the correct reply to an option; short for {@link OptionScript}. */
 export function on(option: number, steps: Script<[ReceivedOption]>, nth?: number): OptionScript {
   return nth === undefined ? { option, steps } : { option, steps, nth };
 }
 
-/** Sends a FIN after what was sent, and closes. */
+/** Sends a FIN after all data, and closes. */
 export const close = (): Step => ({ do: 'close' });
 
-/** Sends a FIN after what was sent, and goes on reading. */
+/** Sends a FIN after all data, and continues to read. */
 export const fin = (): Step => ({ do: 'fin' });
 
-/** Resets the connection. A Unix socket has no reset: there it only closes. */
+/** Resets the connection; a Unix socket, which has no reset, is closed. */
 export const rst = (): Step => ({ do: 'rst' });
 
-/** Sends nothing more, and takes what comes until the client closes. */
+/** Sends nothing more, and reads until the client closes. */
 export const stall = (): Step => ({ do: 'stall' });
 
-/** Does nothing for a while. */
+/** Does nothing for this many milliseconds. */
 export const sleep = (milliseconds: number): Step => ({ do: 'sleep', milliseconds });
 
-/** Waits, and records a violation if the client sends anything meanwhile. */
+/** Waits this many milliseconds, and records a violation if the client sends anything meanwhile. */
 export const quiet = (milliseconds: number): Step => ({ do: 'quiet', milliseconds });
 
-/** Reads so many bytes and drops them. */
+/** Reads this many bytes and discards them. */
 export const recv = (count: number): Step => ({ do: 'recv', count });
 
 /** Sends one byte per segment, `gap` milliseconds apart. */
 export const trickle = (bytes: Uint8Array, gap = 2): Step => ({ do: 'trickle', bytes, gap });
 
-/** Sends the same bytes again and again, until the count is reached or the client has closed. */
+/** Sends the same bytes `count` times, or until the client has closed. */
 export const repeat = (count: number, bytes: Uint8Array): Step => ({ do: 'repeat', count, make: () => bytes });
 
-/** Sends what `make` gives for 0, 1, 2 … */
+/** Sends the bytes that `make` returns for 0, 1, 2 … up to `count - 1`, or until the client has closed. */
 export const seq = (count: number, make: (index: number) => Uint8Array): Step => ({ do: 'repeat', count, make });
 
 /** Performs the server's half of a TLS handshake, with the script's certificate. */
@@ -89,5 +91,5 @@ export const tls = (): Step => ({ do: 'tls' });
 /** Sends bytes below the TLS layer. */
 export const rawplain = (bytes: Uint8Array): Step => ({ do: 'rawplain', bytes });
 
-/** Answers commands in another style than the negotiated one from now on. */
+/** From now on replies to commands in this mode, whatever was negotiated. */
 export const mode = (replies: ReplyMode): Step => ({ do: 'mode', mode: replies });

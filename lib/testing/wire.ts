@@ -1,5 +1,5 @@
-// The byte stream under a scripted peer: reads by count, sends at once, changes to TLS in the middle, ends in every
-// way that a stream can. A client's misbehaviour, or its going away, is never an exception in a callback.
+// The byte stream of a scripted peer: reads by count, sends at once, can switch to TLS, and can end in every way that a
+// stream can. A client that misbehaves or goes away never causes an exception in a callback.
 
 import { Socket } from 'node:net';
 import { Duplex } from 'node:stream';
@@ -7,10 +7,10 @@ import { createSecureContext, TLSSocket, type TlsOptions } from 'node:tls';
 
 import type { PeerRecording } from './recording.js';
 
-/** The client sends no more, so a read cannot be satisfied. */
+/** Thrown by a read when the client has ended its side. */
 export class EndOfStream extends Error {}
 
-/** Beyond this much unread input the stream is paused, unless a read waits for more. */
+/** Bytes of unread input above which the stream is paused, unless a read waits for more. */
 const HIGH_WATER = 1024 * 1024;
 const CAPTURE_LIMIT = 64 * 1024;
 const TAIL = 20;
@@ -59,18 +59,18 @@ export class Wire {
     });
   }
 
-  /** Bytes that have come and were not read. */
+  /** Bytes received but not read. */
   get buffered(): number {
     return this.#buffered;
   }
 
-  /** False once nothing that is sent can arrive. */
+  /** False once data can no longer be sent. */
   get isWritable(): boolean {
     // A destroyed stream fails each write on the next tick: a loop of writes would keep its 'close' from coming.
     return !this.#closed && !this.#finished && !this.#silent && !this.#stream.destroyed;
   }
 
-  /** Whether what is read has come through TLS. */
+  /** Whether data is read through TLS. */
   get isSecure(): boolean {
     return this.#tls !== undefined;
   }
@@ -80,17 +80,17 @@ export class Wire {
     return this.#silent;
   }
 
-  /** What was sent since {@link capture}: the first 64 KiB of it. */
+  /** The first 64 KiB sent since {@link capture}. */
   get captured(): Buffer {
     return Buffer.concat(this.#head);
   }
 
-  /** The last 20 bytes of what was sent since {@link capture}. */
+  /** The last 20 bytes sent since {@link capture}. */
   get capturedTail(): Buffer {
     return this.#tail;
   }
 
-  /** Begins to keep what is sent. */
+  /** Starts keeping the sent bytes. */
   capture(): void {
     this.#head = [];
     this.#headLength = 0;
@@ -117,7 +117,7 @@ export class Wire {
     return all.subarray(0, count);
   }
 
-  /** Reads and drops all that comes until the client closes; resolves with how much it was. */
+  /** Reads and discards everything until the client closes; resolves with the number of bytes. */
   async drain(): Promise<number> {
     let count = 0;
     for (;;) {
@@ -131,19 +131,19 @@ export class Wire {
     }
   }
 
-  /** Resolves when the stream has taken the bytes, or will never. */
+  /** Resolves when the stream has written the bytes, or when it never will. */
   write(bytes: Uint8Array): Promise<void> {
     if (!this.isWritable || bytes.length === 0) return Promise.resolve();
     this.#keep(bytes);
     return this.#send(this.#tls ?? this.#stream, bytes);
   }
 
-  /** As {@link write}, but below TLS. */
+  /** Like {@link write}, but below TLS. */
   writeRaw(bytes: Uint8Array): Promise<void> {
     return this.isWritable ? this.#send(this.#stream, bytes) : Promise.resolve();
   }
 
-  /** Sends what was written, then a FIN; reading goes on. */
+  /** Sends what was written, then a FIN; continues to read. */
   fin(): void {
     if (this.#finished || this.#closed) return;
     this.#finished = true;
@@ -162,7 +162,7 @@ export class Wire {
     this.#stream.destroy();
   }
 
-  /** Resets the connection where the stream can. */
+  /** Resets the connection, or closes it if the stream has no reset. */
   reset(): void {
     if (this.#recording.ending === 'open') this.#recording.ending = 'closed';
     this.#finished = true;
@@ -180,7 +180,7 @@ export class Wire {
     this.#stream.destroy();
   }
 
-  /** The server's half of a TLS handshake, on what has not been read yet. Resolves when it is over, well or badly. */
+  /** Performs the server's half of a TLS handshake, starting with unread input. Resolves even if it fails. */
   startTls(options: TlsOptions): Promise<void> {
     const tap = new Tap(this.#stream);
     this.#tap = tap;
@@ -191,7 +191,7 @@ export class Wire {
       ...options,
       isServer: true,
       secureContext: createSecureContext(options),
-      // The context above does not carry these two.
+      // The secure context does not include these two.
       requestCert: options.requestCert ?? false,
       rejectUnauthorized: options.rejectUnauthorized ?? options.requestCert ?? false,
     });
@@ -248,14 +248,14 @@ export class Wire {
         stream.off('close', done);
         resolve();
       };
-      // A stream that is destroyed while it writes does not always call back.
+      // A stream that is destroyed during a write does not always call back.
       stream.once('close', done);
       stream.write(bytes, done);
     });
   }
 }
 
-/** What TLS takes for its socket: the peer's stream, with its bytes handed in by the wire. */
+/** The socket for TLS: writes to the peer's stream, and reads the bytes that the wire pushes. */
 class Tap extends Duplex {
   readonly #stream: Duplex;
 

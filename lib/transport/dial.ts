@@ -1,10 +1,10 @@
-// Opening a socket, with a signal that gives up at any moment of it. Rejects with Node's own errors.
+// Opens sockets; a signal can abort at any point. Rejects with Node's own errors.
 
 import type { NetConnectOpts } from 'node:net';
 import { SocketTransport } from './socket.js';
 import { unixPathProblem } from './unix-path.js';
 
-/** Idle time before the kernel asks whether the peer is still there; its own default is two hours. */
+/** Idle time before the kernel probes the peer; the kernel's default is two hours. */
 const KEEP_ALIVE_MS = 60_000;
 
 export function dialTcp(host: string, port: number, signal?: AbortSignal): Promise<SocketTransport> {
@@ -42,7 +42,7 @@ function dial(options: NetConnectOpts, description: string, signal?: AbortSignal
     };
     const onAbort = (): void => {
       settle();
-      // A look-up that is under way cannot be cancelled; its late answer finds the socket destroyed.
+      // A running name lookup cannot be cancelled; its late result finds the socket destroyed.
       socket.destroy();
       reject(signal?.reason as Error);
     };
@@ -52,7 +52,7 @@ function dial(options: NetConnectOpts, description: string, signal?: AbortSignal
   });
 }
 
-/** Where several addresses were tried, the first failure says most. */
+/** If several addresses were tried, the first failure is the most useful one. */
 function firstOf(error: Error): Error {
   if (error instanceof AggregateError && error.errors[0] instanceof Error) return error.errors[0];
   return error;

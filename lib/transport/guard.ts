@@ -1,6 +1,6 @@
-// What happens to a program, and to the folder of its socket, when this process is ended by a signal that no code of
-// ours sees (SIGKILL, or SIGTERM and SIGHUP with nobody listening): a shell that waits at the other end of a pipe does
-// what we no longer can. Handlers of our own would change what these signals do to the process of our user.
+// Ends a program, and removes the folder of its socket, when this process is killed by a signal that our code cannot
+// handle (SIGKILL, or SIGTERM and SIGHUP without a listener): a shell at the other end of a pipe does what we no longer
+// can. Handlers of our own would change how the user's process reacts to these signals.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import type { Socket } from 'node:net';
@@ -8,9 +8,9 @@ import type { Socket } from 'node:net';
 const SHELL = '/bin/sh';
 
 /**
- * The first line is the pid of the program; the second read ends when this process does. Signals of the terminal, and
- * of a supervisor that ends the whole group, must not end the shell before it has done its work. A program that was
- * stopped can only end once it goes on. A server may be putting its data away: it is asked to end, and no more.
+ * The first line is the pid of the program; the second read returns when this process ends. Signals from the terminal,
+ * or from a supervisor that ends the whole group, must not end the shell before it has done its work. A stopped program
+ * sees SIGTERM only after SIGCONT. A server may be storing its data, so it gets SIGTERM and never SIGKILL.
  */
 const SCRIPT = `trap '' HUP INT QUIT TERM PIPE TSTP
 read -r pid
@@ -20,11 +20,11 @@ read -r end
 rm -f -- "$1/s" "$1/socket"
 rmdir -- "$1"`;
 
-/** Where there is no shell, or none can be run, nothing is guarded, and everything else works. */
+/** Without a shell that can be run, nothing is guarded, but everything else works. */
 export class Guard {
   #child: ChildProcess | null = null;
 
-  /** Begins to guard a folder that holds nothing but sockets, or none, until {@link release}. */
+  /** Guards a folder that contains only sockets (`''`: no folder) until {@link release}. */
   constructor(folder: string) {
     try {
       const child = spawn(SHELL, ['-c', SCRIPT, 'sh', folder], {
@@ -34,7 +34,7 @@ export class Guard {
       });
       child.on('error', () => undefined);
       child.once('exit', () => (this.#child = null));
-      // Without descriptors there is no stdin.
+      // If the process is out of descriptors, there is no stdin.
       (child.stdin as Socket | null | undefined)?.on('error', () => undefined);
       (child.stdin as Socket | null | undefined)?.unref();
       child.unref();
@@ -44,12 +44,12 @@ export class Guard {
     }
   }
 
-  /** The program that is to end with this process. */
+  /** Sets the program that must end with this process. */
   watch(pid: number): void {
     this.#child?.stdin?.write(`${pid}\n`);
   }
 
-  /** The program has ended: its pid may be another's from now on. Idempotent. */
+  /** Stops guarding, because the program has ended: its pid may belong to another process from now on. Idempotent. */
   release(): void {
     this.#child?.kill('SIGKILL');
     this.#child = null;

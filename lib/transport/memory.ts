@@ -1,4 +1,4 @@
-// Two streams in one process that are each other's peer.
+// A pair of connected streams within one process.
 
 import { Duplex } from 'node:stream';
 import { setImmediate } from 'node:timers';
@@ -34,10 +34,10 @@ class MemoryStream extends Duplex {
       callback(Object.assign(new Error('the other end of the stream is closed'), { code: 'EPIPE' }));
       return;
     }
-    // Copied, as a kernel would: the writer may reuse its buffer once it has been told that the bytes are gone.
+    // Copied, as a kernel would: the writer may reuse its buffer after the callback.
     let room = true;
     for (const chunk of chunks) room = peer.push(Buffer.from(chunk));
-    // Told later even when there is room, so that two peers that answer each other cannot recurse.
+    // Called later even if there is room, so that two peers that reply to each other cannot recurse.
     if (room) setImmediate(callback);
     else peer.#resume = () => setImmediate(callback);
   }
@@ -61,7 +61,7 @@ class MemoryStream extends Duplex {
   }
 }
 
-/** Two connected streams: what is written to the one is read from the other. */
+/** Two connected streams: what is written to one is read from the other. */
 export function duplexPair(): [Duplex, Duplex] {
   const [a, b] = [new MemoryStream(), new MemoryStream()];
   a.peer = b;

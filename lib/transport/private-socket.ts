@@ -1,5 +1,5 @@
-// Unix sockets that nobody else can connect to: in a folder of their own, which only this user may enter. They stand
-// in for socketpair(), which Node does not have, and for a listening socket that is made to be inherited.
+// Unix sockets that no other user can connect to, each in a folder of its own with mode 0700. They replace
+// socketpair(), which Node lacks, and provide a listening socket for a child process to inherit.
 
 import { renameSync, rmSync } from 'node:fs';
 import { mkdtemp } from 'node:fs/promises';
@@ -10,7 +10,7 @@ import { dialUnix } from './dial.js';
 import type { SocketTransport } from './socket.js';
 import { MAX_UNIX_PATH } from './unix-path.js';
 
-/** Two connected sockets: the one as a transport, the other, unread, to be given to a child process. */
+/** Two connected sockets: one as a transport, the other, not read from, for a child process. */
 export async function connectedPair(description: string, signal?: AbortSignal): Promise<[SocketTransport, Socket]> {
   signal?.throwIfAborted();
   const folder = await makeFolder();
@@ -19,7 +19,7 @@ export async function connectedPair(description: string, signal?: AbortSignal): 
     const path = join(folder, 's');
     await listen(server, path);
     const accepted = accept(server);
-    // Its rejection is seen below, or nobody needs it.
+    // The rejection is handled below, or no longer of interest.
     accepted.promise.catch(() => undefined);
     const transport = await dialUnix(path, signal, description);
     transport.socket.once('close', accepted.fail);
@@ -43,8 +43,8 @@ export async function connectedPair(description: string, signal?: AbortSignal): 
 }
 
 /**
- * The first connection. Without a descriptor for it libuv accepts it and closes it, and nobody learns of that but the
- * peer: `fail` is for its end.
+ * The first connection. If libuv runs out of descriptors it accepts and closes the connection, which only the peer
+ * notices: call `fail` when the peer sees its end.
  */
 function accept(server: Server): { promise: Promise<Socket>; fail: () => void } {
   let fail = (): void => undefined;
@@ -60,9 +60,9 @@ function accept(server: Server): { promise: Promise<Socket>; fail: () => void } 
 
 /** A listening socket that this process never accepts on. */
 export class InheritableListener {
-  /** Where to connect to, as long as the listener is there. */
+  /** The path to connect to, until the listener is removed. */
   readonly path: string;
-  /** The folder of its socket, which holds nothing else. */
+  /** The folder of the socket, which contains nothing else. */
   readonly folder: string;
   readonly #server: Server;
   readonly #boundPath: string;
@@ -96,9 +96,9 @@ export class InheritableListener {
     return handle.fd;
   }
 
-  /** A child has inherited it: from here on the child alone accepts. */
+  /** Closes this process's copy: from now on, only the child that has inherited the socket accepts. */
   handOver(): void {
-    // Node removes the path that it bound when it closes; under another name the socket stays.
+    // On close Node removes the path that it bound; under another name the socket stays.
     renameSync(this.#boundPath, this.path);
     this.#server.close();
   }
@@ -115,11 +115,11 @@ async function makeFolder(): Promise<string> {
   const longest = Buffer.byteLength(join(folder, 'socket'));
   if (longest <= MAX_UNIX_PATH) return folder;
   removeFolder(folder);
-  const message = `the temporary folder's path is too long for a Unix socket: ${longest} bytes of ${MAX_UNIX_PATH} (see TMPDIR)`;
+  const message = `the temporary folder's path is too long for a Unix socket: ${longest} bytes, the limit is ${MAX_UNIX_PATH} (see TMPDIR)`;
   throw Object.assign(new Error(message), { code: 'ENAMETOOLONG' });
 }
 
-/** At once, not later: it also runs when the process is about to exit. */
+/** Synchronous, because it also runs when the process is about to exit. */
 function removeFolder(folder: string): void {
   rmSync(folder, { recursive: true, force: true });
 }
@@ -127,7 +127,7 @@ function removeFolder(folder: string): void {
 function listen(server: Server, path: string): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', reject);
-    // Exclusive: in a cluster's worker, too, the socket is this process's own.
+    // Exclusive: even in a cluster worker, the socket belongs to this process.
     server.listen({ path, exclusive: true }, () => {
       server.off('error', reject);
       resolve();

@@ -1,7 +1,7 @@
-// Pre-shared keys for TLS: the suites that client and server offer, and whether this runtime has them at all.
+// Pre-shared keys for TLS: the suites that client and server offer, and whether this runtime supports them.
 
-// OpenSSL has PSK suites for TLS 1.2 only when they are named. Those with forward secrecy go first; those with CBC are
-// for peers without AEAD (GnuTLS before 3.4).
+// OpenSSL uses PSK suites for TLS 1.2 only if they are named. Suites with forward secrecy come first; those with CBC
+// are for peers without AEAD (GnuTLS before 3.4).
 const SUITES = [
   ...['TLS_AES_256_GCM_SHA384', 'TLS_CHACHA20_POLY1305_SHA256', 'TLS_AES_128_GCM_SHA256'],
   ...['ECDHE-PSK-CHACHA20-POLY1305', 'DHE-PSK-AES256-GCM-SHA384', 'DHE-PSK-CHACHA20-POLY1305'],
@@ -13,7 +13,7 @@ const SUITES = [
 
 export const PSK_CIPHERS = SUITES.join(':');
 
-/** The name of a runtime that ignores `pskCallback` (Bun, Deno), so that no key would ever be used; null with Node. */
+/** The name of a runtime that ignores `pskCallback` (Bun, Deno) and would never use a key; null for Node. */
 export function runtimeWithoutPsk(
   versions: Readonly<Record<string, string | undefined>> = process.versions,
 ): string | null {

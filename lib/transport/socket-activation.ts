@@ -1,5 +1,5 @@
-// systemd's socket activation, from the side of systemd: a program inherits a socket that is listening already, as
-// its descriptor 3, and learns so from its environment (sd_listen_fds(3)).
+// The systemd side of socket activation: a program inherits a listening socket as descriptor 3 and finds it through its
+// environment (sd_listen_fds(3)).
 
 import { Guard } from './guard.js';
 import { InheritableListener } from './private-socket.js';
@@ -11,22 +11,22 @@ const SHELL = '/bin/sh';
 
 /**
  * LISTEN_PID must be the program's own pid, which is known only between fork and exec. The program and its arguments
- * are the shell's arguments and no part of this text; `$1` is an absolute path, so it is never read as an option of
- * exec. What the program writes to stdout goes to stderr: this process's stdout is not its business.
+ * are passed as the shell's arguments, not as part of this text; `$1` is an absolute path and therefore never read as
+ * an option of exec. The program's stdout goes to stderr: it must not write to this process's stdout.
  */
 const SCRIPT = 'LISTEN_PID=$$; export LISTEN_PID; exec "$@" >&2';
 
 export interface ActivationOptions extends SubprocessOptions {
-  /** What LISTEN_FDNAMES calls the socket; `''` for `unknown`, as sd_listen_fds_with_names(3) has it. */
+  /** The socket's name in LISTEN_FDNAMES; `''` for `unknown`, as in sd_listen_fds_with_names(3). */
   readonly socketName: string;
 }
 
-/** A program that was activated, and where its socket is while it runs. */
+/** An activated program, and the path of its socket while it runs. */
 export interface Activated extends Running {
   readonly path: string;
 }
 
-/** Runs a command with a listening socket and connects to it. At the connection's end the program gets SIGTERM. */
+/** Runs a command with a listening socket and connects to it. The program gets SIGTERM when the connection ends. */
 export async function activate(
   argv: readonly string[],
   options: ActivationOptions,
@@ -61,8 +61,8 @@ export async function activate(
       guard.release();
       throw error;
     }
-    // It was gone before it could be connected to: what it said is more than ECONNREFUSED.
-    const reason = signal?.aborted === true ? error : await subprocess.farewell(error as Error);
+    // It has probably exited before it could be connected to: its stderr explains more than ECONNREFUSED.
+    const reason = signal?.aborted === true ? error : await subprocess.explainEnd(error as Error);
     subprocess.release(options.grace, true);
     throw reason;
   }

@@ -1,14 +1,14 @@
-// A socket that this package opened: reads go into a buffer that the receiver chooses, which halves the cost of
-// receiving against 'data' events. Node takes such a buffer only at connect() (`onread`).
+// A socket that this package opened: reads go into a buffer that the receiver chooses, which costs half as much as
+// 'data' events. Node accepts such a buffer only at connect() (`onread`).
 
 import { type NetConnectOpts, Socket } from 'node:net';
 import { StreamTransport } from './stream.js';
 import type { Receiver } from './transport.js';
 
-// Until a receiver is there; a peer's first words are short.
+// Until there is a receiver; a peer's first messages are short.
 const FIRST_LENGTH = 4096;
 
-/** What `net.Socket` takes besides its documented options when it reads into the caller's buffer. */
+/** The undocumented part of `net.Socket`'s options for reading into the caller's buffer. */
 interface OnRead {
   buffer: () => Uint8Array;
   callback: (length: number, buffer: Uint8Array) => boolean;
@@ -17,6 +17,7 @@ interface OnRead {
 export class SocketTransport extends StreamTransport {
   readonly socket: Socket;
   readonly #reader: Reader;
+  #receiver: Receiver | null = null;
 
   private constructor(socket: Socket, reader: Reader, description: string) {
     super(socket, description);
@@ -24,7 +25,7 @@ export class SocketTransport extends StreamTransport {
     this.#reader = reader;
   }
 
-  /** Begins to connect; the caller waits for the socket's 'connect' or 'error'. */
+  /** Starts connecting; the caller waits for the socket's 'connect' or 'error'. */
   static open(options: NetConnectOpts, description: string): SocketTransport {
     const reader = new Reader();
     const onread: OnRead = {
@@ -34,14 +35,19 @@ export class SocketTransport extends StreamTransport {
         return true;
       },
     };
-    // noDelay and keepAlive count here only: connect() ignores them.
+    // noDelay and keepAlive only take effect here: connect() ignores them.
     const socket = new Socket({ ...options, ...({ onread } as object), allowHalfOpen: true });
     socket.connect(options);
     return new SocketTransport(socket, reader, description);
   }
 
+  override start(receiver: Receiver): void {
+    this.#receiver = receiver;
+    super.start(receiver);
+  }
+
   protected override listen(): void {
-    this.#reader.start(this.receiver);
+    this.#reader.start(this.#receiver);
   }
 
   override detach(): Socket {
@@ -51,12 +57,12 @@ export class SocketTransport extends StreamTransport {
   }
 }
 
-/** Between the socket, which wants a buffer from its first moment on, and the receiver, which comes later. */
+/** Connects the socket, which needs a buffer from the start, with the receiver, which comes later. */
 class Reader {
   #receiver: Receiver | null = null;
   #early: Uint8Array[] = [];
   #first: Uint8Array | null = Buffer.allocUnsafeSlow(FIRST_LENGTH);
-  /** The receiver that chose the buffer that is being read into. */
+  /** The receiver that chose the current read buffer. */
   #chosenBy: Receiver | null = null;
 
   start(receiver: Receiver | null): void {

@@ -1,44 +1,45 @@
-// Any Duplex as a transport: TLS sockets, sockets that somebody else opened, streams in memory.
+// Any Duplex as a transport: TLS sockets, sockets that the caller opened, streams in memory.
 
 import type { Duplex } from 'node:stream';
-import type { Receiver, Transport } from './transport.js';
+import type { ChunkReceiver, Transport } from './transport.js';
 
-/** What a socket has and a plain Duplex may not. */
+/** Members that sockets have and a plain Duplex may lack. */
 interface SocketParts {
-  /** Node's own, as its idle timeout of sockets reads it: undocumented, so it may be missing. */
+  /** Undocumented, so it may be missing; Node reads it for the idle timeout of sockets. */
   readonly _handle?: { readonly writeQueueSize?: number } | null;
   ref?: () => unknown;
   unref?: () => unknown;
 }
 
 /**
- * What the owner of the peer, or of a layer below, knows about an end that our side did not ask for: the error that
- * tells it, or the one that was passed (null for an end in good order).
+ * Called when the stream ends unexpectedly. Resolves with a more specific error (a subprocess's exit status, a TLS
+ * alert) or with the error that was passed; null means a normal end.
  */
-export type Farewell = (error: Error | null) => Promise<Error | null>;
+export type EndExplainer = (error: Error | null) => Promise<Error | null>;
 
+/** Unlike other transports, it never reuses a chunk that it has delivered: the receiver may keep it. */
 export class StreamTransport implements Transport {
   readonly description: string;
-  /** Asked before the receiver is told of an end that our side did not ask for; the telling waits for the answer. */
-  farewell: Farewell | null = null;
+  /** Called at an unexpected end, before the receiver is notified; the notification waits for the result. */
+  explainEnd: EndExplainer | null = null;
   protected readonly stream: Duplex & SocketParts;
-  protected receiver: Receiver | null = null;
+  protected receiver: ChunkReceiver | null = null;
   #error: Error | null = null;
   #isDestroyed = false;
-  #isParting = false;
+  #isExplaining = false;
 
   constructor(stream: Duplex, description: string) {
     this.stream = stream;
     this.description = description;
-    // From the first moment on: an 'error' that nobody listens for would end the process.
+    // Registered at once: an 'error' without a listener would end the process.
     stream.on('error', this.#onError);
     stream.on('close', this.#onClose);
   }
 
-  start(receiver: Receiver): void {
+  start(receiver: ChunkReceiver): void {
     this.receiver = receiver;
     if (this.stream.destroyed) {
-      // Its 'error' and 'close' may have been emitted before anyone listened, or be still to come.
+      // Its 'error' and 'close' may have been emitted before the listeners were added, or may still follow.
       this.#error ??= this.stream.errored;
       queueMicrotask(this.#onClose);
       return;
@@ -47,14 +48,14 @@ export class StreamTransport implements Transport {
     this.listen();
   }
 
-  /** Begins to take bytes out of the stream. */
+  /** Starts reading from the stream. */
   protected listen(): void {
     this.stream.on('data', this.#onData);
-    // A stream that its owner has paused, so that nothing is lost before it is handed over, stays paused otherwise.
+    // Its owner may have paused it, so that nothing is lost before the handover; it would stay paused otherwise.
     this.stream.resume();
   }
 
-  /** Stops taking bytes, for whoever takes the stream over (TLS). */
+  /** Stops reading and returns the stream to a new owner (TLS). */
   detach(): Duplex {
     this.stream.off('data', this.#onData);
     this.stream.off('end', this.#onEnd);
@@ -67,7 +68,7 @@ export class StreamTransport implements Transport {
   write(buffers: readonly Uint8Array[], flushed: () => void): void {
     const { stream } = this;
     const written = (error?: Error | null): void => {
-      // A socket that breaks calls back without an error for what it could not write.
+      // A broken socket calls back without an error for data that it could not write.
       if (error == null && !stream.destroyed) flushed();
     };
     if (buffers.length === 1) {
@@ -85,6 +86,17 @@ export class StreamTransport implements Transport {
     return this.stream.writableLength + (this.stream._handle?.writeQueueSize ?? 0);
   }
 
+  /** Bytes that were written and that the stream still holds. */
+  get buffered(): number {
+    return this.stream.writableLength;
+  }
+
+  /** Bytes that have arrived and have not been delivered: while paused, or behind the chunk that is being delivered. */
+  get undelivered(): number {
+    return this.stream.readableLength;
+  }
+
+  /** Stops delivering: back-pressure towards the peer. */
   pause(): void {
     this.stream.pause();
   }
@@ -93,8 +105,9 @@ export class StreamTransport implements Transport {
     this.stream.resume();
   }
 
-  end(): void {
-    if (!this.stream.writableEnded && !this.stream.destroyed) this.stream.end();
+  /** Half-closes after what was written, and calls back when that is out, or when it cannot be sent any more. */
+  end(gone?: () => void): void {
+    if (!this.stream.writableEnded && !this.stream.destroyed) this.stream.end(gone);
   }
 
   destroy(): void {
@@ -111,31 +124,31 @@ export class StreamTransport implements Transport {
   }
 
   readonly #onData = (chunk: Uint8Array | string): void => {
-    // A stream with an encoding set hands out strings, in which bytes are lost already.
+    // A stream with an encoding emits strings, in which bytes are already lost.
     if (typeof chunk === 'string') this.stream.destroy(new TypeError('the stream must not have an encoding set'));
     else this.receiver?.push(chunk);
   };
 
   readonly #onEnd = (): void => {
-    if (this.farewell === null || this.stream.writableEnded) this.receiver?.end();
-    else void this.#part(this.farewell, null);
+    if (this.explainEnd === null || this.stream.writableEnded) this.receiver?.end();
+    else void this.#ended(this.explainEnd, null);
   };
 
   readonly #onError = (error: Error): void => {
     this.#error ??= error;
-    // A TLS socket tells of a broken session and stays open.
+    // A TLS socket emits 'error' for a broken session but stays open.
     this.stream.destroy();
   };
 
   readonly #onClose = (): void => {
-    if (this.farewell === null || this.#isDestroyed) this.#close(this.#error);
-    else void this.#part(this.farewell, this.#error);
+    if (this.explainEnd === null || this.#isDestroyed) this.#close(this.#error);
+    else void this.#ended(this.explainEnd, this.#error);
   };
 
-  async #part(farewell: Farewell, error: Error | null): Promise<void> {
-    if (this.#isParting) return;
-    this.#isParting = true;
-    const answer = await farewell(error);
+  async #ended(explain: EndExplainer, error: Error | null): Promise<void> {
+    if (this.#isExplaining) return;
+    this.#isExplaining = true;
+    const answer = await explain(error);
     if (answer === null && !this.stream.destroyed) {
       this.receiver?.end();
       return;

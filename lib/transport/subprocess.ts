@@ -1,6 +1,6 @@
-// A program that this process runs for the sake of one connection: started, watched, ended.
-// Invariants: one that may hold data that was written to it is never ended by force; no other one outlives its
-// connection for longer than its grace; none outlives this process, unless it takes its time to end when asked to.
+// Starts, watches and ends a program that this process runs for one connection.
+// Invariants: a program that may hold written data is never killed; any other is killed when its grace after the end of
+// the connection is over; at the end of this process every program gets SIGTERM.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { constants } from 'node:os';
@@ -10,18 +10,18 @@ import { connectedPair } from './private-socket.js';
 import { nameOf, startError } from './programs.js';
 import type { SocketTransport } from './socket.js';
 
-/** Where a program's stderr goes: kept for error messages, or to this process's own. */
+/** Where a program's stderr goes: `capture` keeps it for error messages, `inherit` forwards it to this process's. */
 export type ErrorOutput = 'capture' | 'inherit';
 
 /** How a program is run and ended. */
 export interface SubprocessOptions {
   readonly errorOutput: ErrorOutput;
   /**
-   * Milliseconds from the end of its connection until SIGTERM, and again from that until SIGKILL. Neither comes where
-   * the program may hold data.
+   * Milliseconds from the end of its connection until SIGTERM, and from then until SIGKILL. Neither is sent if the
+   * program may hold data.
    */
   readonly grace: number;
-  /** It only passes bytes on and ends when they do: nothing needs to end it if this process is killed. */
+  /** A helper only forwards bytes and exits at their end: it needs no guard in case this process is killed. */
   readonly isHelper?: boolean;
 }
 
@@ -31,21 +31,21 @@ export interface Running {
   readonly subprocess: Subprocess;
 }
 
-/** Control characters, and those that turn text round or end its line: ssh shows what a stranger's server says. */
+/** Control, bidi and line-separator characters: ssh forwards the output of an untrusted server. */
 const UNSHOWN = /[\p{Cc}\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]+/gu;
 
-/** What is kept of stderr: its end, where programs say what went wrong. */
+/** Bytes kept of the end of stderr, where programs report what went wrong. */
 const MAX_TAIL = 2048;
-/** How long a program that has closed its connection may take to exit before it is thought to run on. */
+/** Milliseconds to wait for the exit of a program that has closed its connection. */
 const EXIT_DELAY = 1000;
-/** How long its stderr may then take: a grandchild may hold it open. */
+/** Milliseconds to wait for the end of its stderr after that: a grandchild may hold it open. */
 const OUTPUT_DELAY = 100;
-/** A shell's status for a command that a signal has ended, and what many servers exit with when one asks them to. */
+/** 128 + N: a shell's status for a command that signal N has ended; many servers exit with it after SIGTERM. */
 const SIGNAL_STATUS = 128;
 
 const running = new Set<Subprocess>();
 
-/** This process exits, perhaps without having closed its connections. */
+/** Called when this process exits, perhaps without having closed its connections. */
 function endAll(): void {
   for (const subprocess of running) {
     subprocess.askToEnd();
@@ -56,16 +56,16 @@ function endAll(): void {
 
 export class Subprocess {
   readonly pid: number;
-  /** Resolves when the process is gone. */
+  /** Resolves when the process has exited. */
   readonly ended: Promise<void>;
-  /** Removes what was made for it; called when its connection is gone. */
+  /** Removes files that were created for it; called when its connection has ended. */
   cleanUp: () => void = () => undefined;
   /**
-   * Whether data was written to it; null when it has not come to serve anything. What it serves to others through a
-   * socket that they can reach is not known: such a server counts as one that was written to.
+   * Whether data was written to it; null if it has never served a connection. Other clients may reach its socket and
+   * write unnoticed: a shared server counts as written to.
    */
   tookData: (() => boolean) | null = null;
-  /** Others may be connected to it. */
+  /** Whether other clients may be connected to it. */
   isShared = false;
   /** Ends it when this process is killed. */
   guard: Guard | null = null;
@@ -75,7 +75,7 @@ export class Subprocess {
   #tail: Buffer = Buffer.alloc(0);
   #timer: NodeJS.Timeout | null = null;
   #isReleased = false;
-  /** What this process has sent to it: an end by one of these is no failure of its own. */
+  /** Signals that this process has sent to it: ending by one of them is not a failure of the program. */
   readonly #sent = new Set<number>();
 
   private constructor(child: ChildProcess, pid: number, name: string) {
@@ -100,10 +100,10 @@ export class Subprocess {
   }
 
   /**
-   * Runs a program with the given stdio (its stderr is added) and resolves when it runs. Rejects, with the errno as
-   * `code`, when there is no such program or it may not be run.
+   * Runs a program with the given stdio (stderr is added) and resolves when it runs. Rejects, with the errno as `code`,
+   * if the program does not exist or may not be run.
    *
-   * @param name What to call it in messages.
+   * @param name The program's name in messages.
    */
   static start(
     program: string,
@@ -119,7 +119,7 @@ export class Subprocess {
       try {
         child = spawn(program, args, { env, stdio: [input, output, errors, ...more], windowsHide: true });
       } catch (error) {
-        // Node throws what it does not expect to happen, such as E2BIG and ENOMEM.
+        // Node throws rare errors, such as E2BIG and ENOMEM, instead of emitting them.
         reject(startError(error as NodeJS.ErrnoException, name));
         return;
       }
@@ -129,14 +129,14 @@ export class Subprocess {
       child.once('error', onError);
       child.once('spawn', () => {
         child.off('error', onError);
-        // Later ones are of kill(), which tells its caller.
+        // Later errors come from kill(), which also returns false.
         child.on('error', () => undefined);
         resolve(new Subprocess(child, child.pid as number, name));
       });
     });
   }
 
-  /** Resolves when it is gone, or after so many milliseconds; meanwhile it keeps this process alive. */
+  /** Resolves when the program has exited, or after `delay` milliseconds. Until then it keeps this process alive. */
   async endedWithin(delay: number): Promise<void> {
     if (!this.isRunning || delay <= 0) return;
     this.#child.ref();
@@ -148,24 +148,24 @@ export class Subprocess {
     return this.#child.exitCode === null && this.#child.signalCode === null;
   }
 
-  /** Whether ending it by force may lose what was written to it. */
+  /** Whether killing the program may lose data that was written to it. */
   get mayHoldData(): boolean {
     return this.tookData !== null && (this.isShared || this.tookData());
   }
 
-  /** Sends a signal; false when the process is gone, whose pid may be another's by now. */
+  /** Sends a signal; false if the program has exited, because its pid may already belong to another process. */
   kill(signal: NodeJS.Signals | number): boolean {
     if (!this.isRunning) return false;
     this.#sent.add(typeof signal === 'number' ? signal : constants.signals[signal]);
     return this.#child.kill(signal);
   }
 
-  /** SIGTERM, which a stopped process sees only when it goes on. */
+  /** Sends SIGTERM, and SIGCONT so that a stopped program handles it. */
   askToEnd(): void {
     if (this.kill('SIGTERM')) this.kill('SIGCONT');
   }
 
-  /** SIGTERM, and SIGKILL after so many milliseconds, whatever it holds. */
+  /** Sends SIGTERM, and SIGKILL after `patience` milliseconds, even if the program may hold data. */
   endNow(patience: number): void {
     this.#isReleased = true;
     this.askToEnd();
@@ -175,8 +175,9 @@ export class Subprocess {
   }
 
   /**
-   * Its connection is gone: it is to end by itself, or by SIGTERM at once where it does not see that. One that runs on
-   * is ended, unless it may hold data: then it has all the time that it needs. Idempotent.
+   * Called when its connection has ended. The program should exit by itself, or by an immediate SIGTERM (`terminate`)
+   * if it cannot notice the end. If it keeps running it is ended after `grace` milliseconds, unless it may hold data:
+   * then it may take as long as it needs. Idempotent.
    */
   release(grace: number, terminate: boolean): void {
     if (this.#isReleased) return;
@@ -192,7 +193,9 @@ export class Subprocess {
     });
   }
 
-  /** How it failed: its status, or the signal, unless this process has sent it. Null for a good end, or none yet. */
+  /**
+   * How the program failed: its status, or a signal that this process has not sent. Null if it succeeded or still runs.
+   */
   async failure(): Promise<string | null> {
     if (this.isRunning) return null;
     const { exitCode, signalCode } = this.#child;
@@ -209,8 +212,8 @@ export class Subprocess {
     return `the command ${this.#name} ${how}${said === '' ? '' : `: ${said}`}`;
   }
 
-  /** How it ended, unless it ended well or runs on: the error to report in place of `error`. */
-  async farewell(error: Error | null): Promise<Error | null> {
+  /** The error to report instead of `error`: how the program ended, unless it succeeded or still runs. */
+  async explainEnd(error: Error | null): Promise<Error | null> {
     await within(EXIT_DELAY, this.ended);
     if (this.isRunning) return error;
     if (this.#child.exitCode === 0 && error === null) return null;
@@ -218,7 +221,7 @@ export class Subprocess {
     return Object.assign(new Error(message, error === null ? {} : { cause: error }), { code: 'ENOTCONN' });
   }
 
-  /** The end of what it wrote to stderr, on one line. */
+  /** The end of its stderr, on one line. */
   get #said(): string {
     const lines = this.#tail.toString().split(/[\r\n]+/);
     const shown = lines.map((line) => line.replaceAll(UNSHOWN, ' ').trim()).filter((line) => line !== '');
@@ -239,8 +242,8 @@ export class Subprocess {
 }
 
 /**
- * Runs a command with one end of a connected pair of Unix sockets as both its stdin and its stdout, and keeps the
- * other. When the connection ends the command sees the end of its input; one that runs on is ended.
+ * Runs a command with one end of a connected pair of Unix sockets as both its stdin and its stdout, and keeps the other
+ * end. When the connection ends, the command sees the end of its input; if it keeps running, it is ended.
  */
 export async function runCommand(
   argv: readonly string[],
@@ -251,7 +254,7 @@ export async function runCommand(
   const [transport, peer] = await connectedPair(`the command ${nameOf(program)}`, signal);
   let subprocess: Subprocess;
   try {
-    // Fork and exec have happened when start() returns, so that this process's copy is closed at once.
+    // start() returns after fork and exec, so this process's copy can be closed at once.
     const started = Subprocess.start(program, args, nameOf(program), [peer, peer], options);
     peer.destroy();
     subprocess = await started;
@@ -268,15 +271,15 @@ export async function runCommand(
   return { transport, subprocess };
 }
 
-/** Ties a program to its connection: it ends, by SIGTERM if it does not see that by itself, when the connection does. */
+/** Ends a program when its connection ends, by SIGTERM (`terminate`) if it cannot notice that by itself. */
 export function attach(transport: SocketTransport, subprocess: Subprocess, grace: number, terminate: boolean): void {
-  transport.farewell = (error) => subprocess.farewell(error);
+  transport.explainEnd = (error) => subprocess.explainEnd(error);
   transport.socket.once('close', () => {
     subprocess.release(grace, terminate);
   });
 }
 
-/** Waits for the promise, but not for long. */
+/** Waits for the promise for at most `delay` milliseconds. */
 async function within(delay: number, promise: Promise<void>): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, delay)));

@@ -1,33 +1,33 @@
-// TLS over a transport that has been used in plaintext before. Invariant: from the moment startTls() is called no
-// byte of the transport is read as plaintext.
+// TLS over a transport that has been used in plaintext before. Invariant: once startTls() has been called, no byte of
+// the transport is read as plaintext.
 
 import type { Duplex } from 'node:stream';
 import { connect, type PeerCertificate, type SecureContext, type TLSSocket } from 'node:tls';
-import { type Farewell, StreamTransport } from './stream.js';
+import { type EndExplainer, StreamTransport } from './stream.js';
 
-/** When something went wrong: before the peer had shown who it is, before its first word after that, or later. */
+/** When a failure happened: during the handshake, before the first data after it, or later. */
 export type TlsMoment = 'handshake' | 'beginning' | 'later';
 
 export interface TlsOptions {
   readonly context: SecureContext;
-  /** What the peer is told that it was called by (SNI); `''` for nothing. */
+  /** The host name to send to the peer (SNI); `''` to send none. */
   readonly serverName: string;
-  /** Whether the peer's certificate must be trusted and its name the right one. */
+  /** Whether the peer's certificate must be trusted and issued for the right name. */
   readonly verify: boolean;
-  /** What is wrong with the names in the certificate; asked once its chain is found to be good. */
+  /** Checks the names in a certificate whose chain has been verified; returns an error if they are wrong. */
   checkIdentity(certificate: PeerCertificate): Error | undefined;
-  /** A key that both sides have, in place of certificates. */
+  /** A pre-shared key, used instead of certificates. */
   readonly psk?: { readonly identity: string; readonly key: Uint8Array } | undefined;
-  /** What went wrong, in words for whoever has to do something about it; `null` for an end without an error. */
+  /** The error to report, with advice for the user; called with `null`, and may return it, for an end without error. */
   explain(error: Error | null, moment: TlsMoment): Error | null;
 }
 
 /**
- * Takes the stream out of `raw` and makes it a TLS session. Rejects with what `explain` makes of the failure; then,
- * and also when `raw` is destroyed meanwhile, the stream is destroyed.
+ * Detaches the stream from `raw` and starts a TLS session on it. Rejects with the error that `explain` returns. On
+ * failure, or if `raw` is destroyed meanwhile, the stream is destroyed.
  */
 export function startTls(raw: StreamTransport, options: TlsOptions): Promise<TlsTransport> {
-  const { farewell } = raw;
+  const { explainEnd } = raw;
   const stream = raw.detach();
   // An 'error' without a listener would end the process; the TLS socket reports what matters.
   stream.on('error', () => undefined);
@@ -35,7 +35,7 @@ export function startTls(raw: StreamTransport, options: TlsOptions): Promise<Tls
     const fail = (error: Error): void => {
       settle();
       stream.destroy();
-      void ask(farewell, error).then((reason) => {
+      void explainLoss(explainEnd, error).then((reason) => {
         reject(options.explain(reason, 'handshake') ?? error);
       });
     };
@@ -49,7 +49,7 @@ export function startTls(raw: StreamTransport, options: TlsOptions): Promise<Tls
     }
     const onSecure = (): void => {
       settle();
-      resolve(new TlsTransport(socket, raw.description, options, farewell));
+      resolve(new TlsTransport(socket, raw.description, options, explainEnd));
     };
     const onClose = (): void => {
       fail(Object.assign(new Error('the stream was closed'), { code: 'ECONNRESET' }));
@@ -81,11 +81,11 @@ function open(stream: Duplex, options: TlsOptions): TLSSocket {
 export class TlsTransport extends StreamTransport {
   #moment: TlsMoment = 'beginning';
 
-  constructor(socket: TLSSocket, description: string, options: TlsOptions, below: Farewell | null) {
+  constructor(socket: TLSSocket, description: string, options: TlsOptions, below: EndExplainer | null) {
     super(socket, description);
-    // With TLS 1.3 a client has finished its handshake before the server has looked at the client's certificate: the
-    // refusal comes as the first thing after it, as an alert or, from GnuTLS's servers, as the end of the stream.
-    this.farewell = async (error) => options.explain(await ask(below, error), this.#moment);
+    // With TLS 1.3 a client finishes its handshake before the server has checked the client's certificate: a refusal
+    // arrives right after it, as an alert or, from servers that use GnuTLS, as the end of the stream.
+    this.explainEnd = async (error) => options.explain(await explainLoss(below, error), this.#moment);
   }
 
   protected override listen(): void {
@@ -96,8 +96,8 @@ export class TlsTransport extends StreamTransport {
   }
 }
 
-/** What the layer below knows about a lost connection, if that is what happened. */
-async function ask(below: Farewell | null, error: Error | null): Promise<Error | null> {
+/** If the connection was lost, asks the layer below for a more specific error. */
+async function explainLoss(below: EndExplainer | null, error: Error | null): Promise<Error | null> {
   const { code = '' } = (error ?? {}) as NodeJS.ErrnoException;
   const isLost = error === null || /^E(?!PROTO$|RR_)[A-Z0-9]+$/.test(code);
   return below !== null && isLost ? below(error) : error;

@@ -1,44 +1,45 @@
-// The seam between byte streams and what is made of them. A transport moves bytes and knows no NBD word.
-// Invariant: a receiver's close() is called exactly once, last, and after it no other method of it.
+// The interface between byte streams and their users. A transport moves bytes and knows nothing about NBD.
+// Invariant: a receiver's close() is called exactly once, and none of its methods is called after it.
 
-/** What a transport delivers to. None of these may throw: an exception in a socket callback ends the process. */
-export interface Receiver {
+/** Receives the chunks of a transport. No method may throw: an exception in a socket callback ends the process. */
+export interface ChunkReceiver {
+  /** Passes bytes in a buffer of the transport's, which may be reused as soon as push() returns. */
+  push(chunk: Uint8Array): void;
+  /** The peer has half-closed: it sends no more, but we may still write. */
+  end(): void;
+  /** The stream is closed: `null` after a normal end or destroy(), otherwise the error that broke it. */
+  close(error: Error | null): void;
+}
+
+/** Receives the bytes of any transport, into buffers of its own where the transport supports that. */
+export interface Receiver extends ChunkReceiver {
   /**
-   * Where the next bytes should land. A transport that can read into a given buffer asks once before the first
-   * read and again after each advance(), so the answer always holds for exactly one read.
+   * Returns the buffer for the next bytes. A transport that can read into a given buffer calls it once before the first
+   * read and again after each advance(), so the buffer is used for exactly one read.
    */
   target(): Uint8Array;
-  /** `length` bytes have landed at the start of the buffer that target() gave last. */
+  /** `length` bytes were read into the start of the buffer that target() returned last. */
   advance(length: number): void;
-  /** Bytes in a buffer of the transport's own, which may be reused as soon as push() returns. */
-  push(chunk: Uint8Array): void;
-  /** The peer sends no more; our side may still write. */
-  end(): void;
-  /** The stream is gone: `null` after an ordinary end or destroy(), else what broke it. */
-  close(error: Error | null): void;
 }
 
 /** A connected byte stream. */
 export interface Transport {
-  /** What it is connected to, for messages and getUri: `host:port`, a socket's path, or a word. */
+  /** The peer, for messages: `host:port`, a socket's path, or a word. */
   readonly description: string;
-  /** Begins to deliver. Called once; nothing is lost that arrived before. */
+  /** Starts delivering. Called once; bytes that arrived earlier are delivered first. */
   start(receiver: Receiver): void;
   /**
-   * Sends the buffers in order, with one writev where the stream can. They must stay unchanged until `flushed` is
-   * called, asynchronously, when the stream has taken them; it is not called if the stream ends before.
+   * Sends the buffers in order, with one writev if the stream supports it. They must not change until `flushed` is
+   * called, asynchronously, when the stream has written them; it is not called if the stream ends before that.
    */
   write(buffers: readonly Uint8Array[], flushed: () => void): void;
-  /** Bytes that were written and that the system has not taken yet, where that is known: while it changes, some leave. */
+  /** Written bytes that the system has not accepted yet, if known. While it changes, bytes are leaving. */
   readonly unsent?: number;
-  /** Stops and restarts reading: back-pressure towards the peer. */
-  pause(): void;
-  resume(): void;
-  /** Half-closes after what was written. */
+  /** Half-closes once everything written has been sent. */
   end(): void;
-  /** Ends both directions at once; close(null) follows, unless it has come already. Idempotent. */
+  /** Ends both directions at once; close(null) follows, unless the receiver was already closed. Idempotent. */
   destroy(): void;
-  /** Whether the stream alone keeps the process alive. */
+  /** Lets the stream alone keep the process alive, until unref(). */
   ref(): void;
   unref(): void;
 }

@@ -1,5 +1,5 @@
-// Listeners of AbortSignals that many share. A signal gets one real listener, however many connections wait for it:
-// Node warns of a leak at eleven, and each costs a microsecond.
+// Shares AbortSignal listeners. A signal gets one real listener, however many connections wait for it: Node warns of a
+// leak at eleven, and each costs a microsecond.
 
 const watched = new WeakMap<AbortSignal, { readonly callbacks: Set<() => void>; readonly listener: () => void }>();
 
@@ -19,7 +19,7 @@ export function addAbortListener(signal: AbortSignal, callback: () => void): voi
   signal.addEventListener('abort', listener, { once: true });
 }
 
-/** Does nothing where the callback is not registered (any more). */
+/** Does nothing if the callback is not registered (any more). */
 export function removeAbortListener(signal: AbortSignal, callback: () => void): void {
   const entry = watched.get(signal);
   if (entry?.callbacks.delete(callback) !== true || entry.callbacks.size > 0) return;

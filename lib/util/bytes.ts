@@ -1,5 +1,5 @@
-// Big-endian numbers in byte arrays, without the argument checks of Buffer's own methods: the hot path's readers
-// and writers. Callers know that the bytes are there.
+// Reads and writes big-endian numbers on the hot path, without the argument checks of Buffer's methods. The caller
+// guarantees that the bytes exist.
 
 import { TWO_32, type U64 } from './u64.js';
 

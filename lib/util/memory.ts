@@ -1,23 +1,23 @@
-// Memory for what a server sends: large pieces that live for a moment.
+// Memory for data from a server: large blocks with short lives.
 
 /**
- * glibc gives free memory back to the system beyond twice the largest block that was ever freed, and takes it anew,
- * page fault by page fault, for the next piece: half the cost of reading 256 KiB or 1 MiB, or of a large block map.
- * Freeing one block of this length, of which no page is ever touched, sets that limit to 62 MiB; glibc does not learn
- * from blocks above 32 MiB. Elsewhere it does nothing.
+ * glibc returns free memory to the system beyond twice the largest block that was ever freed, and gets it back page
+ * fault by page fault for the next block: half the cost of reading 256 KiB or 1 MiB, or of a large block map. Freeing
+ * one block of this length, whose pages are never touched, raises that threshold (M_TRIM_THRESHOLD, mallopt(3)) to
+ * 62 MiB; blocks above 32 MiB have no effect. With other C libraries this does nothing.
  */
-const LESSON_LENGTH = 31 * 1024 * 1024;
-/** Who takes less than this in all has nothing to gain. */
-const LESSON_DUE = 16 * 1024 * 1024;
+const TRIM_THRESHOLD_BLOCK = 31 * 1024 * 1024;
+/** Done once this process has allocated this many bytes in total: with less there is nothing to gain. */
+const WARM_UP_AFTER = 16 * 1024 * 1024;
 
-/** Bytes taken in this process until the lesson was given. */
-let taken = 0;
+/** Bytes allocated so far; not counted any further once the block has been freed. */
+let allocated = 0;
 
-/** Memory of its own, with whatever is in it. */
+/** Uninitialised memory that is not shared with other buffers. */
 export function allocate(length: number): Buffer<ArrayBuffer> {
-  if (taken < LESSON_DUE) {
-    taken += length;
-    if (taken >= LESSON_DUE) Buffer.allocUnsafeSlow(LESSON_LENGTH);
+  if (allocated < WARM_UP_AFTER) {
+    allocated += length;
+    if (allocated >= WARM_UP_AFTER) Buffer.allocUnsafeSlow(TRIM_THRESHOLD_BLOCK);
   }
   return Buffer.allocUnsafeSlow(length);
 }

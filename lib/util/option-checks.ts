@@ -1,16 +1,15 @@
-// The one mechanism that checks options: a table has one check for each key that a function takes, and whatever is not
-// in the table is refused. Invariant: nothing has been done when a check throws, and what passes is used as it was
-// checked, since the options are copied.
+// Checks options against a table with one check per key; keys that are not in the table are refused. Invariant: nothing
+// has been done yet when a check throws, and the options are copied, so that the values in use are the checked ones.
 
 import { NbdStrictError } from '../errors.js';
 
 /**
- * Returns the value as its own type, or throws an NbdStrictError. `where` is what the message begins with: a function,
- * such as `setTls`, or a function and the name of an option, such as `copy: requests`.
+ * Returns the value with its type, or throws an NbdStrictError. `where` starts the message: a function, such as
+ * `setTls`, or a function and an option, such as `copy: requests`.
  */
 export type OptionCheck<Value = unknown> = (where: string, value: unknown) => Value;
 
-/** Of functions and objects a check knows no more than that. */
+/** A check of a function or an object verifies only that it is one. */
 type Checked<Value> = Value extends object ? Value | object : Value;
 
 /** A check for every key of the options `Options`. */
@@ -18,21 +17,21 @@ export type OptionTable<Options> = {
   readonly [Key in keyof Required<Options>]: OptionCheck<Checked<Required<Options>[Key]>>;
 };
 
-/** Longest delay that Node's timers take; above, they fire at once. */
+/** Longest delay that Node's timers support; with a longer one they fire at once. */
 const MAX_DELAY = 2 ** 31 - 1;
 /** Offsets are signed in the kernels of most servers. */
 const MAX_BYTES = 2n ** 63n - 1n;
 const SHOWN_LENGTH = 40;
-/** A longer list of options would hide what is wrong. */
+/** A longer list of options would hide the message. */
 const LISTED_KEYS = 16;
 
-/** The error of a bad argument: `where: why`. */
+/** The error for a bad argument: `where: why`. */
 export function refuse(where: string, why: string, code = 'EINVAL'): NbdStrictError {
   const [syscall = where] = where.split(':', 1);
   return new NbdStrictError(`${where}: ${why}`, { code, syscall });
 }
 
-/** A value as a message shows it: at most 40 characters of a string. */
+/** A value as it appears in a message: at most 40 characters of a string. */
 export function shown(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.slice(0, SHOWN_LENGTH));
   if (typeof value === 'number' || typeof value === 'boolean') return String(value);
@@ -42,10 +41,10 @@ export function shown(value: unknown): string {
 }
 
 /**
- * The options that `table` knows, each of them checked, without those that are undefined. Inherited enumerable
- * properties count, as they would in `options.key`; those of `Object.prototype` do not.
+ * The checked options, without those that are undefined. Inherited enumerable properties count, as they would in
+ * `options.key`; those of `Object.prototype` do not.
  *
- * @throws NbdStrictError `EINVAL`: `options` is not an object, a key is unknown, or a value is not what the table says.
+ * @throws NbdStrictError `EINVAL`: `options` is not an object, a key is unknown, or a value fails its check.
  */
 export function checkOptions<Options extends object>(
   method: string,
@@ -117,7 +116,7 @@ export const wholeNumber =
     throw refuse(where, `must be a whole number ${limits}, not ${shown(value)}`);
   };
 
-/** The same, or Infinity for no limit. */
+/** A whole number from `minimum`, or Infinity for no limit. */
 export const wholeNumberOrInfinity =
   (minimum: number): OptionCheck<number> =>
   (where, value) => {
@@ -135,13 +134,13 @@ export const powerOfTwo =
     throw refuse(where, `must be a power of 2 from ${minimum} to ${maximum}, not ${shown(value)}`);
   };
 
-/** 0, which stands for "not at all", or what the check takes. */
+/** 0, which means "not at all", or a value that passes the check. */
 export const zeroOr =
   (check: OptionCheck<number>): OptionCheck<number> =>
   (where, value) =>
     value === 0 ? 0 : check(where, value);
 
-/** A number of bytes, or an offset: a number or a bigint from `minimum` to 2^63 - 1. A number is a safe integer. */
+/** A number of bytes, or an offset: a safe integer or a bigint, from `minimum` to 2^63 - 1. */
 export const byteCount =
   (minimum: 0 | 1 = 0): OptionCheck<number | bigint> =>
   (where, value) => {
@@ -151,7 +150,7 @@ export const byteCount =
     throw refuse(where, `must be a whole number of bytes from ${minimum} to 2^63 - 1, not ${shown(value)}${hint}`);
   };
 
-/** Milliseconds; 0 and Infinity stand for no limit, and 0 is what comes out. */
+/** Milliseconds; 0 and Infinity mean no limit, and both return 0. */
 export const milliseconds: OptionCheck<number> = (where, value) => {
   if (value === Infinity || value === 0) return 0;
   if (typeof value === 'number' && value > 0 && value <= MAX_DELAY) return value;
@@ -164,7 +163,7 @@ export const aFunction: OptionCheck<(...args: never[]) => unknown> = (where, val
   throw refuse(where, `must be a function, not ${shown(value)}`);
 };
 
-/** An AbortSignal, of whichever realm; one that is aborted already passes. */
+/** An AbortSignal of any realm; it may already be aborted. */
 export const anAbortSignal: OptionCheck<AbortSignal> = (where, value) => {
   const signal = value as Partial<AbortSignal> | null;
   const isSignal =
@@ -178,7 +177,7 @@ export const anAbortSignal: OptionCheck<AbortSignal> = (where, value) => {
   throw refuse(where, `must be an AbortSignal, not ${shown(value)}`);
 };
 
-/** An object, which is not an array; what is in it, its owner checks. */
+/** An object that is not an array; its content is not checked. */
 export const anObject: OptionCheck<object> = (where, value) => {
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value;
   throw refuse(where, `must be an object, not ${shown(value)}`);

@@ -1,11 +1,11 @@
-// Percent-encoding as RFC 3986 has it: escapes stand for the bytes of UTF-8, and '+' stands for itself.
+// Percent-encoding as in RFC 3986: escapes are bytes of UTF-8, and '+' is a plain character.
 
 import { isUtf8 } from 'node:buffer';
 
-/** True when a `%` is not followed by two hexadecimal digits. */
+/** Whether a `%` is not followed by two hexadecimal digits. */
 export const hasBadEscape = (text: string): boolean => /%(?![0-9A-Fa-f]{2})/.test(text);
 
-/** The text that an ASCII string without bad escapes stands for, or null when its bytes are not UTF-8. */
+/** Decodes an ASCII string without bad escapes; null if its bytes are not UTF-8. */
 export function percentDecode(text: string): string | null {
   const bytes = Buffer.from(
     text.replace(/%([0-9A-Fa-f]{2})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 16))),
@@ -14,7 +14,7 @@ export function percentDecode(text: string): string | null {
   return isUtf8(bytes) ? bytes.toString('utf8') : null;
 }
 
-/** `text` with every byte of its UTF-8 escaped that `safe`, an expression for one character, does not match. */
+/** Escapes every byte of the UTF-8 text that does not match `safe`, an expression for one character. */
 export function percentEncode(text: string, safe: RegExp): string {
   let out = '';
   for (const byte of Buffer.from(text, 'utf8')) {

@@ -1,10 +1,10 @@
-// Files of pre-shared keys as GnuTLS's psktool writes them, a line `user:hexkey` each. Client and server read them here,
-// so that both understand one file alike. Invariant: nothing that a caller may put into a message holds a key.
+// Files of pre-shared keys as GnuTLS's psktool writes them: lines of `user:hexkey`. Client and server both read them
+// here, and so interpret them alike. Invariant: nothing that a caller may put into a message contains a key.
 
 // OpenSSL's limit.
 const MAX_KEY = 512;
 
-/** A key in hexadecimal, of at most 512 bytes; null for anything else. */
+/** Decodes a hexadecimal key of at most 512 bytes; null for anything else. */
 export function decodeKey(text: string): Buffer | null {
   if (!/^(?:[0-9a-f]{2})+$/i.test(text) || text.length > 2 * MAX_KEY) return null;
   return Buffer.from(text, 'hex');
@@ -12,17 +12,19 @@ export function decodeKey(text: string): Buffer | null {
 
 export interface PskEntry {
   readonly user: string;
-  /** Null where the line has no key in hexadecimal. */
+  /** Null if the line has no hexadecimal key. */
   readonly key: Buffer | null;
 }
 
 export interface PskFile {
   readonly entries: readonly PskEntry[];
-  /** Numbers, from 1, of lines without a user and a key: a server refuses the file, because they lock a user out. */
+  /** Line numbers, from 1, of lines without a user and a key. A server refuses the file: they would lock a user out. */
   readonly badLines: readonly number[];
 }
 
-/** Empty lines and comments are skipped; `#` also begins a user name in hexadecimal, psktool's way to write a colon. */
+/**
+ * Skips empty lines and comments. `#` also starts a hexadecimal user name, which psktool uses for names with a colon.
+ */
 export function parsePskFile(text: string): PskFile {
   const entries: PskEntry[] = [];
   const badLines: number[] = [];

@@ -27,7 +27,7 @@ export function lowHalf(value: U64): number {
   return typeof value === 'number' ? value >>> 0 : Number(value & 0xffff_ffffn);
 }
 
-/** The sum in canonical form; it may exceed 64 bits, so that bounds checks cannot wrap. */
+/** The sum in canonical form. It may exceed 64 bits, so that bounds checks cannot wrap around. */
 export function add(a: U64, b: U64): U64 {
   if (typeof a === 'number' && typeof b === 'number') {
     const sum = a + b;
@@ -36,14 +36,14 @@ export function add(a: U64, b: U64): U64 {
   return fromBigInt(BigInt(a) + BigInt(b));
 }
 
-/** True when [offset, offset + count) lies within an export of `size` bytes. */
+/** Whether [offset, offset + count) lies within an export of `size` bytes. */
 export function isWithin(offset: U64, count: U64, size: U64): boolean {
   return add(offset, count) <= size;
 }
 
 /**
- * Where a 64-bit wire value lies relative to `base`: `value - base` when that is 0 to 2^53 - 1, else -1.
- * Exact on the whole 64-bit range, and free of BigInt while `base` is a number.
+ * The position of a 64-bit wire value relative to `base`: `value - base` if that is 0 to 2^53 - 1, else -1.
+ * Exact on the whole 64-bit range, and without BigInt while `base` is a number.
  */
 export function distance(high: number, low: number, base: U64): number {
   const value = fromHalves(high, low);

@@ -1,4 +1,4 @@
-// The package's own name and version; a spec holds them against package.json.
+// The package's own name and version; a spec compares them with package.json.
 
 export const PACKAGE_NAME = 'nbd-sdk';
 export const VERSION = '0.1.0';

@@ -1,6 +1,6 @@
-// Byte arrays of callers, taken by their memory. A subclass of Uint8Array may have changed any property, method or
-// its species, so that `subarray()` is another array and `length` is not the length; the accessors of %TypedArray% read
-// what the engine knows.
+// Accesses the memory of a caller's byte array directly. A subclass of Uint8Array may override any property, method or
+// its species, so that `subarray()` returns another array and `length` is wrong; the accessors of %TypedArray% read the
+// engine's own values.
 
 const prototype = Object.getPrototypeOf(Uint8Array.prototype) as object;
 
@@ -13,16 +13,16 @@ const bufferOf = accessor('buffer') as (this: Uint8Array) => ArrayBufferLike;
 const offsetOf = accessor('byteOffset') as (this: Uint8Array) => number;
 const lengthOf = accessor('byteLength') as (this: Uint8Array) => number;
 
-/** True for a Uint8Array of any realm and class; false for a Proxy of one, which has no memory. */
+/** True for a Uint8Array of any realm and class; false for a Proxy of one, which has no memory of its own. */
 export const isUint8Array = (value: unknown): value is Uint8Array => tagOf.call(value) === 'Uint8Array';
 
-/** The length in bytes; 0 when the memory is detached or the view is outside of it. */
+/** The length in bytes; 0 if the memory is detached or the view is out of bounds. */
 export const byteLengthOf = (view: Uint8Array): number => lengthOf.call(view);
 
-/** `Int8Array`, `DataView` and so on, without a call of anything that is the caller's. */
+/** `Int8Array`, `DataView` and so on, without calling any code of the caller's. */
 export const kindOfView = (view: ArrayBufferView): string => (tagOf.call(view) as string | undefined) ?? 'DataView';
 
-/** True where the class is Buffer or Uint8Array itself, and the object's lengths are what they say. */
+/** Whether the class is Buffer or Uint8Array itself and the object's length properties are not overridden. */
 export function isPlain(view: Uint8Array): boolean {
   const own = Object.getPrototypeOf(view) as unknown;
   if (own !== Buffer.prototype && own !== Uint8Array.prototype) return false;
@@ -30,9 +30,9 @@ export function isPlain(view: Uint8Array): boolean {
   return view.length === length && view.byteLength === length;
 }
 
-/** A plain view of the same memory, of a length that stays as it is. */
+/** A plain view of the same memory, with a fixed length. */
 export function memoryOf(view: Uint8Array): Uint8Array {
   const length = lengthOf.call(view);
-  // Nothing can be laid over detached memory, and nothing is needed for an empty view.
+  // No view can be made of detached memory, and an empty view needs no memory.
   return length === 0 ? new Uint8Array(0) : new Uint8Array(bufferOf.call(view), offsetOf.call(view), length);
 }

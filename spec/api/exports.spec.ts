@@ -19,11 +19,11 @@ const words = (text: string): string[] => text.trim().split(/\s+/);
 const PUBLIC: Readonly<Record<string, Names>> = {
   'nbd-sdk': {
     values: words(`
-      BlockHasher Extents NbdConnection RateLimiter blockHash compare copy createReadStream createWriteStream
-      exportDestination exportSource extents fileCheckpoint fileDestination fileSource hash nullDestination prefetch changes mergedExtents
-      totals
+      BlockHasher Extents NbdConnection NbdPool RateLimiter fileCheckpoint fileDestination fileSource
+      blockHash changes compare copy createReadStream createWriteStream exportDestination exportSource extents
+      hash mergedExtents nullDestination prefetch totals
       NbdError NbdStrictError NbdCommandError NbdOptionError NbdProtocolError NbdConnectionError NbdStateError
-      NbdQueueFullError
+      NbdQueueFullError NbdUnflushedError
       TLS_DISABLE TLS_ALLOW TLS_REQUIRE
       SIZE_MINIMUM SIZE_PREFERRED SIZE_MAXIMUM SIZE_PAYLOAD
       CMD_FLAG_FUA CMD_FLAG_NO_HOLE CMD_FLAG_DF CMD_FLAG_REQ_ONE CMD_FLAG_FAST_ZERO CMD_FLAG_PAYLOAD_LEN CMD_FLAG_MASK
@@ -37,14 +37,16 @@ const PUBLIC: Readonly<Record<string, Names>> = {
       NAMESPACE_QEMU CONTEXT_QEMU_DIRTY_BITMAP CONTEXT_QEMU_ALLOCATION_DEPTH STATE_DIRTY
     `),
     types: words(`
-      BlockHasherOptions BlockHashOptions BlockStatusEntries ByteCount ByteRange CheckpointStore ChunkCallback
-      ChunkStatus CommandTrace CompareOptions CompareResult CompletionCallback ConnectionState Connections
-      ContextCallback DebugCallback CopyDestination CopyOptions CopyResult CopySource CountOrAuto ExportLike Extent
-      ExtentCallback ExtentsOptions FileCheckpointOptions FileDestination FileDestinationOptions FileSource FileSourceOptions GivenRange HashOptions ListCallback ListedExport
-      NbdConnectionEvents NbdConnectionOptions NbdErrorDetails NbdFacts NbdHandle NbdNegotiation NbdSecurity
-      NbdTarget NbdTlsOptions OptionCallback PemInput PrefetchOptions PrefetchProgress PrefetchResult Progress
-      ProtocolName RangeOptions ReadStreamOptions StatusOptions TlsPsk Change ChangesOptions ContextsOptions
-      MapOptions MapTotals MergedExtent MergedExtentsOptions TotalsOptions
+      BlockHasherOptions BlockHashOptions BlockStatusEntries ByteCount ChunkCallback ChunkStatus CommandTrace CompareOptions CompareResult
+      ByteRange ExportFacts NbdExport NbdPoolEvents NbdPoolOptions PoolAway PoolBack
+      PoolLost PoolReconnected PoolRetry PoolStatistics ReconnectOptions RetryOptions
+      CompletionCallback ConnectionState Connections ContextCallback DebugCallback CopyDestination CopyOptions CopyResult
+      CopySource DestinationLike ExportLike Extent ExtentCallback ExtentsOptions HashOptions ListCallback ListedExport NbdConnectionEvents
+      NbdConnectionOptions NbdErrorDetails NbdFacts NbdOptionMode NbdSecuritySettings NbdSettings NbdTarget NbdTlsOptions
+      OptionCallback PemInput PrefetchOptions PrefetchResult Progress ProtocolName ReadStreamOptions SourceLike StatusOptions TlsPsk
+      Change ChangesOptions ContextsOptions MapOptions MapTotals MergedExtent MergedExtentsOptions TotalsOptions
+      CheckpointStore CountOrAuto FileCheckpointOptions FileDestination FileDestinationOptions FileSource FileSourceOptions
+      GivenRange PrefetchProgress
       WriteStreamOptions ZeroRun
     `),
   },
@@ -53,8 +55,8 @@ const PUBLIC: Readonly<Record<string, Names>> = {
     types: words(`
       BackendExtent BackendExtents BlockSize BytesFault CommandName CutFault DelayFault ErrorFault Fault FaultCondition
       FaultedRequest Feature FileBackendOptions FlagOverrides HandshakeFeatures MemoryBackendOptions MetaContext
-      NbdBackend NbdExportOptions NbdServerAddress NbdServerOptions NbdServerStatistics NbdServerTlsOptions
-      OptionRefusal PatternBackendOptions PskKeys StallFault WriteOptions ZeroOptions
+      NamedCommand NbdBackend NbdExportOptions NbdServerAddress NbdServerOptions NbdServerStatistics NbdServerTlsOptions
+      OptionRefusal PatternBackendOptions PskKeys RequestFault StallFault U64 WriteOptions ZeroOptions
     `),
   },
   'nbd-sdk/testing': {

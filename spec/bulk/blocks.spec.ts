@@ -1,4 +1,4 @@
-// Minimum block sizes: what is asked for may begin and end anywhere, what is sent is whole blocks. nbdkit's
+// Minimum block sizes: a requested range may begin and end anywhere, what is sent is whole blocks. nbdkit's
 // blocksize-policy refuses everything else, and so does the server of this package.
 
 import { once } from 'node:events';
@@ -137,10 +137,10 @@ function cases(serve: (size: number) => Promise<Served>, count: number): void {
       await to.shutdown();
       await served.close();
     },
-    60_000,
+    600_000,
   );
 
-  it('an export whose end is no whole block can be asked for its extents', async () => {
+  it('the extents of an export whose end is not a whole block can be listed', async () => {
     const served = await serve(SIZE + 512);
     await using connection = await served.connect();
     const found = [];

@@ -56,7 +56,7 @@ describe('several connections', () => {
     ['read-only flags', 'disk', 'fixed', /differ in their read-only flags/],
     ['block sizes', 'disk', 'blocks', /differ in their minimum block sizes: 1 and 512/],
     ['no multi-conn', 'single', 'single', /multi-conn/],
-  ])('that differ, %s, are refused before anything is asked', async (_what, one, other, pattern) => {
+  ])('that differ, %s, are refused before anything is sent', async (_what, one, other, pattern) => {
     const pair = [await open(one), await open(other)];
     const before = sent();
     const refusal = { name: 'NbdStrictError', code: 'EINVAL', message: expect.stringMatching(pattern) };
@@ -121,7 +121,7 @@ describe('a flush', () => {
   });
 });
 
-it('a read-only export is no destination', async () => {
+it('a read-only export is refused as destination', async () => {
   const fixed = await open('fixed');
   expect(caught(() => exportDestination(fixed))).toMatchObject({ code: 'EPERM' });
   await expect(copy(await open('disk'), [fixed, await open('fixed')])).rejects.toMatchObject({ code: 'EPERM' });

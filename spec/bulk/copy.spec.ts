@@ -10,7 +10,7 @@ interface Written {
   readonly length: number;
 }
 
-/** A destination that notes what it is told. */
+/** A destination that records its calls. */
 function noting(extra: Partial<CopyDestination> = {}): { log: Written[]; destination: CopyDestination } {
   const log: Written[] = [];
   const note = (kind: Written['kind'], offset: number, length: number): void => void log.push({ kind, offset, length });
@@ -28,7 +28,7 @@ function noting(extra: Partial<CopyDestination> = {}): { log: Written[]; destina
   };
 }
 
-/** A source of ones, with zeroes where `runs` says; `lies` reads zeroes elsewhere too. */
+/** A source of ones, with zeroes at `runs`; `lies` reads zeroes elsewhere too. */
 function source(
   size: number,
   zeroes: readonly (readonly [number, number])[] = [],
@@ -114,7 +114,7 @@ describe('copy', () => {
     );
   });
 
-  it('keeps to the number of requests, and tells its progress', async () => {
+  it('keeps to the number of requests, and reports its progress', async () => {
     let running = 0;
     let most = 0;
     const slow: CopySource['read'] = async (buffer) => {
@@ -136,7 +136,7 @@ describe('copy', () => {
     expect(seen).toEqual([...seen].sort((a, b) => Number(a - b)));
   });
 
-  it('says where it failed, when everything that ran has settled', async () => {
+  it('reports where it failed, when everything that ran has settled', async () => {
     let running = 0;
     const read: CopySource['read'] = async (_buffer, offset) => {
       running++;
@@ -160,7 +160,7 @@ describe('copy', () => {
     await expect(copying).rejects.toBe(reason);
   });
 
-  it('refuses a smaller or read-only destination, and sizes that are no powers of 2', async () => {
+  it('refuses a smaller or read-only destination, and sizes that are not powers of 2', async () => {
     await expect(copy(source(2), { ...nullDestination(), size: 1 })).rejects.toMatchObject({ code: 'ENOSPC' });
     await expect(copy(source(2), nullDestination(), { requestSize: 1000 })).rejects.toMatchObject({ code: 'EINVAL' });
     await expect(copy(source(2), nullDestination(), { sparse: 100 })).rejects.toMatchObject({ code: 'EINVAL' });

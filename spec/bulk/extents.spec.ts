@@ -3,7 +3,7 @@ import { MemoryBackend, NbdServer, type NbdBackend } from '../../lib/server/inde
 
 const HOLE = BigInt(STATE_HOLE | STATE_ZERO);
 
-/** An export whose map is given, told a few extents at a time. */
+/** An export whose map is given, reported a few extents at a time. */
 function mapped(runs: readonly (readonly [length: number, flags: number])[], atATime: number): NbdBackend {
   return {
     size: runs.reduce((sum, [length]) => sum + length, 0),
@@ -83,7 +83,7 @@ describe('extents', () => {
     expect((await extents(connection).next()).done).toBe(true);
   });
 
-  it('refuses ranges outside, counts that are none, and contexts that were not negotiated', async () => {
+  it('refuses ranges outside, invalid counts, and contexts that were not negotiated', async () => {
     await using server = await serve(new MemoryBackend(1 << 20));
     await using connection = await connect(server);
     await expect(extents(connection, { offset: 2 ** 20 + 1 }).next()).rejects.toMatchObject({ code: 'EINVAL' });

@@ -64,7 +64,7 @@ const READERS: readonly (readonly [string, Work])[] = [
 ];
 
 describe.each(READERS)('%s', (name, work) => {
-  it('keeps the class, the code and the fields of an error of a command, and says where', async () => {
+  it('keeps the class, the code and the fields of an error of a command, and adds where', async () => {
     server.faults.push({ command: 'read', times: 1, error: 'EIO', message: 'bad sector' });
     const error = await rejection(work(await open()));
     expect(error).toBeInstanceOf(NbdCommandError);
@@ -246,7 +246,9 @@ it('a write stream that is destroyed sends nothing more', async () => {
   await new Promise((done) => setTimeout(done, 20));
   stream.destroy();
   await once(stream, 'close');
-  await expect(pipeline(Readable.from([Buffer.alloc(1)]), stream)).rejects.toThrow();
+  await expect(pipeline(Readable.from([Buffer.alloc(1)]), stream)).rejects.toMatchObject({
+    code: 'ERR_STREAM_PREMATURE_CLOSE',
+  });
   expect(server.statistics.requests.write).toBe(1);
 });
 
@@ -275,7 +277,7 @@ describe('located', () => {
     ['no code', new Error('x'), 'EIO'],
     ['no error', 'text', 'EIO'],
     ['nothing', undefined, 'EIO'],
-  ])('makes an NbdError of what is none: %s', (_what, cause, code) => {
+  ])('turns another error into an NbdError: %s', (_what, cause, code) => {
     expect(located(cause, place)).toMatchObject({ name: 'NbdError', code, offset: 4096n, syscall: 'copy' });
   });
 

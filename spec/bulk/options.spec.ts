@@ -175,7 +175,7 @@ describe.each(FUNCTIONS)('%s', (name, call, values) => {
     await expect(call(connection, options as never)).resolves.not.toThrow();
   });
 
-  it('refuses options that are no object', async () => {
+  it('refuses options that are not an object', async () => {
     if (name === 'inRange') return;
     for (const options of [null, [], 'x', 1, () => 1]) {
       await expectRefusal(() => call(connection, options as never), new RegExp(`^${name}: options must be an object`));
@@ -254,7 +254,7 @@ describe('ends', () => {
         [0, 128, true],
       ],
     ],
-    ['a length that is no number', [[0, NaN, true]]],
+    ['a length that is not a number', [[0, NaN, true]]],
     ['a negative offset', [[-1, 512, true]]],
     ['a fraction', [[0, 0.5, true]]],
   ] as [string, [number, number, boolean][]][])('refuses zeroRuns with %s', async (_what, runs) => {

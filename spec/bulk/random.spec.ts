@@ -1,5 +1,5 @@
 // Random work on whole exports, some of which fails or is aborted on the way: what resolves is right to the last byte,
-// what rejects says why, and nothing is still running afterwards.
+// what rejects contains the reason, and nothing is still running afterwards.
 
 import { pipeline } from 'node:stream/promises';
 
@@ -24,7 +24,7 @@ const OLD = 0xaa;
 const BROKEN = Object.assign(new Error('a bad sector'), { code: 'EIO' });
 const ENOUGH = new Error('enough');
 
-/** Bytes with stretches of zeroes in them, a few of which are no multiple of anything. */
+/** Bytes with stretches of zeroes in them, a few of which are not multiples of anything. */
 function contents(random: Random, size: number): Buffer {
   const bytes = Buffer.alloc(size);
   for (let at = 0; at < size;) {
@@ -35,7 +35,7 @@ function contents(random: Random, size: number): Buffer {
   return bytes;
 }
 
-/** What of it may be told to be zero: all that is, or some. */
+/** The runs that may be reported as zero: every run of zeroes, or some. */
 function* zeroRuns(random: Random, bytes: Buffer): Generator<ZeroRun> {
   for (let offset = 0; offset < bytes.length;) {
     const isZero = bytes[offset] === 0;
@@ -47,7 +47,7 @@ function* zeroRuns(random: Random, bytes: Buffer): Generator<ZeroRun> {
   }
 }
 
-/** Two ends in memory that take their time, and fail when they are told to. */
+/** Two ends in memory that take their time, and fail on purpose. */
 class Ends {
   readonly #random: Random;
   /** The operation, counted from 1, that fails, and the one at which the signal is aborted. */
@@ -138,7 +138,7 @@ const ending = (promise: Promise<unknown>): Promise<unknown> =>
   promise.then(() => 'ok').catch((error: unknown) => error);
 
 describe(withSeed('whole exports'), () => {
-  it('copy() is right or says why not', async () => {
+  it('copy() is right or rejects with the reason', async () => {
     const seen = { ok: 0, broken: 0, aborted: 0 };
     for (let number = 0; number < CASES; number++) {
       const random = new Random(seedOf(SEED, number));

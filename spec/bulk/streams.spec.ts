@@ -89,8 +89,12 @@ describe('createReadStream', () => {
   it('is destroyed with the error of a read, and by its signal', async () => {
     server.faults.push({ command: 'read', error: 'EIO', times: 1 });
     await expect(createReadStream(connection).toArray()).rejects.toMatchObject({ code: 'EIO' });
-    const signal = AbortSignal.abort(new Error('enough'));
-    await expect(createReadStream(connection, { signal }).toArray()).rejects.toThrow();
+    const reason = new Error('enough');
+    const signal = AbortSignal.abort(reason);
+    await expect(createReadStream(connection, { signal }).toArray()).rejects.toMatchObject({
+      name: 'AbortError',
+      cause: reason,
+    });
   });
 });
 

@@ -1,10 +1,10 @@
 import { parse } from '../../lib/cli/arguments.js';
-import type { CommandSpec } from '../../lib/cli/command-spec.js';
+import type { CliCommandSpec } from '../../lib/cli/command-spec.js';
 import { info } from '../../lib/cli/commands/info.js';
 import { findQuestion } from '../../lib/cli/info/features.js';
 import { duration, general, humanSize, jsonString, parseSize, roundSize } from '../../lib/cli/output/text.js';
 
-const SPEC: CommandSpec = {
+const SPEC: CliCommandSpec = {
   name: 'x',
   summary: '',
   usage: [],

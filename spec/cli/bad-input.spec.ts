@@ -1,11 +1,11 @@
-// What a command line must refuse, run as a process: exit code 1, nothing on standard output, one line that says why,
-// and a destination that nobody has touched.
+// What a command line must refuse, run as a process: exit code 1, nothing on standard output, one line with the reason,
+// and a destination that is unchanged.
 
 import { spawn, spawnSync } from 'node:child_process';
 import { copyFile, link, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { COMMANDS } from '../../lib/cli/registry.js';
+import { CLI_COMMANDS } from '../../lib/cli/registry.js';
 import { describeWith, findTool, runTool, startNbdkit, type ToolResult } from '../support/real-servers.js';
 import { cliPath, exitOf, nbd, out } from './support.js';
 
@@ -39,7 +39,7 @@ async function refuses(cases: readonly Case[], stdout = ''): Promise<void> {
 describe('bad options and sizes', () => {
   it('are refused by every command before anything is connected to', async () => {
     await refuses(
-      Object.keys(COMMANDS).map((name) => [
+      Object.keys(CLI_COMMANDS).map((name) => [
         [name, '--nope', 'nbd://127.0.0.1:1'],
         new RegExp(`^nbd ${name}: unrecognized option '--nope'\\nTry 'nbd ${name} --help'\\.\\n$`),
       ]),
@@ -146,7 +146,7 @@ describeWith(['nbdkit', 'nbdcopy'], 'a destination that cannot take the source',
     const theirs = await onTty('nbdcopy', server.uri(), '-');
     expect(theirs).toMatchObject({ code: 1, stdout: 'nbdcopy: refusing to write to tty\r\n' });
     const ours = [process.execPath, await cliPath(), 'copy', server.uri()];
-    const hint = 'nbd copy: suggestion: name a file, or pipe the output somewhere\r\n';
+    const hint = 'nbd copy: suggestion: give the name of a file, or pipe the output to a program\r\n';
     expect(await onTty(...ours, '-')).toMatchObject({
       code: 1,
       stdout: `nbd copy: refusing to write to tty\r\n${hint}`,
@@ -167,7 +167,7 @@ const canMount = ((): boolean => {
 })();
 
 describeWith(['nbdkit', 'nbdcopy'], 'a full disk at the destination', () => {
-  const INCOMPLETE = /^nbd copy: the copy is incomplete: (at most )?\S+ \w+ of 4\.00 MiB are at the destination\n/;
+  const INCOMPLETE = /^nbd copy: the copy is incomplete: (at most )?\S+ \w+ of 4\.00 MiB were copied\n/;
 
   it('ends a copy to a device, to standard output and to a file that may not grow', async () => {
     await using server = await startNbdkit({ plugin: 'pattern', args: ['4M'] });
@@ -202,7 +202,7 @@ describeWith(['nbdkit', 'nbdcopy'], 'a full disk at the destination', () => {
     }
   });
 
-  it('is told apart from an export that is too small, when the server has no room', async () => {
+  it('a server without space is distinguished from an export that is too small', async () => {
     const args = ['4M', 'error-pwrite=ENOSPC', 'error-pwrite-rate=100%'];
     await using full = await startNbdkit({ filters: ['error'], args });
     await writeFile(at('data'), Buffer.alloc(300_000, 1));

@@ -1,13 +1,14 @@
 import { describeWith, startNbdkit } from '../support/real-servers.js';
-import { exitOf, nbd, out, start, until } from './support.js';
+import { until } from '../support/waiting.js';
+import { exitOf, nbd, out, start } from './support.js';
 
 const DATA = 'data=@32768 "hello" @0x100000 (0x55*70000)';
 
 describeWith(['nbdkit'], 'nbd cache', () => {
-  it('prefetches what holds data and says how much', async () => {
+  it('prefetches the parts that hold data and reports how much', async () => {
     await using server = await startNbdkit({ plugin: 'data', args: [DATA, 'size=4M'] });
     expect(await out(['cache', server.uri()])).toMatch(
-      /^128 KiB prefetched in 2 requests, 3\.88 MiB of zeroes left out, [\d.]+ s, \S+ \w+\/s\n$/,
+      /^128 KiB prefetched in 2 requests, 3\.88 MiB of zeroes skipped, [\d.]+ s, \S+ \w+\/s\n$/,
     );
     const json = JSON.parse(await out(['cache', '--json', '--all', '--request-size=1M', server.uri()])) as object;
     expect(json).toMatchObject({ cached: 4194304, skipped: 0, commands: 4 });
@@ -37,19 +38,19 @@ describeWith(['nbdkit'], 'nbd cache', () => {
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
     expect(stderr).toBe(
       'nbd cache: the server does not support the cache command (NBD_CMD_CACHE)\n' +
-        'nbd cache: suggestion: use --read to warm it by reading\n',
+        'nbd cache: suggestion: use --read to warm its cache by reading\n',
     );
     expect(await out(['cache', '--read', '--all', server.uri()])).toMatch(/^4\.00 MiB read in 1 requests/);
   });
 
-  it('says of a failure what was done before', async () => {
+  it('reports after a failure what was done before', async () => {
     await using server = await startNbdkit({
       filters: ['error'],
       args: ['4M', 'error-cache=EIO', 'error-cache-rate=100%'],
     });
     const { code, stderr } = await nbd(['cache', '--all', server.uri()]);
     expect(code).toBe(1);
-    expect(stderr).toMatch(/0 B of 4\.00 MiB were prefetched before\nnbd cache: .*(EIO|Input\/output)/);
+    expect(stderr).toMatch(/incomplete: 0 B of 4\.00 MiB were prefetched\nnbd cache: .*(EIO|Input\/output)/);
   });
 
   it('stops at Ctrl-C with exit code 130', async () => {
@@ -59,6 +60,6 @@ describeWith(['nbdkit'], 'nbd cache', () => {
     await until(() => child.said().includes('1/100'));
     child.kill('SIGINT');
     expect(await exit).toBe(130);
-    expect(child.err()).toMatch(/of 64\.0 MiB were prefetched before\nnbd cache: interrupted\n/);
+    expect(child.err()).toMatch(/incomplete: \S+ \w+ of 64\.0 MiB were prefetched\nnbd cache: interrupted\n/);
   });
 });

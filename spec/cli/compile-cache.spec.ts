@@ -1,4 +1,4 @@
-// Compiled code is kept only where nobody but the user can put any: Node runs what it finds there.
+// Compiled code is kept only where no other user can write: Node runs what it finds there.
 
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { spawnSync } from 'node:child_process';
@@ -30,7 +30,7 @@ describe('the folder of compiled code', () => {
     expect(folder()).toBe(path);
   });
 
-  it('is where XDG_CACHE_HOME says', () => {
+  it('is in XDG_CACHE_HOME', () => {
     expect(folder({ XDG_CACHE_HOME: join(home, 'elsewhere') })).toBe(join(home, 'elsewhere/nbd-sdk'));
     expect(folder({ XDG_CACHE_HOME: 'relative' })).toBe(join(home, '.cache/nbd-sdk'));
     expect(folder({ XDG_CACHE_HOME: '' })).toBe(join(home, '.cache/nbd-sdk'));
@@ -74,7 +74,7 @@ describe('the folder of compiled code', () => {
     if (_.includes('home')) expect(existsSync(home)).toBe(false);
   });
 
-  it('is not used without users, or with those of somebody else', async () => {
+  it('is not used where the system has no users, or in a folder of another user', async () => {
     expect(compileCacheFolder({ environment: {}, home, uid: undefined })).toBeNull();
     if (UID !== 0) return;
     // sudo that keeps HOME: root makes nothing there, which its owner could not use.

@@ -4,7 +4,7 @@ import { createServer, type Socket } from 'node:net';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { COMMANDS } from '../../lib/cli/registry.js';
+import { CLI_COMMANDS } from '../../lib/cli/registry.js';
 import { MemoryBackend, type NbdBackend, NbdServer } from '../../lib/server/index.js';
 import { describeWith, freePort, startNbdkit, startNbdServer, startQemuNbd } from '../support/real-servers.js';
 import { exitOf, nbd, out, start } from './support.js';
@@ -23,7 +23,7 @@ afterAll(async () => {
 
 describe('the options of connecting', () => {
   it('are those of every command that connects', async () => {
-    for (const [name, load] of Object.entries(COMMANDS)) {
+    for (const [name, load] of Object.entries(CLI_COMMANDS)) {
       const { spec } = await load();
       const names = spec.options.flatMap((option) => option.names);
       expect([name, OPTIONS.filter((option) => names.includes(option))]).toEqual([
@@ -50,7 +50,7 @@ describe('the options of connecting', () => {
   });
 });
 
-/** A server that never says a word; what happens there is up to the test. */
+/** A server that never sends anything. */
 async function silent(path: string, onSocket: (socket: Socket) => void = () => undefined): Promise<AsyncDisposable> {
   const sockets = new Set<Socket>();
   const server = createServer((socket) => {
@@ -70,15 +70,13 @@ async function silent(path: string, onSocket: (socket: Socket) => void = () => u
 describe('--connect-timeout', () => {
   it('ends a handshake that does not begin', async () => {
     await using _server = await silent(at('silent'));
-    const begun = performance.now();
     const { code, stderr } = await nbd(['info', '--connect-timeout=0.3', `nbd+unix:///?socket=${at('silent')}`]);
     expect({ code, stderr }).toMatchObject({ code: 1, stderr: expect.stringMatching(/300 ms/) as string });
-    expect(performance.now() - begun).toBeLessThan(9000);
   });
 });
 
 describeWith(['nbdkit'], '--connect-timeout of a slow server', () => {
-  it('may be longer than the default, or none', async () => {
+  it('may be longer than the default, or switched off', async () => {
     await using server = await startNbdkit({ filters: ['delay'], args: ['1M', 'delay-open=1'] });
     expect((await nbd(['info', '--size', '--connect-timeout=0.2', server.uri()])).code).toBe(1);
     expect(await out(['info', '--size', '--connect-timeout=0', server.uri()])).toBe('1048576\n');
@@ -159,7 +157,7 @@ describeWith(['qemu-nbd'], 'connections beyond the first', () => {
     const { code, stderr } = await nbd(['copy', '-v', '-C4', '-T4', server.uri(), at('copied')]);
     expect(code).toBe(0);
     expect(stderr).toMatch(/connections=4 /);
-    expect(stderr.match(/going on without a further connection/g)).toHaveLength(2);
+    expect(stderr.match(/continuing with fewer connections/g)).toHaveLength(2);
     expect((await nbd(['compare', at('image'), at('copied')])).code).toBe(0);
     expect(await out(['bench', '--time=0.1', '-C', '4', '--json', server.uri()])).toMatch(/"requests":/);
   });

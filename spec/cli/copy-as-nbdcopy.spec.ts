@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto';
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { COMMANDS } from '../../lib/cli/registry.js';
+import { CLI_COMMANDS } from '../../lib/cli/registry.js';
 import { describeWith, startNbdkit } from '../support/real-servers.js';
 import { nbd, out } from './support.js';
 
@@ -103,7 +103,7 @@ describeWith(['nbdkit'], '--blkhash', () => {
     ['--blkhash=md5/4k/2', /--blkhash: could not parse/],
     ['--blkhash=/4k', /--blkhash: could not parse/],
     ['--blkhash=md5/x', /--blkhash: could not parse: x/],
-    ['--blkhash-file=', /--blkhash-file: a file name/],
+    ['--blkhash-file=', /--blkhash-file: expected a file name/],
   ])('refuses %s', async (word, message) => {
     const { code, stderr } = await nbd(['copy', word, 'nbd://127.0.0.1:1', 'null:']);
     expect(code).toBe(1);
@@ -113,7 +113,7 @@ describeWith(['nbdkit'], '--blkhash', () => {
 
 describe('the SYNOPSIS of copy and compare', () => {
   it.each(['copy', 'compare'])('%s has every option, and defines what it names', async (name) => {
-    const { spec } = await (COMMANDS[name] as (typeof COMMANDS)[string])();
+    const { spec } = await (CLI_COMMANDS[name] as (typeof CLI_COMMANDS)[string])();
     const help = await out([name, '--help']);
     const synopsis = help.slice(help.indexOf('SYNOPSIS'), help.indexOf('DESCRIPTION'));
     for (const option of spec.options) expect(synopsis).toContain(`--${option.names[0] ?? ''}`);

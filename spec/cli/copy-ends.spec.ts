@@ -1,4 +1,4 @@
-// Every kind of source to every kind of destination: all bytes arrive, and the exit code says so.
+// Every kind of source to every kind of destination: all bytes arrive, and the exit code is 0.
 
 import { randomBytes } from 'node:crypto';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -58,7 +58,7 @@ describeWith(['nbdkit', 'nbdcopy'], 'nbd copy', () => {
     const script = `${destination.before ?? ''} ${source.before ?? ''} ${copying} ${destination.behind ?? ''}; wait`;
     const NBD = `${process.execPath} ${await cliPath()}`;
     const env = { ...process.env, NBD, FROM: from.uri(), TO: to.uri() };
-    const ran = await runTool('sh', ['-c', script], { cwd: folder, env, timeout: 25_000 });
+    const ran = await runTool('sh', ['-c', script], { cwd: folder, env });
     expect([ran.stderr, await readFile(join(folder, 'code'), 'utf8')]).toEqual(['', '0\n']);
     if (other === 'a server') await runTool('nbdcopy', [to.uri(), join(folder, 'copied')]);
     const copied = await readFile(join(folder, 'copied'));

@@ -11,7 +11,8 @@ import { afterAll, beforeAll, expect, it } from '@jest/globals';
 import { NbdServer } from '../../lib/server/index.js';
 import { describeWith, startNbdkit, startQemuNbd } from '../support/real-servers.js';
 import { NbdConnection } from '../../lib/index.js';
-import { exitOf, nbd, out, start, until } from './support.js';
+import { until } from '../support/waiting.js';
+import { exitOf, nbd, out, start } from './support.js';
 
 const MIB = 1 << 20;
 const SIZE = 3 * MIB;

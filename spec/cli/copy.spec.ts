@@ -4,7 +4,8 @@ import { mkdtemp, readFile, rm, stat, truncate, writeFile, open } from 'node:fs/
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describeWith, runTool, startNbdkit } from '../support/real-servers.js';
-import { cliPath, exitOf, nbd, out, start, until } from './support.js';
+import { until } from '../support/waiting.js';
+import { cliPath, exitOf, nbd, out, start } from './support.js';
 
 const DATA = 'data=@32768 "hello" @0x100000 (0x55*70000) @0x2ffff0 "the end"';
 const SIZE = 4 << 20;
@@ -89,7 +90,7 @@ describeWith(['nbdkit', 'nbdcopy', 'nbdinfo'], 'nbd copy against nbdcopy', () =>
     expect(totals[0]?.size).toBeLessThan(1 << 20);
   });
 
-  it('tells its progress on a file descriptor from 0 to 100, for an empty export too', async () => {
+  it('reports its progress on a file descriptor from 0 to 100, for an empty export too', async () => {
     await using server = await startNbdkit({ args: ['8M'] });
     const lines = (await out(['copy', '--progress=1', '--no-extents', server.uri(), 'null:'])).trim().split('\n');
     expect(lines[0]).toBe('0/100');
@@ -102,7 +103,7 @@ describeWith(['nbdkit', 'nbdcopy', 'nbdinfo'], 'nbd copy against nbdcopy', () =>
     expect((await nbd(['copy', '--progress', empty.uri(), 'null:'])).stderr).toMatch(/^0% .*100% /s);
   });
 
-  it('says with --verbose what nbdcopy says', async () => {
+  it('prints with --verbose what nbdcopy prints', async () => {
     await using server = await startNbdkit({ args: ['1M'] });
     const words = ['--verbose', '-C', '1', server.uri(), 'null:'];
     const theirs = (await runTool('nbdcopy', words)).stderr.split('\n').filter((line) => line.startsWith('nbdcopy:'));
@@ -110,7 +111,7 @@ describeWith(['nbdkit', 'nbdcopy', 'nbdinfo'], 'nbd copy against nbdcopy', () =>
     expect(ours).toEqual(theirs);
   });
 
-  it('refuses what cannot be, with exit code 1 and a line that says why', async () => {
+  it('refuses invalid arguments with exit code 1 and a line with the reason', async () => {
     await using server = await startNbdkit({ args: ['1M'] });
     await using small = await startNbdkit({ args: ['512K'] });
     await using fixed = await startNbdkit({ args: ['1M'], options: ['-r'] });
@@ -155,7 +156,7 @@ describeWith(['nbdkit', 'nbdcopy', 'nbdinfo'], 'nbd copy against nbdcopy', () =>
     expect(stderr).toMatch(/destination size is smaller than source size/);
   });
 
-  it('says where a failing source or a full destination ended it', async () => {
+  it('reports where a failing source or a full destination ended it', async () => {
     await using broken = await startNbdkit({
       filters: ['error'],
       args: ['1M', 'error-pread=EIO', 'error-pread-rate=100%'],
@@ -181,20 +182,20 @@ describeWith(['nbdkit', 'nbdcopy', 'nbdinfo'], 'nbd copy against nbdcopy', () =>
     await until(() => /[1-9]\d?\/100/.test(child.said()));
     server.kill();
     expect(await exit).toBe(1);
-    expect(child.err()).toMatch(/the copy is incomplete: \S+ MiB of 64\.0 MiB are at the destination/);
+    expect(child.err()).toMatch(/the copy is incomplete: \S+ MiB of 64\.0 MiB were copied/);
     expect(child.said()).not.toContain('100/100');
   });
 
   it.each([
     ['to a server', true],
     ['to standard output', false],
-  ])('%s: a source file that becomes shorter on the way is no success', async (_, toServer) => {
+  ])('%s: a source file that becomes shorter on the way is a failure', async (_, toServer) => {
     await using server = await startNbdkit({ filters: ['delay'], args: ['8M', 'delay-write=50ms'] });
     await writeFile(at('shrinking'), Buffer.alloc(8 << 20, 1));
     const options = toServer ? ['-R1', '-C1', '--request-size=256k'] : [];
     const child = await start(['copy', '--progress=2', ...options, at('shrinking'), toServer ? server.uri() : '-']);
     const exit = exitOf(child);
-    // The pipe is soon full: nobody reads it.
+    // The pipe is soon full: it is not read.
     child.stdout?.pause();
     await until(() => /[1-9]\d?\/100/.test(child.err()));
     await truncate(at('shrinking'), 1 << 20);
@@ -207,17 +208,17 @@ describeWith(['nbdkit', 'nbdcopy', 'nbdinfo'], 'nbd copy against nbdcopy', () =>
   it.each([
     ['copy to standard output', (file: string) => ['copy', file, '-']],
     ['dump', (file: string) => ['dump', '[', 'nbdkit', 'file', file, ']']],
-  ])('%s: a reader that has gone is no success, and nothing is said of it', async (_, words) => {
+  ])('%s: a reader that has gone is a failure without a message', async (_, words) => {
     await writeFile(at('long'), randomBytes(8 << 20));
     const child = await start(words(at('long')));
     const exit = exitOf(child);
     child.stdout?.once('data', () => child.stdout?.destroy());
-    // As a shell says of libnbd's tools, which SIGPIPE ends.
+    // As a shell reports libnbd's tools, which SIGPIPE ends.
     expect(await exit).toBe(141);
     expect(child.err()).toBe('');
   });
 
-  it('stops at Ctrl-C with exit code 130 and says how far it came', async () => {
+  it('stops at Ctrl-C with exit code 130 and reports how far it came', async () => {
     await using server = await startNbdkit({ filters: ['delay'], args: ['64M', 'delay-read=100ms'] });
     const child = await start(['copy', '--no-extents', '-R4', '-C1', '--progress=1', server.uri(), 'null:']);
     const exit = exitOf(child);

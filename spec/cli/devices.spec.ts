@@ -1,4 +1,4 @@
-// Block devices as source, as destination and served: Node's stat says that they have no bytes. A loop device stands
+// Block devices as source, as destination and served: Node's stat reports a size of 0. A loop device stands
 // for them, where this machine lets one be made.
 
 import { execFileSync } from 'node:child_process';
@@ -13,7 +13,8 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { deviceSize, numbersOf, sizeByReading } from '../../lib/bulk/ends/device-size.js';
 import { describeWith, startNbdkit } from '../support/real-servers.js';
 import { findTool, runTool } from '../support/tools.js';
-import { cliPath, nbd, out, start, until } from './support.js';
+import { until } from '../support/waiting.js';
+import { cliPath, nbd, out, start } from './support.js';
 
 describe('the size of a device', () => {
   // What os.makedev() of Python makes of them.
@@ -28,7 +29,7 @@ describe('the size of a device', () => {
     expect(numbersOf(device)).toBe(numbers);
   });
 
-  it('is found by reading where the system does not tell', async () => {
+  it('is found by reading where the system does not report it', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'nbd-size-'));
     for (const size of [0, 1, 2, 3, 511, 512, 513, 1_000_003, 2 ** 40 + 7]) {
       const file = await open(join(folder, 'file'), 'w+');
@@ -42,7 +43,7 @@ describe('the size of a device', () => {
 
 const SIZE = 3_000_832;
 
-/** A loop device over a file, or why there is none. */
+/** A loop device over a file, or the reason why one cannot be made. */
 function makeLoop(): { readonly device: string; remove(): void } | string {
   const losetup = findTool('losetup');
   if (losetup === undefined) return 'there is no losetup';
@@ -114,7 +115,7 @@ withLoop(`a block device${typeof loop === 'string' ? ` (skipped: ${loop})` : ''}
       await writeFile(join(folder, 'all'), source);
       const NBD = `${process.execPath} ${await cliPath()}`;
       const shell = async (line: string): Promise<number> =>
-        (await runTool('sh', ['-c', line], { cwd: folder, env: { NBD, DEVICE: device }, timeout: 30_000 })).code;
+        (await runTool('sh', ['-c', line], { cwd: folder, env: { NBD, DEVICE: device } })).code;
       expect(await shell('$NBD copy --flush all - > $DEVICE')).toBe(0);
       expect((await readFile(device)).equals(source)).toBe(true);
       expect(await shell('$NBD copy - read < $DEVICE')).toBe(0);

@@ -20,7 +20,7 @@ describeWith(['nbdkit', 'nbddump'], 'nbd dump, byte for byte as nbddump', () => 
     }
   });
 
-  it('begins where --offset says', async () => {
+  it('begins at --offset', async () => {
     await using server = await startNbdkit({ plugin: 'data', args: [DATA, 'size=2M'] });
     const all = (await out(['dump', server.uri()])).split('\n');
     const from = (await out(['dump', '--offset', '32768', '-n', '16', server.uri()])).split('\n');

@@ -1,4 +1,4 @@
-// A server that is killed half-way, and Ctrl-C: every command that works for a while says how far it came, claims no
+// A server that is killed half-way, and Ctrl-C: every long-running command reports how far it came, claims no
 // success, and ends with 1 or with 130.
 
 import { randomBytes } from 'node:crypto';
@@ -6,7 +6,8 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describeWith, type NbdkitOptions, type RealServer, startNbdkit } from '../support/real-servers.js';
-import { exitOf, start, until } from './support.js';
+import { until } from '../support/waiting.js';
+import { exitOf, start } from './support.js';
 
 let folder: string;
 beforeAll(async () => {
@@ -35,7 +36,7 @@ interface Work {
 }
 
 const COPY = ['copy', '--no-extents', '-R2', '-C1', '--request-size=256k'];
-const INCOMPLETE = /the copy is incomplete: \S+ [KM]iB of \S+ MiB are at the destination\n/;
+const INCOMPLETE = /the copy is incomplete: \S+ [KM]iB of \S+ MiB were copied\n/;
 const written = (_said: string, server: RealServer): boolean => server.log().includes('memory: pwrite');
 
 const WORKS: readonly Work[] = [
@@ -62,40 +63,40 @@ const WORKS: readonly Work[] = [
     server: slow('read', '256M'),
     words: (uri) => ['copy', '--no-extents', '--progress=2', uri, '-'],
     begun: (said) => said.includes('\0'),
-    says: /the copy is incomplete: at most \S+ [KM]iB of 256 MiB are at the destination\n/,
+    says: /the copy is incomplete: at most \S+ [KM]iB of 256 MiB were copied\n/,
   },
   {
     title: 'copy to it what flows',
     server: { ...slow('write', '1G'), options: ['-v'] },
     words: (uri) => ['copy', '-S', '0', '/dev/zero', uri],
     begun: written,
-    says: /the copy is incomplete: at most \S+ \w+ are at the destination\n/,
+    says: /the copy is incomplete: at most \S+ \w+ were copied\n/,
   },
   {
     title: 'cache',
     server: slow('cache', '64M'),
     words: (uri) => ['cache', '--all', '-R2', '--request-size=256k', '--progress=1', uri],
-    says: /(\S+ [KM]iB) of 64\.0 MiB were prefetched before\n/,
+    says: /(\S+ [KM]iB) of 64\.0 MiB were prefetched\n/,
   },
   {
     title: 'cache --read',
     server: slow('read', '64M'),
     words: (uri) => ['cache', '--all', '--read', '-R2', '--request-size=256k', '--progress=1', uri],
-    says: /(\S+ [KM]iB) of 64\.0 MiB were prefetched before\n/,
+    says: /(\S+ [KM]iB) of 64\.0 MiB were prefetched\n/,
   },
   {
     title: 'hash',
     server: slow('read', '256M'),
     words: (uri) => ['hash', '--no-extents', '--progress=2', uri],
     begun: (said) => said.includes('1/100'),
-    says: /no hash: \S+ MiB of 256 MiB were hashed\n/,
+    says: /incomplete: \S+ MiB of 256 MiB were hashed\n/,
   },
   {
     title: 'hash --block',
     server: slow('read', '1G'),
     words: (uri) => ['hash', '--block', '--no-extents', '--progress=2', uri],
     begun: (said) => said.includes('1/100'),
-    says: /no hash: \S+ MiB of 1\.00 GiB were hashed\n/,
+    says: /incomplete: \S+ MiB of 1\.00 GiB were hashed\n/,
   },
   {
     title: 'compare',
@@ -108,17 +109,17 @@ const WORKS: readonly Work[] = [
     title: 'zero',
     server: slow('zero', '64M'),
     words: (uri) => ['zero', '-y', '-R2', '--request-size=256k', '--progress=1', uri],
-    says: /incomplete: \S+ [KM]iB of 64\.0 MiB were done\n/,
+    says: /incomplete: \S+ [KM]iB of 64\.0 MiB were zeroed\n/,
   },
   {
     title: 'discard',
     server: slow('trim', '64M'),
     words: (uri) => ['discard', '-y', '-R2', '--request-size=256k', '--progress=1', uri],
-    says: /incomplete: \S+ [KM]iB of 64\.0 MiB were done\n/,
+    says: /incomplete: \S+ [KM]iB of 64\.0 MiB were discarded\n/,
   },
 ];
 
-/** Runs the work until it has begun, ends it, and checks what it says. */
+/** Runs the work until it has begun, ends it, and checks its output. */
 async function endEarly(work: Work, how: 'server' | 'interrupt'): Promise<void> {
   await using server = await startNbdkit(work.server);
   await using other = await startNbdkit({ args: ['512M'] });

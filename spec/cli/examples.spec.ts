@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parse } from '../../lib/cli/arguments.js';
-import { COMMANDS } from '../../lib/cli/registry.js';
+import { CLI_COMMANDS } from '../../lib/cli/registry.js';
 
 const README = readFileSync(join(resolve(import.meta.dirname, '../..'), 'README.md'), 'utf8');
 
@@ -17,7 +17,7 @@ function wordsOf(command: string, name: string): string[] {
   return (end === -1 ? words : words.slice(0, end)).map((word) => word.replace(/\)$/, ''));
 }
 
-describe.each(Object.entries(COMMANDS))('nbd %s', (name, load) => {
+describe.each(Object.entries(CLI_COMMANDS))('nbd %s', (name, load) => {
   it('has examples in --help that it takes', async () => {
     const { spec } = await load();
     expect(spec.examples.length).toBeGreaterThan(0);

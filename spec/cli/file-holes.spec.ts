@@ -56,7 +56,7 @@ const REAL = '0-1 [1-4] 4-5 [5-8]';
 const onLinux = process.platform === 'linux' ? describe : describe.skip;
 
 onLinux('the holes of a file', () => {
-  it('are those that the kernel tells of, whichever helper asks', async () => {
+  it('are those that the kernel reports, whichever helper asks it', async () => {
     const stats = await file.stat();
     expect(await runs(stats)).toBe(REAL);
     for (const [name, other] of [
@@ -68,7 +68,7 @@ onLinux('the holes of a file', () => {
     }
   });
 
-  it('are not concluded from st_blocks, which says 0 on many file systems of FUSE', async () => {
+  it('are not concluded from st_blocks, which is 0 on many FUSE file systems', async () => {
     expect(await runs({ blocks: 0 })).toBe(REAL);
     await only({});
     expect(await runs({ blocks: 0 })).toBe(ALL);
@@ -79,21 +79,21 @@ onLinux('the holes of a file', () => {
   });
 
   it.each([
-    ['there is none', {}],
-    ['says nothing and ends well', { perl: 'exit 0' }],
+    ['there is no helper', {}],
+    ['prints nothing and succeeds', { perl: 'exit 0' }],
     ['stops in the middle and ends well', { perl: 'echo 0 1048576' }],
     ['fails after it was complete', { perl: 'echo 0 1048576; echo complete; exit 3' }],
     ['goes on after it was complete', { perl: 'echo complete; echo 0 1048576' }],
     ['goes back', { perl: 'echo 4194304 5242880; echo 0 1048576; echo complete' }],
-    ['says what is no number', { perl: 'echo zero one; echo complete' }],
+    ['prints what is not a number', { perl: 'echo zero one; echo complete' }],
     ['is killed', { perl: 'echo 0 1048576; echo complete; kill -9 $$' }],
-    ['and no other one can tell', { perl: 'exit 1', python3: 'exit 1' }],
+    ['and every other helper fails', { perl: 'exit 1', python3: 'exit 1' }],
   ])('where a helper %s, everything is read', async (_, programs) => {
     await only(programs);
     expect(await runs({ blocks: 8 })).toBe(ALL);
   });
 
-  it('a file of nothing but a hole is one; an empty file has none', async () => {
+  it('a file that is only a hole is one hole; an empty file has no hole', async () => {
     const hole = await open(join(folder, 'hole'), 'w+');
     await hole.truncate(SIZE);
     const found: unknown[] = [];

@@ -60,7 +60,7 @@ describe('an export that is not there', () => {
           [['--can', 'connect'], 1],
           [['--can', 'open'], 1],
         ],
-        `nbd+unix:///?socket=${join(folder, 'nobody')}`,
+        `nbd+unix:///?socket=${join(folder, 'no-server')}`,
       );
     } finally {
       await server.close();
@@ -93,7 +93,7 @@ describeWith(['nbdkit'], 'servers of every kind', () => {
 });
 
 describeWith(['qemu-nbd'], 'a server without the export', () => {
-  it('is asked about itself', async () => {
+  it('is asked for its description', async () => {
     await using server = await startQemuNbd({ exportName: 'disk' });
     await expectCodes(
       [

@@ -201,11 +201,11 @@ describeWith(['nbdkit', 'nbdinfo'], 'nbd info of a server that is started for it
     expect((await nbd(['info', '--is', 'read-only', '[', 'nbdkit', '-r', 'null', ']'])).code).toBe(0);
   });
 
-  it('says what is wrong with it', async () => {
+  it('reports what is wrong', async () => {
     const cases: [words: string[], message: RegExp][] = [
       [['[', 'nbdkit', 'memory', '1M'], /'\[' without '\]'/],
       [['[', ']'], /no command between \[ and \]/],
-      [['--uri', '[', 'nbdkit', 'null', ']'], /has no lasting URI/],
+      [['--uri', '[', 'nbdkit', 'null', ']'], /has no URI that remains valid/],
       [['[', '/nonexistent/server', ']'], /nonexistent/],
     ];
     for (const [words, message] of cases) {

@@ -1,5 +1,5 @@
-// Ctrl-C, SIGTERM and SIGHUP at moments at which nothing moves: the command says so and ends; servers that were started
-// are waited for when all went well, and only then.
+// Ctrl-C, SIGTERM and SIGHUP at moments at which nothing moves: the command reports it and ends; servers that were
+// started are waited for when all went well, and only then.
 
 import { spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
@@ -12,7 +12,8 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 
 import { describeWith, runTool, startNbdkit } from '../support/real-servers.js';
 import { isAlive } from '../support/transport-probe.js';
-import { cliPath, exitOf, nbd, start, until } from './support.js';
+import { until } from '../support/waiting.js';
+import { cliPath, exitOf, nbd, start } from './support.js';
 
 let folder: string;
 const at = (name: string): string => join(folder, name);
@@ -57,13 +58,13 @@ describeWith(['nbdkit'], 'a signal while nothing moves', () => {
   });
 });
 
-/** Whether the command listens for signals, as Linux tells: for SIGHUP, which Node itself does not catch. */
+/** Whether the command listens for signals, as Linux reports: for SIGHUP, which Node itself does not catch. */
 function catches(pid: number): boolean {
   const mask = /^SigCgt:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? '0';
   return (BigInt(`0x${mask}`) & 1n) !== 0n;
 }
 
-describe('a signal while a pipe says nothing', () => {
+describe('a signal while a pipe is silent', () => {
   const WAITING: readonly (readonly [title: string, words: string[], stdin: 'pipe' | 'ignore'])[] = [
     ['standard input', ['copy', '-', 'copied'], 'pipe'],
     ['a fifo without a writer', ['copy', 'silent', 'copied'], 'ignore'],
@@ -96,12 +97,12 @@ const slow = (done: string, delay: number, status = 0): string[] => [
 ];
 
 describeWith(['nbdkit'], 'a server that was started for a command', () => {
-  it('is waited for, with a word about it', async () => {
+  it('is waited for, with a message', async () => {
     const { code, stderr } = await nbd(['copy', at('source'), ...slow(at('done'), 2.5)]);
     expect({ code, stderr, done: existsSync(at('done')) }).toEqual({
       code: 0,
       stderr: expect.stringMatching(
-        /^nbd copy: waiting for the server \(process \d+\) to put its data away\n$/,
+        /^nbd copy: waiting for the server \(process \d+\) to store its data and exit\n$/,
       ) as unknown as string,
       done: true,
     });
@@ -109,8 +110,8 @@ describeWith(['nbdkit'], 'a server that was started for a command', () => {
 
   it.each([
     ['copy', () => ['copy', at('source')]],
-    ['zero', () => ['zero']],
-    ['discard', () => ['discard']],
+    ['zero', () => ['zero', '--yes']],
+    ['discard', () => ['discard', '--yes']],
   ])('has failed the command when it fails: %s', async (name, words) => {
     const { code, stderr } = await nbd([...words(), ...slow(at('failed'), 0, 7)]);
     expect(code).toBe(1);
@@ -130,7 +131,9 @@ describeWith(['nbdkit'], 'a server that was started for a command', () => {
       }
       expect(await exit).toBe(130);
       if (times === 1) {
-        expect(child.err()).toMatch(/interrupted: the server \(process \d+\) was asked to end, and is still at it\n/);
+        expect(child.err()).toMatch(
+          /interrupted: the server \(process \d+\) was asked to exit, and is still running\n/,
+        );
         expect(isAlive(pid)).toBe(true);
         process.kill(pid, 'SIGKILL');
       } else {

@@ -32,7 +32,7 @@ describeWith(['nbdkit', 'nbdinfo'], 'nbd map, byte for byte as nbdinfo --map', (
 });
 
 describeWith(['qemu-nbd', 'qemu-img', 'nbdinfo'], 'nbd map of a bitmap', () => {
-  it('says what is dirty, as nbdinfo does', async () => {
+  it('reports what is dirty, as nbdinfo does', async () => {
     await using server = await startQemuNbd({ bitmap: 'b0' });
     const context = 'qemu:dirty-bitmap:b0';
     const theirs = await runTool('nbdinfo', [`--map=${context}`, '--json', server.uri()]);

@@ -1,4 +1,4 @@
-// Servers that hang up at options which they do not know: what the command line says, and the option that reaches them.
+// Servers that hang up at unknown options: the message of the command line, and the option that reaches them.
 
 import { createServer, type Socket } from 'node:net';
 import { mkdtemp, rm } from 'node:fs/promises';

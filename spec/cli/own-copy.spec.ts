@@ -32,7 +32,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
-const shell = (line: string): Promise<ToolResult> => runTool('sh', ['-c', line], { cwd: folder, env, timeout: 30_000 });
+const shell = (line: string): Promise<ToolResult> => runTool('sh', ['-c', line], { cwd: folder, env });
 
 async function refused(line: string): Promise<void> {
   const { code, stderr } = await shell(line);

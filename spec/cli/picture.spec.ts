@@ -139,7 +139,7 @@ describeWith(['nbdkit', 'chromium'], 'nbd map --picture in Chromium', () => {
   });
   afterAll(() => browser.close());
 
-  it('shows where data is, tells the range under the pointer, and fits its numbers', async () => {
+  it('shows where data is, reports the range under the pointer, and fits its numbers', async () => {
     const data = 'data=@0x100000 (0x55*0x80000) @0x380000 1';
     await using server = await startNbdkit({ plugin: 'data', args: [data, 'size=4M'] });
     const file = join(folder, 'map.html');

@@ -22,8 +22,11 @@ describeWith(['nbdkit'], 'a range', () => {
   it('that leaves the export is refused by every command, with nothing on standard output', async () => {
     await using server = await startNbdkit({ args: ['1M'] });
     const cases: [words: string[], message: RegExp][] = COMMANDS.flatMap((command) => [
-      [[...command, '-o', '1M', '-n', '1'], /--length: 1 bytes from offset 1048576 .* it ends at 1048576/],
-      [[...command, '--length=1025k'], /--length: 1049600 bytes from offset 0 /],
+      [
+        [...command, '-o', '1M', '-n', '1'],
+        /--length: 1 bytes at offset 1048576 extend past the end of the export \(1048576 bytes\)/,
+      ],
+      [[...command, '--length=1025k'], /--length: 1049600 bytes at offset 0 /],
       [[...command, '--offset', '1048577'], /--offset: 1048577 is beyond the end of the export/],
     ]);
     const picture = at('none.svg');
@@ -106,7 +109,7 @@ describeWith(['nbdkit', 'nbddump'], 'nbd dump', () => {
     const { stdout } = await runTool('nbddump', ['--limit', '9999', plain.uri()]);
     expect(await out(['dump', '--limit', '9999', plain.uri()])).toBe(stdout);
     expect(await out(['dump', server.uri()])).toBe(stdout);
-    // The map of a server that gives none is an error, not a guess.
+    // The map of a server without block status is an error, not a guess.
     expect(await nbd(['map', server.uri()])).toMatchObject({ code: 1, stdout: '' });
   });
 });

@@ -10,7 +10,8 @@ import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { NbdConnection } from '../../lib/index.js';
 import { makeCertificates, revocationList } from '../support/certificates.js';
 import { describeWith, runLibnbd, runTool } from '../support/real-servers.js';
-import { cliPath, exitOf, nbd, start, until } from './support.js';
+import { until } from '../support/waiting.js';
+import { cliPath, exitOf, nbd, start } from './support.js';
 
 let folder: string;
 const running: ChildProcess[] = [];
@@ -45,7 +46,7 @@ async function sizeOf(uri: string): Promise<bigint> {
 }
 
 describe('the end of nbd serve', () => {
-  it.each(['SIGTERM', 'SIGINT'] as const)('by %s is no failure, and leaves no socket', async (signal) => {
+  it.each(['SIGTERM', 'SIGINT'] as const)('by %s is not a failure, and leaves no socket', async (signal) => {
     const child = await serve('-m1M', '--unix', at('s'));
     expect(await sizeOf(uriOf())).toBe(1048576n);
     const ended = exitOf(child);
@@ -73,7 +74,7 @@ describe('the Unix socket', () => {
     const first = await serve('-m1M', '--unix', at('s'));
     const second = await nbd(['serve', '-m2M', '--unix', at('s')]);
     expect(second).toMatchObject({ code: 1, stdout: '' });
-    expect(second.stderr).toMatch(/something listens there already/);
+    expect(second.stderr).toMatch(/the address is already in use/);
     expect(await sizeOf(uriOf())).toBe(1048576n);
 
     const killed = exitOf(first);
@@ -94,15 +95,15 @@ describe('the Unix socket', () => {
     const long = at('x'.repeat(120));
     const { code, stderr } = await nbd(['serve', '-m1M', '--unix', long]);
     expect(code).toBe(1);
-    expect(stderr).toMatch(/at most 107 bytes/);
+    expect(stderr).toMatch(/limited to 107 bytes/);
     expect(existsSync(long.slice(0, 107))).toBe(false);
   });
 });
 
 describe('what nbd serve refuses', () => {
   it.each<[string[], RegExp]>([
-    [['--tls-verify-peer', '-m1M'], /--tls-verify-peer needs --tls-certificates/],
-    [['--tls-optional', '-m1M'], /--tls-optional needs --tls-certificates or --tls-psk/],
+    [['--tls-verify-peer', '-m1M'], /--tls-verify-peer requires --tls-certificates/],
+    [['--tls-optional', '-m1M'], /--tls-optional requires --tls-certificates or --tls-psk/],
     [['--tls-psk=x', '--tls-verify-peer', '-m1M'], /you cannot use --tls-psk and --tls-verify-peer together/],
     [['--tls-certificates=', '-m1M'], /--tls-certificates: the value is empty/],
     [['--host', '', '-m1M'], /--host: the value is empty/],
@@ -145,7 +146,7 @@ describe('nbd serve --run', () => {
     expect(await nbd(['serve', '-m1M', '--run', command])).toMatchObject({ code: expected, stdout: '', stderr: '' });
   });
 
-  it('tells the command where the server is, as nbdkit does', async () => {
+  it('passes the address of the server to the command, as nbdkit does', async () => {
     const show = 'printf "%s\\n" "$uri" "$unixsocket" "$exportname" "$port" "$nbd"; test -S "$unixsocket"';
     const unix = await nbd(['serve', '-m', "it's=1M", '--run', show]);
     expect(unix).toMatchObject({ code: 0, stderr: '' });

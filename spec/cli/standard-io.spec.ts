@@ -1,4 +1,4 @@
-// Standard input and output of every kind: all bytes arrive, or the exit code says that they have not.
+// Standard input and output of every kind: all bytes arrive, or the exit code is not 0.
 
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
@@ -26,7 +26,7 @@ const at = (name: string): Promise<Buffer> => readFile(join(folder, name));
 /** Runs a line of shell, in which $NBD is the command. */
 async function shell(line: string, name = 'sh'): Promise<ToolResult> {
   const env = { NBD: `${process.execPath} ${await cliPath()}` };
-  return runTool(name, ['-c', line], { cwd: folder, env, timeout: 30_000 });
+  return runTool(name, ['-c', line], { cwd: folder, env });
 }
 
 describeWith(['nbdkit'], 'standard output that takes no more', () => {
@@ -50,7 +50,7 @@ describeWith(['nbdkit'], 'standard output that takes no more', () => {
     });
   });
 
-  // The last write is a short one, which is no error to write().
+  // The last write is a short one, which write() does not report as an error.
   it.each(COMMANDS.slice(0, 3))('fails in its last piece: nbd %s', async (words) => {
     const { code, stderr } = await shell(`ulimit -f 250; $NBD ${words} > short`);
     expect([code, stderr]).toEqual([1, expect.stringMatching(/: standard output: File too large\n$/)]);
@@ -92,7 +92,7 @@ for i in range(5): os.write(1, b'x' * 1000); time.sleep(0.05)`;
   });
 });
 
-describe('a file whose size says 0', () => {
+describe('a file that reports a size of 0', () => {
   it.each(['/proc/cpuinfo', '/proc/self/limits'])('is read to its end: %s', async (path) => {
     expect((await shell(`$NBD copy ${path} made-up`)).code).toBe(0);
     expect((await at('made-up')).length).toBeGreaterThan(0);

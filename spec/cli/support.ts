@@ -1,16 +1,12 @@
 // Running the command line as a process, from a bundle of the sources as they are now, as the package contains it. The
 // bundle is made once for each state of lib/ and kept in node_modules/.cache.
 
-import { jest } from '@jest/globals';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { join, relative, resolve } from 'node:path';
 import { runTool, type RunToolOptions, type ToolResult } from '../support/real-servers.js';
-
-// A test may run a dozen processes, on a machine that has others to run.
-jest.setTimeout(60_000);
 
 const ROOT = resolve(import.meta.dirname, '../..');
 const CACHE = join(ROOT, 'node_modules/.cache/nbd-cli');
@@ -36,7 +32,7 @@ async function build(): Promise<string> {
   await mkdir(CACHE, { recursive: true });
   const fresh = await mkdtemp(join(CACHE, 'new-'));
   // A process of its own: esbuild does not run in jest's realm.
-  const { code, stderr } = await runTool(process.execPath, [BUNDLER, join(fresh, 'dist')], { timeout: 60_000 });
+  const { code, stderr } = await runTool(process.execPath, [BUNDLER, join(fresh, 'dist')], {});
   if (code !== 0) throw new Error(`the command line could not be bundled: ${stderr}`);
   // Another worker may have been faster with the same.
   await rename(fresh, folder).catch(() => rm(fresh, { recursive: true, force: true }));
@@ -56,7 +52,7 @@ async function removeOld(current: string): Promise<void> {
 
 /** Runs `nbd` with these words to its end. */
 export async function nbd(words: readonly string[], options: RunToolOptions = {}): Promise<ToolResult> {
-  return runTool(process.execPath, [await cliPath(), ...words], { timeout: 30_000, ...options });
+  return runTool(process.execPath, [await cliPath(), ...words], { ...options });
 }
 
 /** What a command wrote to standard output; throws unless it ended with `code`. */
@@ -76,15 +72,6 @@ export async function start(
   child.stdout.setEncoding('utf8').on('data', (chunk: string) => (said += chunk));
   child.stderr.setEncoding('utf8').on('data', (chunk: string) => (err += chunk));
   return Object.assign(child, { said: () => said, err: () => err });
-}
-
-/** Waits until `check` says yes. */
-export async function until(check: () => boolean): Promise<void> {
-  const deadline = Date.now() + 20_000;
-  while (!check()) {
-    if (Date.now() > deadline) throw new Error('waited in vain');
-    await new Promise((done) => setTimeout(done, 10));
-  }
 }
 
 /** The exit code of a child, or the name of the signal that ended it. */

@@ -3,7 +3,8 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describeWith, runTool, startNbdkit } from '../support/real-servers.js';
-import { exitOf, nbd, out, start, until } from './support.js';
+import { until } from '../support/waiting.js';
+import { exitOf, nbd, out, start } from './support.js';
 
 const DATA = 'data=@32768 "hello" @0x100000 (0x55*70000)';
 
@@ -38,11 +39,13 @@ describeWith(['nbdkit', 'nbdcopy', 'nbdinfo'], 'nbd zero and nbd discard', () =>
 });
 
 describeWith(['nbdkit', 'nbdcopy'], 'nbd compare', () => {
-  it('tells equal, different and shorter by exit code and in words', async () => {
+  it('distinguishes equal, different and shorter by exit code and message', async () => {
     await using server = await startNbdkit({ plugin: 'data', args: [DATA, 'size=4M'] });
     const file = join(folder, 'copy');
     await runTool('nbdcopy', [server.uri(), file]);
-    expect(await out(['compare', server.uri(), file])).toMatch(/^the same: 4194304 bytes, .* of zeroes not read\n$/);
+    expect(await out(['compare', server.uri(), file])).toMatch(
+      /^the same: 4194304 bytes, .* of zeroes were not read\n$/,
+    );
     const bytes = await readFile(file);
     bytes[40_000] = 1;
     bytes[3_000_000] = 2;
@@ -67,7 +70,7 @@ describeWith(['nbdkit', 'nbdcopy'], 'nbd compare', () => {
 });
 
 describeWith(['nbdkit', 'nbdcopy'], 'nbd hash', () => {
-  it('is what sha256sum says of a copy; --block does not depend on how zeroes are stored', async () => {
+  it('equals what sha256sum prints for a copy; --block does not depend on how zeroes are stored', async () => {
     await using sparse = await startNbdkit({ plugin: 'data', args: [DATA, 'size=3000001'] });
     const file = join(folder, 'hashed');
     await runTool('nbdcopy', ['--allocated', sparse.uri(), file]);
@@ -92,7 +95,7 @@ describeWith(['nbdkit', 'nbdcopy'], 'nbd hash', () => {
 });
 
 describeWith(['nbdkit'], 'nbd bench', () => {
-  it('tells rates and percentiles, as a table and as JSON', async () => {
+  it('prints rates and percentiles, as a table and as JSON', async () => {
     await using server = await startNbdkit();
     expect(await out(['bench', '--time', '0.2', '--depth', '8', server.uri()])).toMatch(
       /^requests +\d+ in [\d.]+ s, 8 in flight\nrequests\/s +\d+\nthroughput +\S+ \w+\/s\nlatency mean +[\d.]+ ms\n/,
@@ -162,7 +165,7 @@ describeWith(['nbdinfo', 'nbdcopy'], 'nbd serve', () => {
     expect({ stdout, stderr }).toEqual({ stdout: '3145728\n', stderr: '' });
   });
 
-  it('says what is wrong', async () => {
+  it('reports what is wrong', async () => {
     const cases: [words: string[], message: RegExp][] = [
       [['serve'], /nothing to serve/],
       [['serve', '/nonexistent'], /\/nonexistent: No such file or directory/],
@@ -197,6 +200,6 @@ describe('nbd completion and help', () => {
     const overview = await out(['--help']);
     for (const name of commands) expect(overview).toMatch(new RegExp(`^ {4}${name} `, 'm'));
     expect(await out(['--version'])).toMatch(/^nbd \d+\.\d+\.\d+\nnbd-sdk /);
-    expect((await nbd(['nope'])).stderr).toMatch(/there is no command 'nope'/);
+    expect((await nbd(['nope'])).stderr).toMatch(/unknown command 'nope'/);
   });
 });

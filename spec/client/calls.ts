@@ -1,7 +1,7 @@
 // Every data command by both of its routes, called alike: what the specs of the client run their tables over.
 
 import { type NbdConnection } from '../../lib/index.js';
-import { type CompletionCallback } from '../../lib/protocol/command.js';
+import type { CompletionCallback } from '../../lib/client/transmission/command.js';
 import { CMD } from '../support/golden.js';
 
 export interface Arguments {

@@ -66,7 +66,7 @@ const WAYS: readonly Way[] = [
     ...{ code: 'ENOTCONN', kind: NbdConnectionError, says: /reset by the other end/ },
   },
   {
-    title: 'bytes that are no reply',
+    title: 'bytes that are not a reply',
     end: (peer) => peer.write('what is this?'),
     ...{ code: 'EPROTO', kind: NbdProtocolError, says: /magic 0x77686174/ },
   },
@@ -158,7 +158,7 @@ describe.each(WAYS.map((way) => [way.title, way] as const))('a connection that d
     expect(connection.connectionState()).toBe('dead');
     expect(connection.aioInFlight()).toBe(0);
 
-    // Each once; of the raw ones, which are told at once, those first that had not been sent.
+    // Each once. Raw commands are reported at once, those that had not been sent first.
     expect(settled.map((name) => name.slice(0, 1)).sort()).toEqual(['1', '2', '3', '4', '5', '6', '7', '8']);
     expect(settled.filter((name) => '3478'.includes(name))).toEqual(['7', '8', '3', '4']);
     for (const [name, error] of errors) {
@@ -210,7 +210,7 @@ describe('the end of the stream with nothing in flight', () => {
     expect(connection.getSize()).toBe(1048576n);
     expect(await rejection(connection.flush())).toMatchObject({ code: 'EINVAL', name: 'NbdStateError' });
     await peer.ended;
-    // Nothing is said to somebody who has gone.
+    // Nothing is sent to a server that has gone.
     expect(peer.buffered).toBe(0);
   });
 

@@ -1,18 +1,11 @@
-import { existsSync, readdirSync } from 'node:fs';
-
 import { describe, expect, it } from '@jest/globals';
 
 import { NbdConnection, type NbdTarget } from '../../lib/index.js';
 import { rejection } from '../support/caught.js';
 import * as g from '../support/golden.js';
+import { openFiles } from '../support/leftovers.js';
 import { listenRaw, type RawPeer } from '../support/raw-server.js';
-
-/** Open files of this process; 0 where the system does not tell. */
-const openFiles = (): number => (existsSync('/proc/self/fd') ? readdirSync('/proc/self/fd').length : 0);
-
-async function settled(): Promise<void> {
-  for (let i = 0; i < 3; i++) await new Promise((resolve) => setTimeout(resolve, 10));
-}
+import { settled, until } from '../support/waiting.js';
 
 /** Serves every connection by `play`, whose failures are the client's going away. */
 async function server(play: (peer: RawPeer) => Promise<void>): Promise<NbdTarget> {
@@ -44,8 +37,7 @@ describe('many connections, one after the other', () => {
     await settled();
     const before = openFiles();
     for (let i = 0; i < 200; i++) await once(i);
-    await settled();
-    expect(openFiles()).toBeLessThanOrEqual(before + 2);
+    await until(() => openFiles() <= before + 2, 'the files are closed');
   });
 
   it.each<[string, (peer: RawPeer) => Promise<void>, string]>([
@@ -87,8 +79,7 @@ describe('many connections, one after the other', () => {
     await settled();
     const before = openFiles();
     const errors = await Promise.all(Array.from({ length: 40 }, attempt));
-    await settled();
-    expect(openFiles()).toBeLessThanOrEqual(before + 2);
+    await until(() => openFiles() <= before + 2, 'the files are closed');
     expect(new Set(errors.map((error) => (error as { code: string }).code))).toEqual(new Set([code]));
   });
 });

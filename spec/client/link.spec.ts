@@ -1,9 +1,9 @@
 import { describe, expect, it } from '@jest/globals';
 
-import { Link, type Phase } from '../../lib/client/link.js';
+import { Link, type ByteConsumer } from '../../lib/client/link.js';
 
 /** A phase that notes what it is given. */
-class Noting implements Phase {
+class Noting implements ByteConsumer {
   readonly name: string;
   readonly calls: string[];
   readonly buffer = Buffer.alloc(16);
@@ -59,7 +59,7 @@ describe('Link', () => {
     first.buffer.write('abc');
     link.advance(3);
     link.push(Buffer.from('defg'));
-    link.phase = second;
+    link.consumer = second;
     expect(link.target()).toBe(second.buffer);
     second.buffer.write('hi');
     link.advance(2);
@@ -70,7 +70,7 @@ describe('Link', () => {
   it('pushes to a phase what landed in the buffer of the one before', () => {
     const { link, first, second, calls } = open();
     link.target();
-    link.phase = second;
+    link.consumer = second;
     first.buffer.write('late');
     link.advance(4);
     expect(calls).toEqual(['second: push late']);
@@ -87,7 +87,7 @@ describe('Link', () => {
     expect(calls).toEqual(['first: advance ', 'failed Error: broken', 'first: push x', 'failed Error: broken']);
   });
 
-  it('tells of the end and of the close', () => {
+  it('reports the end and the close', () => {
     const { link, calls } = open();
     link.end();
     link.close(null);

@@ -79,7 +79,7 @@ describe('options as a whole', () => {
     }
   });
 
-  it('none is needed', () => {
+  it('are all optional', () => {
     const connection = new NbdConnection();
     expect(new NbdConnection({}).getStrictMode()).toBe(connection.getStrictMode());
   });
@@ -99,7 +99,7 @@ describe('prototypes', () => {
     expect(({} as Record<string, unknown>)['exportName']).toBeUndefined();
   });
 
-  it('what a polluted Object.prototype says is not taken for an option', () => {
+  it('properties of a polluted Object.prototype are not taken for options', () => {
     polluted['exportName'] = 'evil';
     polluted['maxQueued'] = 'evil';
     expect(new NbdConnection({}).getExportName()).toBe('');

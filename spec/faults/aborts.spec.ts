@@ -8,11 +8,12 @@ import { NbdConnection } from '../../lib/index.js';
 import { rejection } from '../support/caught.js';
 import { FaultProxy } from '../support/fault-proxy.js';
 import * as g from '../support/golden.js';
+import { leftovers, resources } from '../support/leftovers.js';
 import { openRaw } from '../support/raw-server.js';
 import { type RealServer, startNbdkit } from '../support/real-servers.js';
 import { describeWith } from '../support/tools.js';
 import { COMMANDS } from './commands.js';
-import { leftovers, outcome, resources } from './invariants.js';
+import { outcome } from './invariants.js';
 import { Ground } from './runner.js';
 
 const MIB = 2 ** 20;
@@ -65,7 +66,7 @@ describeWith(['nbdkit'], 'aborts on the way to nbdkit', () => {
   afterAll(() => ground[Symbol.asyncDispose]());
 
   it.each(COMMANDS.map((command) => [command.name, command] as const))(
-    'G04, G07, G11: %s, aborted on the wire: its late reply disturbs nobody',
+    'G04, G07, G11: %s, aborted on the wire: its late reply disturbs no other command',
     async (_name, command) => {
       const before = resources();
       const slot = await ground.slot();

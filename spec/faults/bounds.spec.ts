@@ -1,4 +1,4 @@
-// What a server that goes too far may cost the client: memory, descriptors, turns of the event loop. The client runs
+// What a hostile server may cost the client: memory, descriptors, turns of the event loop. The client runs
 // in a process of its own; the server, whose memory does not count, in this one.
 
 import { spawn } from 'node:child_process';
@@ -48,7 +48,7 @@ async function against(script: PeerScript | ((index: number) => PeerScript), sce
   try {
     return await run(scenario, peer.socketPath ?? '');
   } catch (error) {
-    // A mistake in the script is told by the record.
+    // The record shows a mistake in the script.
     const violations = peer.connections.flatMap((connection) => connection.violations).join();
     throw new Error(`${(error as Error).message} ${violations}`, { cause: error });
   }
@@ -65,7 +65,7 @@ describe('what one answer costs', () => {
     expect(cost.grown).toBeLessThan(128);
   });
 
-  it('Z05: 2^20 extents in one turn of the event loop that nobody notices', async () => {
+  it('Z05: 2^20 extents in one short turn of the event loop', async () => {
     const entries = Buffer.alloc(8 * 2 ** 20);
     for (let i = 0; i < 2 ** 20; i++) entries.writeUInt32BE(2047, 8 * i);
     for (let i = 1; i < 2 ** 20; i += 2) entries.writeUInt32BE(3, 8 * i + 4);
@@ -186,7 +186,7 @@ describe('what goes on and on', () => {
     expect(cost.grown).toBeLessThan(48);
   });
 
-  it('G24: connections that nobody holds any more, with commands under way', async () => {
+  it('G24: connections without references, with commands in flight', async () => {
     const cost = await serving(new MemoryBackend(MIB), 'forgotten');
     expect(cost.result).toBe('alive');
   });

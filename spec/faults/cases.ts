@@ -17,7 +17,7 @@ export interface Expected {
 const PATIENT = 20_000;
 const IMPATIENT = 300;
 
-/** Everything is answered, late; nobody notices. */
+/** Everything is answered, late; the client does not notice. */
 const SURVIVES: Expected = {
   seen: 'own ok; beside ok; waiting ok; then ok; ready',
   requestTimeout: PATIENT,

@@ -5,9 +5,10 @@ import { afterAll, beforeAll, expect, it } from '@jest/globals';
 import { NbdConnection, type NbdConnectionOptions, type NbdError, TLS_REQUIRE } from '../../lib/index.js';
 import { type Certificates, makeCertificates } from '../support/certificates.js';
 import { FaultProxy } from '../support/fault-proxy.js';
+import { leftovers, resources } from '../support/leftovers.js';
 import { type RealServer, startNbdkit } from '../support/real-servers.js';
 import { describeWith } from '../support/tools.js';
-import { leftovers, outcome, resources } from './invariants.js';
+import { outcome } from './invariants.js';
 
 const IMPATIENT = 300;
 
@@ -57,7 +58,7 @@ describeWith(['nbdkit', 'openssl'], 'an idle connection to nbdkit', () => {
     return open(servers.get(over) as RealServer, { ...(over === 'tls' ? tls : {}), ...options });
   };
 
-  it.each(TRANSPORTS)('F10, F21: an end is an end in good order, and nothing is said into it (%s)', async (over) => {
+  it.each(TRANSPORTS)('F10, F21: an end is an orderly end, and nothing is sent into it (%s)', async (over) => {
     await using opened = await openOver(over);
     const { connection, proxy, closes, closed } = opened;
     const sent = connection.statsBytesSent();
@@ -93,7 +94,7 @@ describeWith(['nbdkit', 'openssl'], 'an idle connection to nbdkit', () => {
     expect(next).toMatchObject({ word: 'EINVAL', error: { cause: closes[0] } });
   });
 
-  it.each(TRANSPORTS)('F11: nobody answers any more: requestTimeout (%s)', async (over) => {
+  it.each(TRANSPORTS)('F11: the server does not answer any more: requestTimeout (%s)', async (over) => {
     await using opened = await openOver(over, { requestTimeout: IMPATIENT });
     const { connection, proxy, closes } = opened;
     await proxy.link.strikeNow('black-hole');

@@ -94,7 +94,7 @@ describeWith(['nbdkit'], 'F13: the error filter', () => {
     }
     expect({ seed, wrong }).toEqual({ seed, wrong: [] });
     expect(failed.every((error) => error instanceof NbdCommandError && error.cookie !== undefined)).toBe(true);
-    // At 1 % none at all has a chance of 1 in 8,000.
+    // At 1 % the chance of no failure at all is 1 in 8,000.
     if (rate > 1) expect(failed.length).toBeGreaterThan(0);
     expect(connection.aioIsReady()).toBe(true);
     // A failed write has changed nothing: the filter is in front of the memory.
@@ -130,7 +130,7 @@ describeWith(['nbdkit'], 'slow servers', () => {
   it('F14: replies in any order go to the right commands', async () => {
     const names = {
       ...{ get_size: 'echo 1M', thread_model: 'echo parallel' },
-      // Each block says its own number; what was asked first is not answered first.
+      // Each block contains its own number; the first request is not answered first.
       pread: 'n=$(($4 / 512)); sleep 0.$((n * 7 % 5)); printf "%512d" $n',
     };
     const args = Object.entries(names).map(([name, script]) => `${name}=${script}`);
@@ -211,7 +211,7 @@ describeWith(['nbdkit'], 'limits', () => {
     await connection.pread(65536, 4096);
   });
 
-  it('F24: a server at its limit: a clear error at once, and room again when somebody has left', async () => {
+  it('F24: a server at its limit: a clear error at once, and success when another client has left', async () => {
     const server = await start({ filters: ['limit'], args: ['1M', 'limit=1'] });
     const first = await open(server);
     const refused = await outcome(NbdConnection.connect(server.uri(), { connectTimeout: 0 }));

@@ -89,7 +89,7 @@ export async function runCase(
       ? 'ready'
       : `${connection.connectionState()}, close ${closes.length === 1 ? 'once' : closes.length} with ${closed}`,
   ];
-  // Everything that the end has caught says why.
+  // Every command that the end has caught contains the reason.
   for (const { word, error } of [...Object.values(ends), then]) {
     const { cause, message } = (error ?? { message: '' }) as NbdError;
     if (word === 'ENOTCONN' && cause !== closes[0]) problems.push(`not with the cause of the end: ${message}`);
@@ -131,7 +131,7 @@ class RawCache {
     });
   }
 
-  /** Told once, and its end can be asked for once. */
+  /** Its completion is called once, and it can be retired once. */
   problems(): string[] {
     const [error] = this.#told;
     try {

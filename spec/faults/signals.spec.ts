@@ -6,9 +6,10 @@ import { afterAll, beforeAll, beforeEach, afterEach, expect, it } from '@jest/gl
 
 import { NbdConnection, type NbdConnectionOptions } from '../../lib/index.js';
 import { content } from '../support/golden.js';
+import { leftovers, resources } from '../support/leftovers.js';
 import type { RealServer } from '../support/real-servers.js';
 import { describeWith } from '../support/tools.js';
-import { GuardedBuffer, judge, leftovers, outcome, printRows, resources } from './invariants.js';
+import { GuardedBuffer, judge, outcome, printRows } from './invariants.js';
 import { Image, MIB, resume, SERVERS, signalAll, suspend } from './targets.js';
 
 afterAll(printRows);

@@ -75,7 +75,7 @@ export function signalAll(server: RealServer, signal: NodeJS.Signals): void {
   process.kill(server.name === 'nbd-server' ? -server.pid : server.pid, signal);
 }
 
-/** Stops the server, and waits until every process of it has stopped: the signal alone only asks for it. */
+/** Stops the server, and waits until every process of it has stopped: the signal alone only requests it. */
 export async function suspend(server: RealServer): Promise<void> {
   signalAll(server, 'SIGSTOP');
   while (processesOf(server).some((stat) => !/\) [TZX] /.test(stat))) await delay(2);

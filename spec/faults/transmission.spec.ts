@@ -4,10 +4,11 @@ import { afterAll, beforeAll, expect, it } from '@jest/globals';
 
 import { TLS_REQUIRE } from '../../lib/index.js';
 import { type Certificates, makeCertificates } from '../support/certificates.js';
+import { leftovers, resources } from '../support/leftovers.js';
 import { startNbdkit } from '../support/real-servers.js';
 import { describeWith } from '../support/tools.js';
 import { type FaultGroup, GROUPS, TLS_GROUPS } from './cases.js';
-import { judge, leftovers, printRows, resources } from './invariants.js';
+import { judge, printRows } from './invariants.js';
 import { Ground, runCase } from './runner.js';
 
 afterAll(printRows);

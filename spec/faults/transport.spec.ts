@@ -10,15 +10,16 @@ import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 
 import { NbdConnection } from '../../lib/index.js';
 import { ScriptedPeer } from '../../lib/testing/index.js';
+import { leftovers, resources } from '../support/leftovers.js';
 import { startNbdkit } from '../support/real-servers.js';
 import { describeWith } from '../support/tools.js';
-import { leftovers, outcome, resources } from './invariants.js';
+import { outcome } from './invariants.js';
 
 describe('F03: a name whose look-up gets no answer', () => {
   const lookup = dns.lookup;
   let answer: (address: string) => void = () => undefined;
   beforeEach(() => {
-    // getaddrinfo cannot be cancelled: whoever gives up must not wait for it.
+    // getaddrinfo cannot be cancelled: a connect that is given up must not wait for it.
     const silent = (name: string, options: { all?: boolean }, callback: (...found: unknown[]) => void): void => {
       if (name !== 'slow.example') {
         Reflect.apply(lookup, dns, [name, options, callback]);
@@ -59,7 +60,7 @@ describe('F04: a Unix socket', () => {
   });
   afterEach(() => rm(folder, { recursive: true, force: true }));
 
-  it('that nobody listens on any more is ECONNREFUSED', async () => {
+  it('without a listener is ECONNREFUSED', async () => {
     const path = join(folder, 'stale');
     await using server = await startStale(path);
     expect(server.path).toBe(path);

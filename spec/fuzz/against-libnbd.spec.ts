@@ -75,7 +75,6 @@ else:
 async function byLibnbd(uri: string, mode: number, calls: readonly Call[]): Promise<string[]> {
   const { code, stdout, stderr } = await runLibnbd(SCRIPT, {
     input: JSON.stringify({ uri, mode, calls }),
-    timeout: 60_000,
   });
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
   return stdout
@@ -131,7 +130,7 @@ async function perform(c: NbdConnection, [method, count, offset, flags, fill]: C
   }
 }
 
-/** nbdkit's memory; with the error filter, told which commands fail and how. */
+/** nbdkit's memory; with the error filter, configured with the commands that fail. */
 const nbdkit = (options: string[] = [], ...errors: string[]): Promise<RealServer> =>
   startNbdkit({ args: [String(SIZE), ...errors], filters: errors.length > 0 ? ['error'] : [], options });
 
@@ -149,7 +148,7 @@ const SERVERS: readonly (readonly [string, string[], () => Promise<RealServer>])
   ['qemu-nbd, read-only', ['qemu-nbd', 'qemu-img'], () => startQemuNbd({ size: SIZE, args: ['--read-only'] })],
 ];
 
-/** libnbd's checks all on, and all off: what the server itself says to bad calls. */
+/** libnbd's checks all on, and all off: how the server itself answers bad calls. */
 const MODES = [
   ['with strict mode', 0x1f],
   ['without strict mode', 0],

@@ -1,4 +1,4 @@
-// The family of whole connections: a server that says anything, from the greeting to its last reply, to an
+// The family of whole connections: a server that sends anything, from the greeting to its last reply, to an
 // NbdConnection with every kind of command in flight. What it makes of the bytes is compared with the references.
 
 import { type NbdConnectionOptions, NbdConnection, NbdError } from '../../lib/index.js';
@@ -23,7 +23,7 @@ const GUARD_BYTE = 0xa7;
 const IDLE_TURNS = 8;
 const MAX_TURNS = 5000;
 
-/** What may come out. NbdStrictError and NbdStateError are about calls, and none of the calls here is wrong. */
+/** What may come out. NbdStrictError and NbdStateError are about calls, and every call here is valid. */
 const CLASSES = ['NbdProtocolError', 'NbdCommandError', 'NbdConnectionError', 'NbdOptionError'];
 
 export const connectionFamily: Family<ConnectionExample> = {
@@ -94,7 +94,7 @@ class ConnectionRun {
       },
     );
     far.write(turns.shift() ?? Buffer.alloc(0));
-    // Where the client waits, the server says what it has left; then it ends.
+    // Where the client waits, the server sends what it has left; then it ends.
     for (let idle = 0, turn = 0; idle < IDLE_TURNS; idle++, turn++) {
       if (turn > MAX_TURNS) throw new Error('it goes on for ever');
       const before = this.#happened;

@@ -7,7 +7,7 @@ import { replyFamily } from './replies.js';
 import { requestFamily } from './requests.js';
 import { serveFamily } from './serves.js';
 
-/** A family, and how many of the inputs that are asked for it gets: whole connections take longer than decoders. */
+/** A family, and its share of the requested inputs: whole connections take longer than decoders. */
 export interface Part {
   readonly family: Family;
   readonly share: number;

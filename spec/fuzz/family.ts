@@ -1,5 +1,5 @@
 // What is fuzzed: a kind of input, good examples of it, and the oracle that every input must satisfy. And the loop that
-// goes through the inputs, tells how they ended, and makes a failing one small.
+// goes through the inputs, reports how they ended, and makes a failing one small.
 
 import { type MessageShape, mutate } from './mutate.js';
 import { Random, seedOf } from './random.js';
@@ -16,7 +16,7 @@ export interface Family<E extends Example = Example> {
   readonly shapes: readonly MessageShape[];
   /** The examples of one seed: recorded ones and made ones. */
   examples(seed: number): readonly E[];
-  /** Runs an input. Throws when it does not go as it must; else says in a word how it went. */
+  /** Runs an input. Throws when it does not go as it must; otherwise returns one word for the outcome. */
   check(example: E, bytes: Buffer, random: Random): string | Promise<string>;
 }
 
@@ -25,7 +25,7 @@ export interface RunOptions {
   /** Inputs, from this one on. */
   readonly first?: number;
   readonly inputs: number;
-  /** Ends earlier when so much time has passed; milliseconds. */
+  /** Ends earlier after this many milliseconds. */
   readonly time?: number;
 }
 
@@ -93,7 +93,7 @@ export async function fuzz<E extends Example>(
   return report(inputs, null);
 }
 
-/** Numbers differ from input to input; what remains tells one failure from another. */
+/** Numbers differ from input to input; the rest distinguishes one failure from another. */
 const textOf = (error: unknown): string =>
   (error instanceof Error ? error.message : String(error)).replace(/\d+/g, '#');
 const stackOf = (error: unknown): string => (error instanceof Error ? (error.stack ?? error.message) : String(error));
@@ -141,7 +141,7 @@ export function describeFailure(failure: Failure): string {
 
 const MAX_SHOWN = 4096;
 
-/** A run of zeroes says little; the command above has all of it. */
+/** A long run of zeroes is shortened; the command above has all of it. */
 function shorten(hex: string): string {
   const pairs = hex.replace(/../g, '$& ');
   const short = pairs.replace(/(?:00 ){64,}/g, (run) => `[${run.length / 3} zeroes] `).trimEnd();

@@ -1,7 +1,7 @@
-// A second reading of proto.md's handshake, from the client's side: what a client that asks for these things must make
+// A second reading of proto.md's handshake, from the client's side: what a client that requests these things must make
 // of any bytes. Slow, with the whole stream in hand, and sharing no line with lib/.
 
-/** What the user asks for. */
+/** What the user requests. */
 export interface Wishes {
   readonly exportName: string;
   readonly structuredReplies: boolean;
@@ -10,7 +10,7 @@ export interface Wishes {
   readonly fullInfo: boolean;
   /** TLS where the server agrees. */
   readonly tls: boolean;
-  /** In option mode: what is asked before the export is opened. */
+  /** In option mode: the options that are sent before the export is opened. */
   readonly first: 'go' | 'list' | 'info' | 'list-meta';
 }
 
@@ -44,6 +44,7 @@ const [EXPORT_NAME, LIST, STARTTLS, INFO, GO, STRUCTURED, LIST_META, SET_META, E
 ];
 const ACK = 1;
 const MAX_STRING = 4096;
+const OPTION_REPLY_MAGIC = 0x3e889045565a9n;
 const UNSUP = 1;
 const SHUTDOWN = 7;
 const CODES: Readonly<Record<number, string>> = {
@@ -132,7 +133,7 @@ class Client {
   #agree(option: number): boolean {
     this.#send(option);
     const reply = this.#reply(option, ACK);
-    // "The client MUST initiate a soft disconnect": whatever was asked, there is no going on.
+    // "The client MUST initiate a soft disconnect": whatever was requested, the negotiation ends.
     if ('refused' in reply && reply.refused === SHUTDOWN) throw new Refused(codeOf(SHUTDOWN));
     return 'type' in reply;
   }
@@ -189,7 +190,8 @@ class Client {
       if (length < 5) throw new Violation();
       const id = this.#u32();
       const name = this.#text(length - 4);
-      if (contexts.has(id)) throw new Violation();
+      // Reported twice under the same ID and name, it is one context.
+      if ((contexts.get(id) ?? name) !== name) throw new Violation();
       contexts.set(id, name);
     });
     this.#contexts = refused === null ? contexts : null;
@@ -235,9 +237,18 @@ class Client {
     }
     this.#send(EXPORT_NAME);
     const [size, flags] = [this.#u64(), this.#u16()];
+    if (size === OPTION_REPLY_MAGIC) this.#misplaced(flags);
     this.#know(size, flags);
     Object.assign(this.result, { blockSizes: '', name: null, description: null });
     if (!this.#noZeroes) this.#take(124);
+  }
+
+  /** Some servers refuse an EXPORT_NAME by an option reply, whose magic stands where the size would. */
+  #misplaced(high: number): never {
+    const [option, type, length] = [high * 65536 + this.#u16(), this.#u32(), this.#u32()];
+    if (option !== EXPORT_NAME || type < 2 ** 31 || length > MAX_STRING) throw new Violation();
+    this.#take(length);
+    throw new Refused(codeOf(type - 2 ** 31));
   }
 
   /** Flags that cannot be true are taken away. */
@@ -255,7 +266,8 @@ class Client {
   finish(): void {
     this.result.structured = this.#structured;
     this.result.extended = this.#extended;
-    this.result.contexts = this.#contexts === null ? 'none' : JSON.stringify([...this.#contexts]);
+    this.result.contexts =
+      this.#contexts === null || this.#contexts.size === 0 ? 'none' : JSON.stringify([...this.#contexts]);
   }
 }
 

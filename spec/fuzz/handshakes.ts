@@ -1,4 +1,4 @@
-// The family of the client's handshake: what servers say before an export is open, against the reference.
+// The family of the client's handshake: what servers send before an export is open, against the reference.
 
 import { NbdConnectionError, NbdOptionError, NbdProtocolError } from '../../lib/errors.js';
 import { type Handshake, START_TLS } from '../../lib/protocol/handshake/effects.js';
@@ -156,7 +156,7 @@ function* conversation(session: HandshakeSession, { first }: Wishes, told: (list
   if (refusal !== null) throw refusal;
 }
 
-/** Gives the coroutine exactly what it asks for. */
+/** Passes the coroutine exactly what it requests. */
 function run(wishes: Wishes, bytes: Buffer): HandshakeResult {
   const { exportName, structuredReplies, extendedHeaders, metaContexts, fullInfo, tls, first } = wishes;
   const session = new HandshakeSession({
@@ -206,6 +206,9 @@ function knownBy({ info, negotiated, protocol }: HandshakeSession): Partial<Hand
     description,
     structured: negotiated.structuredReplies,
     extended: negotiated.extendedHeaders,
-    contexts: negotiated.contexts === null ? 'none' : JSON.stringify([...negotiated.contexts]),
+    contexts:
+      negotiated.contexts === null || negotiated.contexts.size === 0
+        ? 'none'
+        : JSON.stringify([...negotiated.contexts]),
   };
 }

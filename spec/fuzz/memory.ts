@@ -1,4 +1,4 @@
-// How much memory a piece of code asks for: the functions that make buffers are counted while it runs.
+// How much memory a piece of code allocates: the functions that make buffers are counted while it runs.
 
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
@@ -9,13 +9,13 @@ type Maker = 'alloc' | 'allocUnsafe' | 'allocUnsafeSlow';
 const MAKERS: readonly Maker[] = ['alloc', 'allocUnsafe', 'allocUnsafeSlow'];
 
 /** More than a process takes before glibc gets its one lesson, which is address space and no memory. */
-const BEYOND_LESSON = 32 * 1024 * 1024;
+const BEYOND_WARM_UP = 32 * 1024 * 1024;
 
 let counted = 0;
 
 /** Counts from here on, in this process. Returns a function that undoes it. */
 export function countBuffers(): () => void {
-  allocate(BEYOND_LESSON);
+  allocate(BEYOND_WARM_UP);
   const originals = MAKERS.map((name) => Buffer[name]);
   MAKERS.forEach((name, index) => {
     const original = originals[index] as (size: number, ...rest: never[]) => Buffer<ArrayBuffer>;

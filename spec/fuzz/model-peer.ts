@@ -1,5 +1,5 @@
-// The server of the stateful test: it takes requests as they come, holds them, and answers when and how it is told. It
-// checks what no server may see: too much on the wire, and cookies that are not new.
+// The server of the stateful test: it takes requests as they come, holds them, and answers when and how the test
+// chooses. It checks what no server may see: too much on the wire, and cookies that are not new.
 
 import * as g from '../support/golden.js';
 import { type RawPeer, type RawRequest } from '../support/raw-server.js';
@@ -87,7 +87,7 @@ export class ModelPeer {
     return true;
   }
 
-  /** The server says that it ends, where there is a command to say it to: none of which a part has been answered. */
+  /** The server announces its end with ESHUTDOWN, to a command that has not been answered in part. */
   announceEnd(random: Random): boolean {
     const fresh = [...this.held.values()].filter(({ cookie }) => !this.#begun.has(cookie));
     if (fresh.length === 0) return false;

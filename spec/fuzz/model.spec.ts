@@ -14,7 +14,7 @@ describe(withSeed('the life of a connection'), () => {
   const counts: Record<string, number> = {};
 
   it(
-    'goes as the account says, whatever is called, aborted, answered or broken',
+    'goes as the model predicts, whatever is called, aborted, answered or broken',
     async () => {
       for (let life = 0; life < LIVES; life++) {
         const model = await Model.open(new Random(seedOf(SEED, life)));

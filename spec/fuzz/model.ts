@@ -212,7 +212,7 @@ export class Model {
     call.settlements++;
     call.ending =
       error === null ? 'ok' : error === ABORTED ? 'aborted' : error instanceof NbdError ? error.code : 'foreign';
-    // The buffer is the caller's again, who uses it for something else.
+    // The buffer belongs to the caller again and is reused.
     if (call.written !== null) call.arena.fill(SCRIBBLE, GUARD, call.arena.length - GUARD);
     call.after = Buffer.from(call.arena);
   }
@@ -231,7 +231,7 @@ export class Model {
     this.#ask(this.#random.pick(raw));
   }
 
-  /** Asks for a raw command: it is told once, and only what its reply said. */
+  /** Issues a raw command: its completion is called once, with what its reply contained. */
   #ask(call: Call): void {
     let told: string;
     try {

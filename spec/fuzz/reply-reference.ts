@@ -1,6 +1,6 @@
-// A second reading of proto.md's replies: slow, with the whole stream in hand, and sharing no line with lib/. It says
-// of any bytes what must become of each command, which bytes of its buffer the stream carried, and whether the
-// connection is lost. Where the protocol leaves a choice the package's documented one is taken: what costs the
+// A second reading of proto.md's replies: slow, with the whole stream in hand, and sharing no line with lib/. It
+// describes of any bytes what must become of each command, which bytes of its buffer the stream carried, and whether
+// the connection is lost. Where the protocol leaves a choice the package's documented one is taken: what costs the
 // framing, or what "MUST disconnect", costs the connection; everything else costs its command alone (EPROTO).
 
 export type ReplyMode = 'simple' | 'structured' | 'extended';
@@ -28,9 +28,9 @@ export interface Outcome {
   error: string | null;
   /** The whole buffer of a read: FILL where the stream carried nothing. */
   readonly data: Uint8Array;
-  /** What preadStructured's callback was told: status, start, length. */
+  /** Arguments of preadStructured's callback: status, start, length. */
   readonly told: number[][];
-  /** What block status' callback was told: context and flat entries. */
+  /** Arguments of the callback of block status: context and flat entries. */
   readonly extents: [string, ...bigint[]][];
 }
 
@@ -111,7 +111,7 @@ class Reading {
   }
 }
 
-/** What the bytes say to these commands, whose cookies are 1, 2, 3 … */
+/** What the bytes contain for these commands, whose cookies are 1, 2, 3 … */
 export function expectReplies(context: ReplyContext, asked: readonly Asked[], bytes: Buffer): Expectation {
   const reader = new ReplyReader(context, asked, bytes);
   let violation = false;
@@ -191,7 +191,7 @@ class ReplyReader {
     this.#done(reading, error === 0 && reading.isRead);
   }
 
-  /** The bytes of a piece as far as they have come; one that is cut short is not told. */
+  /** The bytes of a piece as far as they have come; one that is cut short is not reported. */
   #data(reading: Reading, start: bigint, length: bigint): void {
     const there = this.#bytes.subarray(this.at, this.at + Number(length));
     reading.outcome.data.set(there, Number(start));

@@ -2,7 +2,7 @@
 // counted, and the memory that it takes is measured.
 
 import { NbdProtocolError } from '../../lib/errors.js';
-import { Command } from '../../lib/protocol/command.js';
+import { Command } from '../../lib/client/transmission/command.js';
 import { COMMANDS, type CommandSpec } from '../../lib/protocol/commands.js';
 import { ReplyDecoder } from '../../lib/protocol/reply-decoder.js';
 import { fromBigInt } from '../../lib/util/u64.js';
@@ -75,7 +75,7 @@ export class ReplyRun {
     }
   }
 
-  /** Throws where anything differs from what the stream said. */
+  /** Throws where anything differs from what the stream contains. */
   check(expected: Expectation): void {
     const { thrown, decoder } = this;
     if (thrown !== null && !(thrown instanceof NbdProtocolError && thrown.code === 'EPROTO')) throw thrown as Error;

@@ -83,7 +83,7 @@ function failed(mode: ReplyMode, asked: Asked, fault: Failure): Exchange {
   };
 }
 
-/** Cuts a range where the numbers say; pieces in the order of their keys. */
+/** Cuts a range at these numbers; pieces in the order of their keys. */
 interface Pieces {
   readonly cuts: readonly number[];
   readonly isHole: readonly boolean[];
@@ -119,7 +119,7 @@ const reads = (mode: ReplyMode): fc.Arbitrary<Exchange> =>
       pieces,
       separateDone: fc.boolean(),
       fault: fc.option(failure, { freq: 5 }),
-      /** An error may come behind some of the data, and say where. */
+      /** An error may follow some of the data, and contain an offset. */
       late: fc.boolean(),
       salt: fc.nat({ max: 255 }),
     })

@@ -1,5 +1,5 @@
-// The family of the server's handshake: what clients say before an export is open, against the reference. Every reply
-// is taken apart, so that none that is malformed goes out.
+// The family of the server's handshake: what clients send before an export is open, against the reference. Every reply
+// is taken apart, so that no malformed reply is missed.
 
 import { NbdProtocolError } from '../../lib/errors.js';
 import { START_TLS } from '../../lib/protocol/handshake/effects.js';
@@ -56,7 +56,7 @@ const MADE: readonly (readonly [origin: string, ...parts: Buffer[]])[] = [
   ['a list', g.u32(3), g.option(3), info(6, 'disk', 3, 1, 2), info(7, 'disk', 3)],
   ['contexts', g.u32(3), g.option(8), meta(9, '', 'base:'), meta(10, '', ...CONTEXTS), info(7, '', 3)],
   ['extended headers', g.u32(3), g.option(11), meta(10, 'disk', 'base:allocation', 'x:y'), info(7, 'disk', 3)],
-  ['contexts asked for twice', g.u32(1), g.option(8), meta(10, '', CONTEXTS[1] ?? ''), meta(10, 'disk'), info(7, '')],
+  ['contexts requested twice', g.u32(1), g.option(8), meta(10, '', CONTEXTS[1] ?? ''), meta(10, 'disk'), info(7, '')],
   [
     'contexts and too much of them',
     g.u32(3),
@@ -65,7 +65,7 @@ const MADE: readonly (readonly [origin: string, ...parts: Buffer[]])[] = [
     g.option(10, Buffer.alloc(65537)),
     info(7, ''),
   ],
-  ['refusals', g.u32(3), g.option(5), g.option(99, 'what?'), g.option(3, 'data'), info(7, 'nobody'), g.option(2)],
+  ['refusals', g.u32(3), g.option(5), g.option(99, 'what?'), g.option(3, 'data'), info(7, 'unknown'), g.option(2)],
   ['block sizes needed', g.u32(3), info(7, 'export'), info(7, 'export', 3)],
   ['EXPORT_NAME', g.u32(3), g.option(8), g.option(1, 'disk')],
 ];

@@ -1,4 +1,4 @@
-// What real servers and this package's client said to each other, kept in transcripts/ by record.ts: fuzzing begins
+// The bytes that real servers and this package's client exchanged, kept in transcripts/ by record.ts: fuzzing begins
 // with what servers really send, on machines without servers too.
 
 import { readdirSync, readFileSync } from 'node:fs';
@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 
 import { type Asked, type ReplyMode } from './reply-reference.js';
 
-/** What the client asked for in the handshake. */
+/** What the client requested in the handshake. */
 export interface TranscriptRequest {
   readonly exportName: string;
   readonly structuredReplies: boolean;
@@ -22,9 +22,9 @@ export interface Transcript {
   readonly exportSize: bigint;
   readonly contexts: ReadonlyMap<number, string>;
   readonly request: TranscriptRequest;
-  /** What the server said in the handshake, by turns: each but the first answers something of the client's. */
+  /** What the server sent in the handshake, by turns: each but the first answers the client. */
   readonly handshake: readonly Buffer[];
-  /** What the client said in it. */
+  /** What the client sent in it. */
   readonly options: Buffer;
   /** The commands, whose cookies are 1, 2, 3 …, all in flight at once. */
   readonly asked: readonly Asked[];

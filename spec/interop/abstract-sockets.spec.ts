@@ -1,4 +1,4 @@
-// Abstract Unix sockets that other programs listen on, and connect to: the name is exactly what it says, without the
+// Abstract Unix sockets that other programs listen on, and connect to: the name is taken exactly, without the
 // NULs that Node before 22 fills it up with.
 
 import { describe, expect, it } from '@jest/globals';
@@ -14,7 +14,7 @@ import { findAbstract, keepsAbstractNames, unixListenProblem, unixPathProblem } 
 import { rejection } from '../support/caught.js';
 import { describeWith, findTool, runTool } from '../support/tools.js';
 
-/** Passes bytes on between an abstract socket and the path of another one, and says when it listens. */
+/** Passes bytes on between an abstract socket and the path of another one, and prints a line when it listens. */
 const RELAY = `
 import os, socket, sys, threading
 name, path = os.fsencode(sys.argv[1]), sys.argv[2]

@@ -50,7 +50,7 @@ const LADDER = (kind: Kind): void => {
   // In good order: nbdkit 1.32 can die of a client that leaves while replies are due to it.
   afterEach(() => c.shutdown());
 
-  it('01 tells what it is', () => {
+  it('01 describes the export', () => {
     expect(c.getSize()).toBe(BigInt(SIZE));
     expect(c.getProtocol()).toBe('newstyle-fixed');
     expect([c.isReadOnly(), c.canFlush(), c.canTrim(), c.canZero()]).toEqual([false, true, true, true]);
@@ -116,7 +116,7 @@ const LADDER = (kind: Kind): void => {
     expect(back.subarray(3 * 65536).equals(content(3 * 65536, 65536))).toBe(true);
   });
 
-  it('08 zeroes fast or says that it cannot', async () => {
+  it('08 zeroes fast or reports that it cannot', async () => {
     if (!c.canFastZero()) {
       expect(await rejection(c.zero(4096, 0, CMD_FLAG_FAST_ZERO))).toMatchObject({
         code: 'EINVAL',
@@ -189,7 +189,7 @@ const LADDER = (kind: Kind): void => {
     expect([...wide.get('base:allocation')!][0]).toEqual({ offset: BigInt(MIB), length: 65536n, flags: 0n });
   });
 
-  it('12 tells a structured read of every chunk', async () => {
+  it('12 reports every chunk of a structured read', async () => {
     await c.pwrite(content(0, 64 * 1024), 64 * 1024);
     const told: [number, number, number][] = [];
     const chunk = (bytes: Buffer, offset: bigint, status: number): void =>
@@ -231,7 +231,7 @@ const LADDER = (kind: Kind): void => {
 
   it('15 does not know another export', async () => {
     if (kind.name.startsWith('nbdkit')) {
-      // Its memory plugin serves whatever it is asked for.
+      // Its memory plugin serves every export name.
       expect((await server.connectTo('another')).getSize()).toBe(BigInt(SIZE));
       return;
     }

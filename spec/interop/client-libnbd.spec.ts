@@ -104,7 +104,7 @@ async function byUs(uri: string, contexts: boolean): Promise<string[]> {
 
 const SERVERS: readonly (readonly [string, NbdkitOptions, contexts: boolean])[] = [
   ['everything', { args: ['1M'] }, true],
-  ['no contexts asked for', { args: ['1M'] }, false],
+  ['no contexts requested', { args: ['1M'] }, false],
   ['no structured replies', { args: ['1M'], options: ['--no-sr'] }, true],
   ['read-only', { args: ['1M'], options: ['-r'] }, true],
   ['no cache', { args: ['1M', 'cachemode=none'], filters: ['nocache'] }, true],

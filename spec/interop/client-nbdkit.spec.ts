@@ -150,7 +150,7 @@ describeWith(['nbdkit'], 'what nbdkit sees', () => {
   });
   afterEach(() => rm(folder, { recursive: true, force: true }));
 
-  it('is what was asked for, flags and all', async () => {
+  it('is what was requested, with its flags', async () => {
     const logfile = join(folder, 'log');
     const connection = await open(
       { filters: ['log'], args: ['1M', `logfile=${logfile}`] },
@@ -181,18 +181,17 @@ describeWith(['nbdkit'], 'what nbdkit sees', () => {
   });
 
   it('many commands at once, and answers them out of order', async () => {
-    const connection = await open({ filters: ['delay'], args: ['1M', 'rdelay=100ms'] }, { maxInFlight: 16 });
+    const connection = await open({ filters: ['delay'], args: ['1M', 'rdelay=1'] }, { maxInFlight: 16 });
     const order: string[] = [];
-    const begun = performance.now();
     const slow = Array.from({ length: 10 }, (_, i) =>
       connection.pread(512, i * 512).then(() => order.push(`read ${i}`)),
     );
     await connection.cache(512, 0).then(() => order.push('cache'));
+    // The server had received every read before it, and has answered no read.
+    expect(order).toEqual(['cache']);
+    expect(connection.aioInFlight()).toBe(10);
     await Promise.all(slow);
-    expect(order[0]).toBe('cache');
     expect(order).toHaveLength(11);
-    // One after the other they would take ten times as long.
-    expect(performance.now() - begun).toBeLessThan(900);
   });
 });
 
@@ -244,7 +243,7 @@ describeWith(['nbdkit'], 'exports of nbdkit', () => {
     expect(await rejection(NbdConnection.connect(server.uri('disk')))).toMatchObject({ code: 'ENOTSUP' });
   });
 
-  it('that needs TLS says so', async () => {
+  it('that needs TLS is reported as such', async () => {
     const server = await start({ args: ['1M'], tls: { psk: '/dev/null' } });
     const error = await rejection(NbdConnection.connect({ path: server.socketPath! }));
     expect(error).toMatchObject({ code: 'ENOTSUP', name: 'NbdOptionError' });
@@ -276,7 +275,7 @@ describeWith(['nbdkit'], 'exports of nbdkit', () => {
   });
 });
 
-/** Stops the process and waits until it has: the signal alone only asks for it. */
+/** Stops the process and waits until it has: the signal alone only requests it. */
 async function suspend(server: RealServer): Promise<void> {
   server.kill('SIGSTOP');
   while (!(await readFile(`/proc/${server.pid}/stat`, 'utf8')).includes(') T ')) {

@@ -1,4 +1,4 @@
-// A random workload, many commands at once, against a model: what is read must be what the model says.
+// A random workload, many commands at once, against a model: what is read must be what the model holds.
 
 import { expect, it } from '@jest/globals';
 
@@ -18,7 +18,7 @@ class Workload {
   /** Blocks that a write in flight may be changing: nothing else may touch them. */
   readonly #writing = new Set<number>();
   readonly #reading = new Map<number, number>();
-  /** Blocks that were trimmed: what they hold is for the server to say. */
+  /** Blocks that were trimmed: their contents are up to the server. */
   readonly #unknown = new Set<number>();
   readonly counts: Record<string, number> = {};
 

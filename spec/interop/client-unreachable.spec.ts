@@ -36,7 +36,7 @@ async function silentPort(): Promise<number> {
 }
 
 describeWith(['python3'], 'a host that does not answer', () => {
-  it('is given up at connectTimeout, or when the signal says so', async () => {
+  it('is given up at connectTimeout, or when the signal is aborted', async () => {
     const port = await silentPort();
     const begun = performance.now();
     const error = await rejection(NbdConnection.connect({ host: '127.0.0.1', port }, { connectTimeout: 150 }));

@@ -36,7 +36,7 @@ export function make(options: NbdServerOptions): NbdServer {
 export const serve = (options: NbdServerOptions): Promise<NbdServer> =>
   make(options).listenUnix(inFolder(`socket${(sockets += 1)}`));
 
-/** Runs a program that must succeed, and gives what it said. */
+/** Runs a program that must succeed, and returns its output. */
 export async function run(name: string, ...args: string[]): Promise<string> {
   const { code, stdout, stderr } = await runTool(name, args);
   expect({ name, args, code, stderr: code === 0 ? '' : stderr }).toEqual({ name, args, code: 0, stderr: '' });

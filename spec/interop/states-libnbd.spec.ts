@@ -5,33 +5,30 @@ import { expect, it } from '@jest/globals';
 
 import { NbdConnection, type NbdError } from '../../lib/index.js';
 import { describeWith, runLibnbd, startNbdkit } from '../support/real-servers.js';
+import { until } from '../support/waiting.js';
 
 const BASE = 'base:allocation';
 
 /** One moment: how each side gets there, from the moment before. */
 type Moment = readonly [name: string, python: string, ours: (c: NbdConnection, path: string) => unknown];
 
-const waitFor = async (is: () => boolean): Promise<void> => {
-  while (!is()) await new Promise(setImmediate);
-};
-
 const MOMENTS: readonly Moment[] = [
   ['created', 'pass', () => undefined],
   ['connecting', 'h.aio_connect_unix(path)', (c, path) => c.aioConnectUnix(path)],
-  ['negotiating', 'while h.aio_is_connecting(): h.poll(-1)', (c) => waitFor(() => !c.aioIsConnecting())],
+  ['negotiating', 'while h.aio_is_connecting(): h.poll(-1)', (c) => until(() => !c.aioIsConnecting())],
   ['an option pending', 'h.aio_opt_info()', (c) => c.aioOptInfo()],
-  ['informed', 'while h.aio_is_connecting(): h.poll(-1)', (c) => waitFor(() => !c.aioIsConnecting())],
+  ['informed', 'while h.aio_is_connecting(): h.poll(-1)', (c) => until(() => !c.aioIsConnecting())],
   [
     'ready',
     'h.aio_opt_go()\nwhile h.aio_is_connecting() or h.aio_is_negotiating(): h.poll(-1)',
     (c) => {
       c.aioOptGo();
-      return waitFor(() => !c.aioIsConnecting() && !c.aioIsNegotiating());
+      return until(() => !c.aioIsConnecting() && !c.aioIsNegotiating());
     },
   ],
   ['a read in flight', 'h.aio_pread(b, 0)', (c) => void c.aioPread(Buffer.alloc(512), 0)],
   ['three', 'h.aio_pread(b, 0); h.aio_pread(b, 0)', (c) => [0, 1].map(() => c.aioPread(Buffer.alloc(512), 0))],
-  ['idle', 'while h.aio_in_flight() > 0: h.poll(-1)', (c) => waitFor(() => c.aioInFlight() === 0)],
+  ['idle', 'while h.aio_in_flight() > 0: h.poll(-1)', (c) => until(() => c.aioInFlight() === 0)],
   [
     'a long write on its way',
     'w = nbd.Buffer.from_bytearray(bytearray(32 * 2**20)); h.aio_pwrite(w, 0)',
@@ -40,7 +37,7 @@ const MOMENTS: readonly Moment[] = [
       await new Promise(process.nextTick);
     },
   ],
-  ['idle again', 'while h.aio_in_flight() > 0: h.poll(-1)', (c) => waitFor(() => c.aioInFlight() === 0)],
+  ['idle again', 'while h.aio_in_flight() > 0: h.poll(-1)', (c) => until(() => c.aioInFlight() === 0)],
   [
     'a disconnect behind a read',
     'h.aio_pread(b, 0); h.aio_disconnect()',
@@ -49,10 +46,10 @@ const MOMENTS: readonly Moment[] = [
       c.aioDisconnect();
     },
   ],
-  ['closed', 'while not h.aio_is_closed(): h.poll(-1)', (c) => waitFor(() => c.aioIsClosed())],
+  ['closed', 'while not h.aio_is_closed(): h.poll(-1)', (c) => until(() => c.aioIsClosed())],
 ];
 
-/** What each side is asked at every moment: a result, or the code of the error. */
+/** The calls that each side makes at every moment: a result, or the code of the error. */
 const QUESTIONS: readonly (readonly [python: string, ours: (c: NbdConnection) => unknown])[] = [
   ['h.aio_is_created()', (c) => c.aioIsCreated()],
   ['h.aio_is_connecting()', (c) => c.aioIsConnecting()],
@@ -98,7 +95,6 @@ describeWith(['nbdkit', 'python3-libnbd'], 'the states of a connection are those
         moments: MOMENTS.map((each) => each.slice(0, 2)),
         questions: QUESTIONS.map(([python]) => python),
       }),
-      timeout: 60_000,
     });
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
 
@@ -122,14 +118,14 @@ describeWith(['nbdkit', 'python3-libnbd'], 'the states of a connection are those
 
 /** canMetaContext after connecting, or after the step in option mode: a boolean, or the code of the error. */
 const CONTEXTS: readonly (readonly [name: string, server: readonly string[], python: string, options: object])[] = [
-  ['asked for', [], '', { metaContexts: [BASE] }],
-  ['asked for twice', [], '', { metaContexts: [BASE, BASE] }],
-  ['not asked for', [], '', {}],
+  ['requested', [], '', { metaContexts: [BASE] }],
+  ['requested twice', [], '', { metaContexts: [BASE, BASE] }],
+  ['not requested', [], '', {}],
   ['without structured replies', ['--no-sr'], '', { metaContexts: [BASE] }],
   ['oldstyle', ['-o'], '', { metaContexts: [BASE] }],
   ['the plain handshake', [], 'h.set_handshake_flags(0)', { metaContexts: [BASE], handshakeFlags: 0 }],
   ['in option mode, before any option', [], 'h.set_opt_mode(True)', { metaContexts: [BASE], optMode: true }],
-  // Not asked for, and not informed: false since libnbd 1.16, EINVAL before.
+  // Not requested, and not informed: false since libnbd 1.16, EINVAL before.
 ];
 
 describeWith(['nbdkit', 'python3-libnbd'], 'canMetaContext is that of libnbd', () => {

@@ -20,7 +20,9 @@ beforeAll(async () => {
 
 afterAll(() => certificates.remove());
 
-/** OpenSSL's lists; with the second one TLS 1.3 stays possible and is what these servers choose (see tls-psk12.spec.ts). */
+/**
+ * OpenSSL's lists; with the second one TLS 1.3 stays possible and is what these servers choose (see tls-psk12.spec.ts).
+ */
 const SUITES = {
   'suites of TLS 1.3': 'TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256',
   'suites of TLS 1.2 too': 'ECDHE-PSK-CHACHA20-POLY1305:DHE-PSK-AES256-GCM-SHA384:PSK-AES128-GCM-SHA256',
@@ -31,7 +33,7 @@ const KINDS = [
   { name: 'qemu-nbd', start: () => startQemuNbd({ tls: { psk: certificates.pskFolder } }) },
 ] as const;
 
-/** Everything that an error shows, to whoever prints it. */
+/** Everything that an error shows when it is printed. */
 const shown = (error: unknown): string => `${inspect(error, { depth: 9, showHidden: true })} ${JSON.stringify(error)}`;
 
 describe.each(KINDS)('TLS with pre-shared keys: $name', (kind) => {
@@ -133,9 +135,9 @@ describe.each(KINDS)('TLS with pre-shared keys: $name', (kind) => {
       const bad = join(certificates.pskFolder, 'bad.psk');
       await writeFile(bad, 'bob:00ff\nalice:not hexadecimal\r\ncarol:\n');
       const cases: [NbdConnectionOptions, string, RegExp][] = [
-        [{ tlsPskFile: bad, tlsUsername: 'dave' }, 'EINVAL', /the user "dave" is not in the pre-shared key file/],
-        [{ tlsPskFile: bad, tlsUsername: 'alice' }, 'EINVAL', /the key of user "alice" in .* is not in hexadecimal/],
-        [{ tlsPskFile: bad, tlsUsername: 'carol' }, 'EINVAL', /not in hexadecimal/],
+        [{ tlsPskFile: bad, tlsUsername: 'dave' }, 'EINVAL', /user "dave" not found in the pre-shared key file/],
+        [{ tlsPskFile: bad, tlsUsername: 'alice' }, 'EINVAL', /the key of user "alice" in .* is not hexadecimal/],
+        [{ tlsPskFile: bad, tlsUsername: 'carol' }, 'EINVAL', /not hexadecimal/],
         [{ tlsPskFile: `${bad}.gone`, tlsUsername: 'alice' }, 'ENOENT', /cannot read .*bad\.psk\.gone/],
       ];
       for (const [options, code, message] of cases) {

@@ -88,7 +88,7 @@ async function open(kind: Kind): Promise<NbdConnection> {
 }
 
 async function gone(pid: number): Promise<boolean> {
-  for (let i = 0; i < 250 && isAlive(pid); i++) await sleep(20);
+  for (let i = 0; i < 10_000 && isAlive(pid); i++) await sleep(20);
   return !isAlive(pid);
 }
 
@@ -112,7 +112,9 @@ async function stopped(pid: number): Promise<void> {
   else while (!states().every((text) => text.includes(') T'))) await sleep(5);
 }
 
-/** Resolves when the connection's program is there no more; a program that outlives it fails the test by its timeout. */
+/**
+ * Resolves when the connection's program is there no more; a program that outlives it fails the test by its timeout.
+ */
 async function withoutProgram(connection: NbdConnection): Promise<void> {
   for (;;) {
     try {
@@ -137,7 +139,7 @@ describe.each(KINDS)('$title', (kind) => {
       expect(Buffer.concat(parts).equals(data)).toBe(true);
     });
 
-    it('is a process that can be asked for and is gone after shutdown', async () => {
+    it('is a process whose pid is available and which is gone after shutdown', async () => {
       const connection = await open(kind);
       const pid = connection.getSubprocessPid();
       expect(isAlive(pid)).toBe(true);
@@ -234,7 +236,7 @@ describe.each(KINDS)('$title', (kind) => {
   });
 });
 
-describe('what is no command', () => {
+describe('an invalid command', () => {
   const forms = ['connectCommand', 'connectSystemdSocketActivation', 'aioConnectCommand'] as const;
 
   it.each(forms)('%s refuses, and nothing has happened', async (form) => {
@@ -262,20 +264,23 @@ describe('what is no command', () => {
       const connection = make();
       const error = await rejection(connection[form](['no-such-program-here']));
       expect(error).toMatchObject({ name: 'NbdConnectionError', code: 'ENOENT' });
-      expect((error as Error).message).toMatch(/^connect to the command no-such-program-here: there is no program /);
+      expect((error as Error).message).toMatch(/^connect to the command no-such-program-here: program not found: /);
       expect(connection.connectionState()).toBe('dead');
     },
   );
 
-  it.each(['connectCommand', 'connectSystemdSocketActivation'] as const)('%s: one that dies says why', async (form) => {
-    const connection = make();
-    const argv = ['/bin/sh', '-c', 'echo it: no such disk >&2; exit 3'];
-    const error = await rejection(connection[form](argv));
-    expect(error).toMatchObject({ name: 'NbdConnectionError', code: 'ENOTCONN' });
-    expect((error as Error).message).toBe(
-      'connect to the command sh: the command sh exited with status 3: it: no such disk',
-    );
-  });
+  it.each(['connectCommand', 'connectSystemdSocketActivation'] as const)(
+    '%s: one that dies is reported with the reason',
+    async (form) => {
+      const connection = make();
+      const argv = ['/bin/sh', '-c', 'echo it: no such disk >&2; exit 3'];
+      const error = await rejection(connection[form](argv));
+      expect(error).toMatchObject({ name: 'NbdConnectionError', code: 'ENOTCONN' });
+      expect((error as Error).message).toBe(
+        'connect to the command sh: the command sh exited with status 3: it: no such disk',
+      );
+    },
+  );
 
   it('has no subprocess before or without one', async () => {
     const connection = make();
@@ -292,7 +297,7 @@ describe('what is no command', () => {
     expect(((await connecting) as Error).message).toMatch(/was ended by SIGTERM/);
   });
 
-  it('knows signals from what is none, and sends nothing then', async () => {
+  it('refuses what is not a signal, and sends nothing', async () => {
     const connection = make();
     const connecting = rejection(connection.connectCommand(['sleep', '30']));
     await started(connection);
@@ -306,7 +311,7 @@ describe('what is no command', () => {
 });
 
 describeWith(['nbdkit', 'nbdinfo'], 'a socket that was activated', () => {
-  it('can be used by others, as getUri tells, while the connection lasts', async () => {
+  it('can be used by others, at the address of getUri, while the connection lasts', async () => {
     const connection = make();
     await connection.connectSystemdSocketActivation(['nbdkit', '--exit-with-parent', 'memory', '1M']);
     const uri = connection.getUri();
@@ -320,7 +325,7 @@ describeWith(['nbdkit', 'nbdinfo'], 'a socket that was activated', () => {
     expect(existsSync(dirname(path))).toBe(false);
   });
 
-  it('is told its name', async () => {
+  it('receives its name', async () => {
     const connection = make({ socketActivationName: 'disk1' });
     expect(connection.getSocketActivationName()).toBe('disk1');
     const argv = ['/bin/sh', '-c', 'echo "$LISTEN_FDNAMES:$LISTEN_FDS:$((LISTEN_PID - $$))" >&2; exit 1'];
@@ -375,14 +380,14 @@ describeWith(['nbdkit', 'openssl'], 'TLS with a server of our own', () => {
     await second.shutdown();
   });
 
-  it('says what went wrong, with what the server said of it', async () => {
+  it('reports what went wrong, with the message of the server', async () => {
     const connection = make({ tls: TLS_REQUIRE, tlsPsk: { identity: 'alice', key: '00' } });
     const error = await rejection(connection.connectCommand(argv(`--tls-psk=${certificates.pskFile}`)));
     expect(error).toMatchObject({ name: 'NbdConnectionError', code: 'EACCES' });
     expect((error as Error).message).toMatch(/did not accept the pre-shared key of user "alice" .*gnutls_handshake/);
   });
 
-  it('says what we did not like, whatever the server says of that', async () => {
+  it('reports what the client refused, whatever the server prints about that', async () => {
     const connection = make({ tls: TLS_REQUIRE, ca: certificates.ca, tlsHostname: 'elsewhere.example' });
     const error = await rejection(connection.connectCommand(argv(`--tls-certificates=${certificates.folder}`)));
     expect((error as Error).message).toMatch(/elsewhere\.example\.; it is for DNS:localhost/);

@@ -17,7 +17,7 @@ export const SCRATCHES = 2 * MiB;
 export const SCRATCH = 64 * 1024;
 /** From here to the end nothing is written: ranges that need more than 32 bits. */
 export const FAR = 8 * 1024 * MiB;
-/** More than 32 bits can say, so that one command over all of {@link FAR} needs extended headers. */
+/** More than 32 bits can hold, so that one command over all of {@link FAR} needs extended headers. */
 export const SIZE = 13 * 1024 * MiB;
 
 const CONTENTS = Buffer.from(Uint8Array.from({ length: DATA }, (_, i) => (7 * i + (i >> 8)) & 255));

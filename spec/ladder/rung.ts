@@ -1,5 +1,5 @@
 // A rung of the ladder: one behaviour, as a function that any server is tried with. It asserts with expect(), and
-// where the server cannot do the thing it returns what the server itself said: a flag, a refusal.
+// where the server cannot do the thing it returns what the server itself reported: a flag, a refusal.
 
 import { expect } from '@jest/globals';
 
@@ -64,7 +64,7 @@ export async function failure(promise: Promise<unknown>): Promise<NbdError> {
   return error as NbdError;
 }
 
-/** Begins a raw call and resolves with what its completion was told. */
+/** Begins a raw call and resolves with the argument of its completion. */
 export const completed = (begin: (completion: (error: NbdError | null) => true) => unknown): Promise<NbdError | null> =>
   new Promise((resolve) => {
     begin((error) => {
@@ -77,7 +77,7 @@ export const completed = (begin: (completion: (error: NbdError | null) => true) 
 export const closed = (connection: NbdConnection): Promise<NbdError | undefined> =>
   new Promise((resolve) => connection.once('close', resolve));
 
-/** Asserts that a command that was not advertised is refused unsent, and says that it was not. */
+/** Asserts that a command that was not advertised is refused unsent, with that reason. */
 export async function lacking(
   connection: NbdConnection,
   flag: string,

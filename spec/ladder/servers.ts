@@ -40,7 +40,7 @@ export interface Column {
   readonly needs: readonly string[];
   /** Why it is not here although it may be missing; null otherwise. */
   readonly missing: string | null;
-  /** It has every rung: ours to see to, so that no rung can say `no` everywhere. */
+  /** The embedded server has every rung, so that no rung can return `no` everywhere. */
   readonly isComplete?: boolean;
   readonly start: (certificates: Certificates | null) => Promise<LadderServer>;
 }
@@ -148,7 +148,7 @@ function real(start: Start, fatal?: NodeJS.Signals): Column['start'] {
   };
 }
 
-/** What a server that was built without TLS says; any other failure to start is one. */
+/** The message of a server that was built without TLS; any other failure to start is a failure. */
 function withoutTls(error: unknown): { no: string } {
   const said = String(error);
   if (!/not (support|compiled|built)|without TLS/i.test(said)) throw error;

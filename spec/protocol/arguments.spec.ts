@@ -13,7 +13,7 @@ describe('arguments', () => {
     [2n ** 53n, 9007199254740992n],
     [2n ** 64n - 1n, 18446744073709551615n],
   ])('toU64(%p)', (value, canonical) => {
-    // toBe would tell -0 from 0.
+    // toBe would distinguish -0 from 0.
     expect(toU64(value, 'cache', 'count') === canonical).toBe(true);
   });
 

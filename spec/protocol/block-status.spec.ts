@@ -37,7 +37,7 @@ describe('32-bit descriptors', () => {
       {},
       [512, 0, 512, 1, 64512, 2],
     ],
-    ['less than was asked for', [[4096, 0]], {}, [4096, 0]],
+    ['less than was requested', [[4096, 0]], {}, [4096, 0]],
     [
       'a last extent past the request, inside the export',
       [
@@ -47,7 +47,7 @@ describe('32-bit descriptors', () => {
       {},
       [4096, 3, 65536, 0],
     ],
-    ['bits that nobody knows', [[65536, 0xfffffffc]], {}, [65536, 0xfffffffc]],
+    ['unknown bits', [[65536, 0xfffffffc]], {}, [65536, 0xfffffffc]],
     ['the end of the export exactly', [[65536, 0]], { offset: (1 << 20) - 65536 }, [65536, 0]],
     [
       'an extent of length 0 later: the rest is dropped',
@@ -69,7 +69,7 @@ describe('32-bit descriptors', () => {
       [65536, 0],
     ],
     [
-      'two where one was asked for',
+      'two where one was requested',
       [
         [4096, 0],
         [4096, 3],
@@ -123,9 +123,9 @@ describe('32-bit descriptors', () => {
       ],
       {},
       [4096, 1],
-      /extent 1 leaves the export of 1048576 bytes/,
+      /extent 1 extends beyond the export of 1048576 bytes/,
     ],
-    ['a first extent past the export', [[1 << 20, 0]], { offset: 1 }, [], /extent 0 leaves the export/],
+    ['a first extent past the export', [[1 << 20, 0]], { offset: 1 }, [], /extent 0 extends beyond the export/],
   ])('%s is the fault of the server', (_title, pairs, over, kept, reason) => {
     for (const wide of [false, true]) {
       const { entries, problem } = decodeBlockStatus(narrow(pairs), false, request({ ...over, wide }));
@@ -151,7 +151,7 @@ describe('64-bit descriptors', () => {
       [1n, 0n],
     ],
     [
-      'two where one was asked for',
+      'two where one was requested',
       [
         [1, 0],
         [1, 3],
@@ -211,7 +211,7 @@ describe('64-bit descriptors', () => {
     expect(decoded).toEqual({ entries: Uint32Array.from(expected), problem: null });
   });
 
-  it('for a 32-bit call: flags of 64 bits at once cannot be told', () => {
+  it('for a 32-bit call: flags of 64 bits cannot be represented', () => {
     const { entries, problem } = decodeBlockStatus(extended([[512, GIB4]]), true, request());
     expect(problem).toMatchObject({ code: 'EOVERFLOW', reason: expect.stringMatching(/blockStatus64/) });
     expect(entries).toHaveLength(0);
@@ -219,7 +219,7 @@ describe('64-bit descriptors', () => {
 
   it.each<[string, Pairs, Partial<BlockStatusRequest>, RegExp]>([
     ['a first extent of length 0', [[0, 1]], {}, /first extent has length 0/],
-    ['a length that would wrap around', [[2n ** 64n - 1n, 0]], { offset: 4096 }, /extent 0 leaves the export/],
+    ['a length that would wrap around', [[2n ** 64n - 1n, 0]], { offset: 4096 }, /extent 0 extends beyond the export/],
   ])('%s is the fault of the server', (_title, pairs, over, reason) => {
     for (const wide of [false, true]) {
       const { entries, problem } = decodeBlockStatus(extended(pairs), true, request({ ...over, wide }));

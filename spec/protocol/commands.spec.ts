@@ -31,11 +31,11 @@ describe('one record per command', () => {
       type === 0 ? 'from-server' : ['pwrite', 'blockStatusFilter'].includes(method) ? 'to-server' : 'none',
     );
     expect(command?.wideExtents).toBe(['blockStatus64', 'blockStatusFilter'].includes(method));
-    // Whoever lacks it is told the way out.
+    // The message of the refusal names the way out.
     expect(command?.lacking).toMatch(advertisedBy === 0 ? /^$/ : /see can[A-Z]/);
   });
 
-  it('has no other commands, and none can be changed', () => {
+  it('has no other commands, and its records are frozen', () => {
     expect(COMMANDS).toHaveLength(11);
     expect(Object.isFrozen(COMMANDS)).toBe(true);
     for (const command of COMMANDS) {

@@ -5,7 +5,7 @@ import { Coverage } from '../../lib/protocol/coverage.js';
 
 type Piece = readonly [start: number, length: number];
 
-/** Adds the pieces and tells which were refused as overlapping. */
+/** Adds the pieces and returns those that were refused as overlapping. */
 function cover(length: number, pieces: readonly Piece[]): { refused: number[]; covered: number; complete: boolean } {
   const coverage = new Coverage(length);
   const refused = pieces.flatMap(([start, size], index) => (coverage.add(start, size) ? [] : [index]));

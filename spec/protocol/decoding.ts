@@ -6,7 +6,7 @@ import { expect } from '@jest/globals';
 
 import { type NbdError } from '../../lib/errors.js';
 import { type BlockStatusEntries } from '../../lib/protocol/block-status.js';
-import { Command } from '../../lib/protocol/command.js';
+import { Command } from '../../lib/client/transmission/command.js';
 import { type CommandSpec } from '../../lib/protocol/commands.js';
 import { ReplyDecoder } from '../../lib/protocol/reply-decoder.js';
 import { type U64 } from '../../lib/util/u64.js';
@@ -38,13 +38,13 @@ export interface DecoderCase {
   readonly endings: readonly Ending[];
   /** What the decoder throws, where the rule that was broken costs the connection. */
   readonly violation?: RegExp;
-  /** Messages counted, where that is told. */
+  /** Number of messages, where the decoder counts them. */
   readonly chunks?: number;
   /** Callbacks of structured reads: status, offset and length of each. */
   readonly told?: readonly (readonly [status: number, offset: number, length: number])[];
 }
 
-/** How the bytes get in: in buffers of somebody else's, or into those that the decoder chose. */
+/** How the bytes arrive: in buffers of the caller, or in those that the decoder chose. */
 type Way = 'push' | 'targets' | 'large targets';
 
 class Run {
@@ -185,7 +185,7 @@ export function decodeEveryWay(each: DecoderCase): void {
         },
       };
     };
-    // A decoder that is asked for targets has a large buffer to make each time.
+    // target() makes a large buffer on each call.
     deliver(each.bytes, open, way === 'push' ? { maxSplits: 256, random: 10 } : { maxSplits: 32, random: 3 });
   }
 }

@@ -27,7 +27,7 @@ describe.each(CLASSES)('%s', (name) => {
     expect(error.stack).toContain('cache: no');
   });
 
-  it('is none of the others', () => {
+  it('is not an instance of the other classes', () => {
     for (const other of CLASSES) if (other !== name) expect(error).not.toBeInstanceOf(errors[other]);
   });
 

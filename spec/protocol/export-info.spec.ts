@@ -18,15 +18,15 @@ describe('acceptBlockSizes', () => {
 
   it.each([
     ['no minimum', 0, 4096, MIB],
-    ['a minimum that is no power of 2', 3, 4096, MIB],
+    ['a minimum that is not a power of 2', 3, 4096, MIB],
     ['a minimum above 64 KiB', 131072, 131072, MIB],
     ['no preferred size', 1, 0, MIB],
-    ['a preferred size that is no power of 2', 512, 5000, MIB],
+    ['a preferred size that is not a power of 2', 512, 5000, MIB],
     ['a preferred size below 512', 1, 256, MIB],
     ['a preferred size below the minimum', 4096, 512, MIB],
     ['a maximum below the preferred size', 512, 4096, 2048],
     ['a maximum of 0', 1, 512, 0],
-    ['a maximum that is no multiple of the minimum', 512, 4096, MIB + 1],
+    ['a maximum that is not a multiple of the minimum', 512, 4096, MIB + 1],
     ['all of them too large', 0xffffffff, 0xffffffff, 0xffffffff],
   ])('ignores %s as a whole', (_title, minimum, preferred, maximum) => {
     expect(acceptBlockSizes(minimum, preferred, maximum)).toBeNull();

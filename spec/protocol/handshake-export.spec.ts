@@ -134,7 +134,7 @@ describe('GO', () => {
   run('64 pieces of information are taken', {
     turns: [HELLO, SR, cat(...Array.from({ length: 63 }, () => info(cat(u16(9), 'x'))), EXPORT, ACK)],
   });
-  run('a refusal after the export was told forgets it', {
+  run('a refusal after the export was described forgets it', {
     turns: [HELLO, SR, cat(EXPORT, info(g.infoBlockSize(512, 4096, 1 << 25)), reply(OPT.GO, g.ERR_BLOCK_SIZE_REQD))],
     fails: { name: 'NbdOptionError', code: 'EINVAL' },
     session: { info: null },
@@ -152,7 +152,7 @@ describe('INFO', () => {
     session: { info: { size: MIB, flags: 1 }, optionsSent: 1 },
   });
 
-  it('refused, forgets what an earlier one told', () => {
+  it('that is refused forgets what an earlier one described', () => {
     negotiateEveryWay({
       before: (session) => {
         session.info = { size: 1, flags: 1, blockSizes: null, canonicalName: null, description: null };

@@ -51,7 +51,7 @@ describe('plain newstyle', () => {
     sends: cat(u32(0), option(OPT.EXPORT_NAME, 'disk')),
     session: {
       ...{ protocol: 'newstyle', info: { size: MIB, flags: g.ALL_FLAGS & ~g.SEND_DF, blockSizes: null } },
-      negotiated: { structuredReplies: false, contexts: null },
+      negotiated: { structuredReplies: false, contexts: new Map() },
     },
   });
   run('with NO_ZEROES', {
@@ -85,7 +85,11 @@ describe('oldstyle', () => {
   run('cannot choose an export', {
     request: { exportName: 'disk' },
     turns: [oldstyle(MIB, 1)],
-    fails: { name: 'NbdConnectionError', code: 'ENOTSUP', says: /oldstyle handshake and cannot choose export "disk"/ },
+    fails: {
+      name: 'NbdConnectionError',
+      code: 'ENOTSUP',
+      says: /oldstyle handshake, which cannot select an export by name \("disk"\)/,
+    },
   });
   run('with global flags', {
     turns: [oldstyle(MIB, 1, 3)],
@@ -103,7 +107,7 @@ describe('oldstyle', () => {
   });
 });
 
-describe('what is no greeting', () => {
+describe('bytes that are not a greeting', () => {
   run('another protocol', {
     turns: [Buffer.from('SSH-2.0-')],
     sends: Buffer.alloc(0),
@@ -128,7 +132,7 @@ describe('what is no greeting', () => {
     sends: Buffer.alloc(0),
     fails: { name: 'NbdProtocolError', code: 'EPROTO', says: /sent 20 bytes before the next option was sent/ },
   });
-  run('an export that was told before it was asked for', {
+  run('an export that is described before it was requested', {
     isWhole: true,
     turns: [greeting(3), cat(GRANTED, WENT)],
     sends: cat(u32(3), option(OPT.STRUCTURED_REPLY)),

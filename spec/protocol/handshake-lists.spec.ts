@@ -112,7 +112,7 @@ describe('SET_META_CONTEXT', () => {
     });
   };
 
-  setting('asks for each', cat(one(7, 'base:allocation'), one(0xffffffff, 'a:b'), ACK), {
+  setting('requests each', cat(one(7, 'base:allocation'), one(0xffffffff, 'a:b'), ACK), {
     sends: option(OPT.SET_META, cat(u32(1), 'x', u32(2), u32(15), 'base:allocation', u32(3), 'a:b')),
     returns: ['base:allocation', 'a:b'],
     session: {
@@ -128,11 +128,11 @@ describe('SET_META_CONTEXT', () => {
   setting('refused', reply(OPT.SET_META, g.ERR_UNSUP), {
     before: (session) => (session.negotiated.contexts = new Map([[1, 'old:one']])),
     returns: expect.objectContaining({ code: 'ENOTSUP' }),
-    session: { negotiated: { contexts: null } },
+    session: { negotiated: { contexts: new Map() } },
   });
   setting('refused half-way: none is selected', cat(one(1, 'a:b'), reply(OPT.SET_META, g.ERR_INVALID)), {
     returns: expect.objectContaining({ code: 'EINVAL' }),
-    session: { negotiated: { contexts: null } },
+    session: { negotiated: { contexts: new Map() } },
   });
   setting('with a name of 4096 bytes', cat(one(1, `a:${'b'.repeat(4094)}`), ACK), {
     returns: [`a:${'b'.repeat(4094)}`],
@@ -147,7 +147,10 @@ describe('SET_META_CONTEXT', () => {
   ])('%s: the connection ends', (_title, turn, says) => {
     negotiateEveryWay({
       ...{ run: (session) => setMetaContext(session, []), turns: [turn] },
-      ...{ fails: { name: 'NbdProtocolError', code: 'EPROTO', says }, session: { negotiated: { contexts: null } } },
+      ...{
+        fails: { name: 'NbdProtocolError', code: 'EPROTO', says },
+        session: { negotiated: { contexts: new Map() } },
+      },
     });
   });
 });

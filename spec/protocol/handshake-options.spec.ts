@@ -79,7 +79,7 @@ describe('the order of options', () => {
 });
 
 describe('replies to options', () => {
-  run('an error that nobody knows: no structured replies, then', {
+  run('an unknown error: no structured replies, then', {
     turns: [HELLO, reply(OPT.STRUCTURED_REPLY, 0x800000ff), WENT],
     session: { negotiated: { structuredReplies: false } },
   });
@@ -92,7 +92,7 @@ describe('replies to options', () => {
     ],
     ['for another option', reply(OPT.LIST, g.ACK), /NBD_OPT_GO: the server sent a reply to NBD_OPT_LIST/],
     ['of another kind', reply(OPT.GO, g.SERVER, cat(u32(1), 'a')), /NBD_REP_SERVER/],
-    ['of a kind that nobody knows', reply(OPT.GO, 77), /0x4d/],
+    ['of an unknown type', reply(OPT.GO, 77), /0x4d/],
     ['an ACK with data', reply(OPT.GO, g.ACK, 'abcd'), /an ACK with 4 bytes/],
     // By their headers alone: nothing of such a length may be waited for.
     ['an error text of 4 GiB', head(OPT.GO, g.ERR_POLICY, 0xffffffff), /an error text of 4294967295 bytes/],
@@ -123,7 +123,7 @@ describe('a refused GO', () => {
     ['BLOCK_SIZE_REQD', g.ERR_BLOCK_SIZE_REQD, 'EINVAL', /block sizes/],
     ['TOO_BIG', g.ERR_TOO_BIG, 'EINVAL', /too big/],
     ['EXT_HEADER_REQD', g.ERR_EXT_HEADER_REQD, 'ENOTSUP', /extended headers/],
-    ['an error that nobody knows', 0x800000ff, 'EINVAL', /refused it \(reply type 0x800000ff\)/],
+    ['an unknown error', 0x800000ff, 'EINVAL', /refused it \(reply type 0x800000ff\)/],
   ])('%s', (_name, type, code, says) => {
     const about = /^NBD_OPT_GO for export "disk": /;
     const request = { exportName: 'disk' };
@@ -168,7 +168,7 @@ describe('a refused GO', () => {
 });
 
 describe('STARTTLS', () => {
-  /** Runs a handshake on the given bytes and tells its effects: bytes sent in hexadecimal, and START_TLS. */
+  /** Runs a handshake on the given bytes and returns its effects: bytes sent in hexadecimal, and START_TLS. */
   function drive(
     tls: number,
     bytes: Buffer,
@@ -217,7 +217,7 @@ describe('STARTTLS', () => {
     expect(effects).toEqual(['00000003', ASK_TLS]);
   });
 
-  it('an ACK with data is no ACK', () => {
+  it('an ACK with data is refused', () => {
     const { effects, end } = drive(1, cat(HELLO, reply(OPT.STARTTLS, g.ACK, 'abcd')));
     expect(end).toMatchObject({ code: 'EPROTO' });
     expect(effects).not.toContain('TLS');

@@ -92,7 +92,7 @@ const sessionOf = (request: Requests, exportName: string): HandshakeSession =>
 interface Talk<Result> {
   readonly client: { readonly value: Result } | { readonly error: unknown };
   readonly server: ServedSession<ExportOffer> | null | { readonly error: unknown };
-  /** All that the server said. */
+  /** Everything that the server sent. */
   readonly said: Buffer;
 }
 

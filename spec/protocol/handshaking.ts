@@ -1,9 +1,9 @@
-// Cases for the client's half of the handshake: what the user asks for, what the server says turn by turn, what the
+// Cases for the client's half of the handshake: what the user requests, what the server sends turn by turn, what the
 // client must have sent, byte for byte, and how it ends. Each is delivered in every way that a network may cut it.
 
 import { expect } from '@jest/globals';
 
-import { Negotiator } from '../../lib/client/connect/handshake-phase.js';
+import { HandshakePhase } from '../../lib/client/connect/handshake-phase.js';
 import { type NbdError } from '../../lib/errors.js';
 import { type Handshake } from '../../lib/protocol/handshake/effects.js';
 import { negotiate } from '../../lib/protocol/handshake/negotiate.js';
@@ -12,11 +12,11 @@ import { deliver, type Sink } from '../support/deliver.js';
 
 export interface HandshakeCase {
   readonly request?: Partial<HandshakeRequest>;
-  /** {@link negotiate} unless told. */
+  /** Default {@link negotiate}. */
   readonly run?: (session: HandshakeSession) => Handshake<unknown>;
   /** What the session knows before. */
   readonly before?: (session: HandshakeSession) => void;
-  /** What the server says; each turn but the first begins when the client has sent something. */
+  /** What the server sends; each turn but the first begins when the client has sent something. */
   readonly turns: readonly Buffer[];
   /** All that the client sends. */
   readonly sends?: Buffer;
@@ -53,7 +53,7 @@ export const REQUEST: HandshakeRequest = {
 class Run {
   readonly session: HandshakeSession;
   readonly sent: Buffer[] = [];
-  readonly negotiator: Negotiator;
+  readonly phase: HandshakePhase;
   returned: unknown = undefined;
   thrown: unknown = null;
   readonly #later: Buffer[] = [];
@@ -71,15 +71,15 @@ class Run {
       write: (buffers: readonly Uint8Array[]) => this.sent.push(...buffers.map((bytes) => Buffer.from(bytes))),
       ...{ start: idle, pause: idle, resume: idle, end: idle, destroy: idle, ref: idle, unref: idle },
     };
-    this.negotiator = new Negotiator(transport, () => Promise.reject(new Error('no TLS here')));
-    this.negotiator.run(
+    this.phase = new HandshakePhase(transport, () => Promise.reject(new Error('no TLS here')));
+    this.phase.run(
       (each.run ?? negotiate)(this.session),
       (value) => (this.returned = value),
       (error) => (this.thrown = error),
     );
   }
 
-  /** A server waits for the client before it says the next turn. */
+  /** A server waits for the client before it sends the next turn. */
   push(segment: Uint8Array): void {
     let at = 0;
     while (at < segment.length) {
@@ -90,7 +90,7 @@ class Run {
         this.#later.push(Buffer.from(segment.subarray(at, at + take)));
       } else if (this.thrown === null) {
         try {
-          this.negotiator.push(segment.subarray(at, at + take));
+          this.phase.push(segment.subarray(at, at + take));
         } catch (error) {
           this.thrown = error;
         }
@@ -121,7 +121,7 @@ class Run {
     if (sends !== undefined) expect(Buffer.concat(this.sent).toString('hex')).toBe(sends.toString('hex'));
     if (session !== undefined) expect(this.session).toMatchObject(session);
     if (rest !== undefined) {
-      const found = Buffer.concat([...this.negotiator.takeRest(), ...this.#later]);
+      const found = Buffer.concat([...this.phase.takeRest(), ...this.#later]);
       expect(found.toString('hex')).toBe(rest.toString('hex'));
     }
   }

@@ -59,7 +59,7 @@ describe('printable', () => {
     expect(names.printable(typeof input === 'string' ? Buffer.from(input) : Uint8Array.from(input))).toBe(expected);
   });
 
-  it('cuts at the limit, and says so', () => {
+  it('is cut at the limit, with a mark', () => {
     expect(names.printable(Buffer.from('x'.repeat(512)))).toBe('x'.repeat(512));
     expect(names.printable(Buffer.from('x'.repeat(513)))).toBe(`${'x'.repeat(512)}…`);
     expect(names.printable(Buffer.from('abcdef'), 3)).toBe('abc…');

@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 
-import { Command } from '../../lib/protocol/command.js';
+import { Command } from '../../lib/client/transmission/command.js';
 import * as spec from '../../lib/protocol/commands.js';
 import { ReplyDecoder } from '../../lib/protocol/reply-decoder.js';
 import { caught } from '../support/caught.js';
@@ -131,7 +131,7 @@ describe('block status', () => {
       [4096, 0],
       [65536, 0],
     ]),
-    endings: eproto(/extents for base:allocation extent 1 leaves the export of 65536 bytes/),
+    endings: eproto(/extents for base:allocation extent 1 extends beyond the export of 65536 bytes/),
   });
   structured('of no length', { bytes: statusChunk(1, 1, [[0, 0]]), endings: eproto(/first extent has length 0/) });
   structured('of 64 bits where extended headers were not negotiated', {
@@ -168,7 +168,7 @@ describe('block status', () => {
     bytes: extendedChunk(DONE, g.STATUS_EXT, 1, 0, cat(u32(1), u32(0))),
   });
 
-  it('with a filter must report on what was asked for, and on nothing else', () => {
+  it('with a filter must contain the requested contexts, and nothing else', () => {
     const command = new Command(spec.BLOCK_STATUS_FILTER, 65536, 0, 0x20);
     command.expected = [2];
     const finished: Command[] = [];
@@ -210,7 +210,7 @@ describe('payload that goes straight into the buffer', () => {
     return { command, decoder, finished };
   };
 
-  it('is asked for while at least 128 KiB of it are due, and not below', () => {
+  it('is requested while at least 128 KiB of it are due, and not below', () => {
     const { command, decoder, finished } = make();
     const bytes = simple(1, 0, content(0, large));
     const targets: boolean[] = [];
@@ -248,7 +248,7 @@ describe('payload that goes straight into the buffer', () => {
     expect(caught(() => decoder.push(simple(1)))).toMatchObject({ code: 'EPROTO' });
   });
 
-  it('is dropped when the buffer was detached, and the command says so', () => {
+  it('is dropped when the buffer was detached, and the command rejects with that reason', () => {
     const { command, decoder, finished } = make();
     decoder.push(simple(1, 0, content(0, 10)));
     structuredClone(command.buffer!.buffer, { transfer: [command.buffer!.buffer as ArrayBuffer] });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 
-import { Command } from '../../lib/protocol/command.js';
+import { Command } from '../../lib/client/transmission/command.js';
 import * as spec from '../../lib/protocol/commands.js';
 import { ReplyDecoder } from '../../lib/protocol/reply-decoder.js';
 import { caught } from '../support/caught.js';
@@ -41,7 +41,7 @@ describe('rules of structured replies that cost the connection', () => {
       chunk(DONE, g.HOLE, 1, '', 12),
       /OFFSET_HOLE of 12 bytes/,
     ],
-    ['a chunk of a kind that nobody knows', read, chunk(DONE, 7, 1, '', 8), /chunk type 0x7 of 8 bytes/],
+    ['a chunk of an unknown type', read, chunk(DONE, 7, 1, '', 8), /chunk type 0x7 of 8 bytes/],
     ['block status for a read', read, chunk(DONE, g.STATUS, 1, '', 12), /BLOCK_STATUS of 12 bytes/],
     [
       'a simple reply to a read',
@@ -211,7 +211,7 @@ describe('what is left of a decoder', () => {
     ],
     ['a part of the data', () => dataChunk(1, 4096, d).subarray(0, 28 + 24), /with 40 bytes still due$/],
     ['a chunk that was not the last', () => dataChunk(1, 4096, d, 0), /^between replies$/],
-  ])('after %s it says where it is', (_title, bytes, position) => {
+  ])('after %s the message contains the position', (_title, bytes, position) => {
     const command = new Command(spec.PREAD, 64, 4096, 0);
     command.allocate = (length) => Buffer.alloc(length);
     const cut = new ReplyDecoder(

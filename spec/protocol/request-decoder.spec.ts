@@ -113,7 +113,7 @@ describe('RequestDecoder', () => {
     };
     expect(push(Buffer.of(0x25, 0x60, 0x95))).not.toThrow();
     expect(push(Buffer.from('GET '))).toThrow(NbdProtocolError);
-    expect(push(extended(0, 0, 1n, 0n, 1n))).toThrow('request magic 0x21e41c71 in place of 0x25609513');
+    expect(push(extended(0, 0, 1n, 0n, 1n))).toThrow('request magic 0x21e41c71 instead of 0x25609513');
   });
 
   it('refuses a payload above the limit without asking for memory', () => {

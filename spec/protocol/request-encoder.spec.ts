@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 
-import { Command } from '../../lib/protocol/command.js';
+import { Command } from '../../lib/client/transmission/command.js';
 import * as spec from '../../lib/protocol/commands.js';
 import { encodeRequest } from '../../lib/protocol/request-encoder.js';
 import { type U64 } from '../../lib/util/u64.js';

@@ -1,11 +1,11 @@
 // What the client's request encoder writes, the server's request decoder reads; and what either writes or reads is
-// what proto.md says, by the reading in spec/fuzz.
+// what proto.md defines, by the reference in spec/fuzz.
 
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 
 import { encodeBlockStatusFilter } from '../../lib/protocol/block-status.js';
-import { Command } from '../../lib/protocol/command.js';
+import { Command } from '../../lib/client/transmission/command.js';
 import { BLOCK_STATUS_FILTER, COMMANDS } from '../../lib/protocol/commands.js';
 import { encodeRequest } from '../../lib/protocol/request-encoder.js';
 import { type Request, RequestDecoder } from '../../lib/protocol/request-decoder.js';

@@ -1,4 +1,4 @@
-// What a client says after the greeting, good or evil, and what the server answers: the rows of serve.spec.ts.
+// What a client sends after the greeting, good or hostile, and what the server answers: the rows of serve.spec.ts.
 
 import * as g from '../support/golden.js';
 import {
@@ -40,7 +40,7 @@ export const CASES: readonly Case[] = [
     state: 'session',
   },
   {
-    name: 'INFO of an export without a description, asked for one',
+    name: 'INFO that requests the description of an export without one',
     input: option(OPT.INFO, infoRequest('', [2])),
     output: known(OPT.INFO),
     state: 'open',
@@ -222,7 +222,7 @@ export const CASES: readonly Case[] = [
     state: 'session',
   },
 
-  // Evil clients. V01 to V08 of the list of what a hostile client does.
+  // Hostile clients: V01 to V08 of spec/README.md.
   { name: 'V02 a wrong option magic', input: Buffer.from('IHAVEOPX00000000'), state: 'broken', error: /option magic/ },
   {
     name: 'V03 an option of 0xffffffff bytes',
@@ -288,7 +288,7 @@ export const CASES: readonly Case[] = [
     state: 'open',
   },
   {
-    name: 'V06 data where none belongs',
+    name: 'V06 data with an option that has no data',
     input: cat(option(OPT.LIST, 'x'), option(OPT.STRUCTURED_REPLY, 'yy'), option(OPT.EXTENDED, 'zzz'), go('')),
     output: cat(
       refused(OPT.LIST, g.ERR_INVALID, 'NBD_OPT_LIST takes no data'),

@@ -1,10 +1,10 @@
 // The server's half of the handshake, fed by hand.
 
 import { describe, expect, it } from '@jest/globals';
+import { HandshakeDriver } from '../../lib/protocol/handshake/driver.js';
 import { serve } from '../../lib/protocol/handshake/serve.js';
 import { type ExportOffer, type ServedSession, type ServerOffer } from '../../lib/protocol/handshake/serve-offer.js';
 import { DEFAULT_FEATURES } from '../../lib/server/options.js';
-import { HandshakeRunner } from '../../lib/server/handshake-runner.js';
 import { deliver } from '../support/deliver.js';
 import * as g from '../support/golden.js';
 import { CASES } from './serve-cases.js';
@@ -39,45 +39,48 @@ function offerOf(options: OfferOptions): ServerOffer<ExportOffer> {
   };
 }
 
-/** One handshake: what has been said, and how it stands. */
+/** One handshake: what has been sent, and its state. */
 class Conversation {
   said = Buffer.alloc(0);
   state: State = 'open';
   session: ServedSession<ExportOffer> | null = null;
   rest = '';
   error = '';
-  readonly #runner: HandshakeRunner<ServedSession<ExportOffer> | null>;
+  readonly #driver: HandshakeDriver;
 
   constructor(options: OfferOptions = {}) {
-    this.#runner = new HandshakeRunner(serve(offerOf(options)), {
+    this.#driver = new HandshakeDriver({
       write: (bytes) => (this.said = Buffer.concat([this.said, bytes])),
       isBlocked: () => false,
       startTls: () => (this.state = 'tls'),
-      done: (session, rest) => {
+      plaintextBeforeTls: () => new Error('plaintext after NBD_OPT_STARTTLS'),
+    });
+    this.#driver.run(
+      serve(offerOf(options)),
+      (session) => {
         this.state = session === null ? 'left' : 'session';
         this.session = session;
-        this.rest = rest.toString();
+        this.rest = Buffer.concat(this.#driver.takeRest()).toString();
       },
-      failed: (error) => {
+      (error) => {
         this.state = 'broken';
-        this.error = error.message;
+        this.error = (error as Error).message;
       },
-    });
-    this.#runner.start();
+    );
   }
 
   push(segment: Uint8Array): void {
     // After the handshake the bytes are the next phase's.
-    if (this.state === 'open') this.#runner.push(Buffer.from(segment));
+    if (this.state === 'open') this.#driver.push(Buffer.from(segment));
     else if (this.state === 'session') this.rest += Buffer.from(segment).toString();
   }
 
   tlsStands(): void {
     this.state = 'open';
-    this.#runner.resume();
+    this.#driver.secured();
   }
 
-  /** What was said since the last call, in hexadecimal. */
+  /** What was sent since the last call, in hexadecimal. */
   take(): string {
     const said = this.said.toString('hex');
     this.said = Buffer.alloc(0);

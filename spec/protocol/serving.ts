@@ -1,4 +1,4 @@
-// Cases for the server's half of the handshake: what it offers, what a client says and what must be answered, byte for
+// Cases for the server's half of the handshake: what it offers, what a client sends and what must be answered, byte for
 // byte.
 
 import {

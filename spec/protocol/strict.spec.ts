@@ -21,7 +21,7 @@ interface Call {
   strictMode: number;
 }
 
-/** A way to break one rule: what it changes, the STRICT_* bit that watches it, and what is said. */
+/** A way to break one rule: what it changes, the STRICT_* bit that watches it, and the message. */
 interface Breach {
   readonly bit: number;
   readonly code: string;
@@ -99,7 +99,7 @@ const noExtended: Breach = {
 const payloadFlag: Breach = {
   bit: COMMANDS_BIT,
   code: 'EINVAL',
-  says: /PAYLOAD_LEN flag must be set with extended headers/,
+  says: /PAYLOAD_LEN flag must be set if, and only if, extended headers/,
   change: (call) => {
     call.strictMode &= ~AUTO_FLAG_BIT;
     call.flags |= 32;
@@ -144,7 +144,7 @@ const capWrite: Breach = { ...cap, change: (call) => ((call.count = 65 * MIB), (
 const narrow: Breach = {
   bit: ALWAYS,
   code: 'ERANGE',
-  says: /more than 4 GiB - 1 in one command needs extended headers/,
+  says: /more than 4 GiB - 1 in one command requires extended headers/,
   change: (call) => ((call.count = 2 ** 32), (call.extendedHeaders = false)),
   setsCount: true,
 };
@@ -270,7 +270,7 @@ describe('special cases of the strict checks', () => {
     expect(write(1, true)).toBe(33);
   });
 
-  it('without AUTO_FLAG the caller must say PAYLOAD_LEN; without COMMANDS too, nothing is changed', () => {
+  it('without AUTO_FLAG the caller must set PAYLOAD_LEN; without COMMANDS too, nothing is changed', () => {
     expect(write(32, true, ALL & ~AUTO_FLAG_BIT)).toBe(32);
     expect(caught(() => write(0, true, ALL & ~AUTO_FLAG_BIT))).toMatchObject({ code: 'EINVAL' });
     expect(caught(() => write(32, false, ALL & ~AUTO_FLAG_BIT))).toMatchObject({ code: 'EINVAL' });
@@ -305,7 +305,7 @@ describe('special cases of the strict checks', () => {
     expect(check({ count: 2 ** 33, offset: 0, strictMode: ALL & ~BOUNDS_BIT, extendedHeaders: true })).toBe(0);
   });
 
-  it('checks no alignment where the server advertised none', () => {
+  it('does not check alignment where the server advertised no block size', () => {
     expect(check({ count: 1, offset: 7, blockSizes: null })).toBe(0);
   });
 

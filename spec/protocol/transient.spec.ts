@@ -50,7 +50,7 @@ describe('transient', () => {
     expect(new errors.NbdStateError('x', { code: 'EINVAL', cause }).transient).toBe(true);
   });
 
-  it('can be decided by who makes the error, and is not enumerated otherwise', () => {
+  it('can be set by the code that creates the error, and is not enumerated otherwise', () => {
     expect(new errors.NbdCommandError('x', { code: 'EIO', transient: false }).transient).toBe(false);
     expect(new errors.NbdCommandError('x', { code: 'EINVAL', transient: true }).transient).toBe(true);
     expect(Object.keys(new errors.NbdCommandError('x', { code: 'EIO' }))).toEqual(['code', 'errno']);

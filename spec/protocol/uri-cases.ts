@@ -1,6 +1,6 @@
 // What is accepted and what is refused: every row is given to parseUri, and to libnbd where it is installed.
 
-/** Where libnbd treats a row otherwise: a minor version of 1.x from which it does as we do, or why none does. */
+/** Where libnbd treats a row differently: the minor version of 1.x from which it agrees, or why no version does. */
 export type Libnbd = number | string | undefined;
 
 const tcp = { scheme: 'nbd', tls: false, transport: 'tcp', exportName: '', unknownParameters: [] };
@@ -66,7 +66,7 @@ export const ACCEPTED: readonly (readonly [uri: string, result: object, libnbd?:
   ['nbd+unix:///x?socket=/s;t&foo', { ...nbdUnix, socketPath: '/s;t', unknownParameters: ['foo'] }],
   ['nbd+unix://alice@host:99999/x?socket=/s', { ...nbdUnix, tlsUsername: 'alice' }],
 
-  // TLS (U09 to U12: what the URI says; what it may say is checkUriAllowed's).
+  // TLS (U09 to U12: what the URI contains; checkUriAllowed decides what it may contain).
   ['nbds+unix://alice@/x?socket=/s', { ...nbdsUnix, tlsUsername: 'alice' }],
   ['nbds+unix://alice@/x?socket=/s&tls-username=bob', { ...nbdsUnix, tlsUsername: 'bob' }, 24],
   ['nbds+unix://alice@/x?socket=/s&tls-username=', { ...nbdsUnix, tlsUsername: 'alice' }, 'it clears the user name'],
@@ -114,24 +114,24 @@ export const REFUSED: readonly (readonly [uri: string, reason: RegExp, libnbd?: 
   ['http://127.0.0.1/', /scheme is not one of/],
   ['nbd+tcp://127.0.0.1/', /scheme is not one of/],
   [' nbd://127.0.0.1/', /scheme is not one of/],
-  ['nbd:127.0.0.1', /does not begin with nbd:\/\//],
-  ['nbd:/x', /does not begin with nbd:\/\//],
-  ['nbd:unix:/s', /does not begin with nbd:\/\//],
-  ['NBD+UNIX:/x?socket=/s', /does not begin with nbd\+unix:\/\//],
+  ['nbd:127.0.0.1', /does not start with nbd:\/\//],
+  ['nbd:/x', /does not start with nbd:\/\//],
+  ['nbd:unix:/s', /does not start with nbd:\/\//],
+  ['NBD+UNIX:/x?socket=/s', /does not start with nbd\+unix:\/\//],
   ['nbd://127.0.0.1:1/a#b', /fragment.*%23/, 'it ignores fragments'],
 
   // Export names (U04).
-  ['nbd://127.0.0.1:1/a%00b', /export name holds a NUL/, 'it cuts the name at the NUL'],
-  ['nbd://127.0.0.1:1/%zz', /export name holds a % without/],
-  ['nbd://127.0.0.1:1/a%2', /export name holds a % without/],
+  ['nbd://127.0.0.1:1/a%00b', /export name contains a NUL/, 'it cuts the name at the NUL'],
+  ['nbd://127.0.0.1:1/%zz', /export name contains a % without/],
+  ['nbd://127.0.0.1:1/a%2', /export name contains a % without/],
   ['nbd://127.0.0.1:1/%FF', /export name is not UTF-8/, 'it sends the byte'],
   ['nbd://127.0.0.1:1/%C0%AF', /export name is not UTF-8/, 'it sends the bytes'],
   ['nbd://127.0.0.1:1/%ED%A0%80', /export name is not UTF-8/, 'it sends the bytes'],
-  ['nbd://127.0.0.1:1/a b', /export name holds U\+0020/],
-  ['nbd://127.0.0.1:1/a\n', /export name holds U\+000A/],
-  ['nbd://127.0.0.1:1/\u{1F4BE}', /export name holds U\+1F4BE/],
-  ['nbd://127.0.0.1:1/[a]', /export name holds U\+005B/],
-  ['nbd://127.0.0.1:1/a\\b', /export name holds U\+005C/],
+  ['nbd://127.0.0.1:1/a b', /export name contains U\+0020/],
+  ['nbd://127.0.0.1:1/a\n', /export name contains U\+000A/],
+  ['nbd://127.0.0.1:1/\u{1F4BE}', /export name contains U\+1F4BE/],
+  ['nbd://127.0.0.1:1/[a]', /export name contains U\+005B/],
+  ['nbd://127.0.0.1:1/a\\b', /export name contains U\+005C/],
 
   // Authority (U14).
   ['nbd://user@127.0.0.1:99999/', /port is not a number from 1 to 65535/, 'it keeps the low 16 bits of the port'],
@@ -149,13 +149,13 @@ export const REFUSED: readonly (readonly [uri: string, reason: RegExp, libnbd?: 
   ['nbd://[127.0.0.1]/', /not an IPv6 address/, NO_DNS],
   ['nbd://[v1.x]/', /not an IPv6 address/, NO_DNS],
   ['nbd://[fe80::1%25]/', /malformed zone/, NO_DNS],
-  ['nbd://a b/', /host holds U\+0020/],
-  ['nbd://a%20b/', /host holds a character/, NO_DNS],
-  ['nbd://127.0.0.1%00b:1/', /host holds a NUL/, 'it cuts the name at the NUL'],
-  ['nbd://%2Fa/', /host holds a character/, NO_DNS],
-  ['nbd://a%/', /host holds a % without/],
+  ['nbd://a b/', /host contains U\+0020/],
+  ['nbd://a%20b/', /host contains a character not allowed/, NO_DNS],
+  ['nbd://127.0.0.1%00b:1/', /host contains a NUL/, 'it cuts the name at the NUL'],
+  ['nbd://%2Fa/', /host contains a character not allowed/, NO_DNS],
+  ['nbd://a%/', /host contains a % without/],
   ['nbd://a@b@127.0.0.1/', /more than one '@'/],
-  ['nbd://a:b@127.0.0.1/', /holds a password/, 'it makes the password a part of the TLS user name'],
+  ['nbd://a:b@127.0.0.1/', /contains a password/, 'it makes the password a part of the TLS user name'],
   ['nbd://a%FF@127.0.0.1/', /user name is not UTF-8/, 'it keeps the byte'],
 
   // Unix sockets (U07).
@@ -164,13 +164,13 @@ export const REFUSED: readonly (readonly [uri: string, reason: RegExp, libnbd?: 
   ['nbd+unix:///x?foo=1;socket=/s&bar', /no socket parameter/],
   ['nbd+unix:///x?socket', /socket is empty/, 'it takes an empty path for an abstract name'],
   ['nbd+unix:///x?socket=%00', /empty abstract name/, 'it cuts the path at the NUL'],
-  ['nbd+unix:///x?socket=/a%00b', /socket parameter holds a NUL/, 'it cuts the path at the NUL'],
+  ['nbd+unix:///x?socket=/a%00b', /socket parameter contains a NUL/, 'it cuts the path at the NUL'],
   ['nbd+unix:///x?socket=/%FF', /socket parameter is not UTF-8/, 'it keeps the byte'],
-  ['nbd+unix:///x?socket=/%zz', /query holds a % without/],
-  ['nbd+unix:///x?socket=/a b', /query holds U\+0020/],
-  ['nbd://127.0.0.1:1/?socket=/s', /does not go with nbd:\/\/ \(did you mean nbd\+unix/],
-  ['nbds://127.0.0.1:1/?SOCKET', /does not go with nbds:\/\/ \(did you mean nbds\+unix/, 22],
-  ['nbd+vsock://2/?socket=/s', /does not go with nbd\+vsock:\/\//],
+  ['nbd+unix:///x?socket=/%zz', /query contains a % without/],
+  ['nbd+unix:///x?socket=/a b', /query contains U\+0020/],
+  ['nbd://127.0.0.1:1/?socket=/s', /cannot be used with nbd:\/\/ \(did you mean nbd\+unix/],
+  ['nbds://127.0.0.1:1/?SOCKET', /cannot be used with nbds:\/\/ \(did you mean nbds\+unix/, 22],
+  ['nbd+vsock://2/?socket=/s', /cannot be used with nbd\+vsock:\/\//],
 
   // TLS (U11).
   ['nbds+unix:///x?socket=/s&tls-type=gpg', /tls-type is not one of anon, x509, psk/, 'it ignores tls-type'],
@@ -179,8 +179,12 @@ export const REFUSED: readonly (readonly [uri: string, reason: RegExp, libnbd?: 
   ['nbds+unix:///x?socket=/s&tls-certificates=', /tls-certificates is empty/, 'it fails later'],
   ['nbds+unix:///x?socket=/s&tls-psk-file', /tls-psk-file is empty/, 'it fails later'],
   ['nbds+unix:///x?socket=/s&tls-priority=', /tls-priority is empty/, 'it fails later'],
-  ['nbds+unix:///x?socket=/s&tls-hostname=a%00b', /tls-hostname parameter holds a NUL/, 'it cuts the name at the NUL'],
-  ['nbds+unix:///x?socket=/s&f%00=1', /query holds a NUL/, 'it cuts the name at the NUL'],
+  [
+    'nbds+unix:///x?socket=/s&tls-hostname=a%00b',
+    /tls-hostname parameter contains a NUL/,
+    'it cuts the name at the NUL',
+  ],
+  ['nbds+unix:///x?socket=/s&f%00=1', /query contains a NUL/, 'it cuts the name at the NUL'],
 
   // AF_VSOCK.
   ['nbd+vsock://host/', /vsock CID is not a number/],
@@ -191,8 +195,8 @@ export const REFUSED: readonly (readonly [uri: string, reason: RegExp, libnbd?: 
   ['nbd+vsock://1?nbd-port=4294967296', /nbd-port is not a number/, 'it wraps around'],
 
   // ssh: nothing that ssh, its configuration or the server's shell could take for anything but a name.
-  ['nbd+ssh:///x', /needs a host/, NO_SSH],
-  ['nbd+ssh://-oProxyCommand=x/', /not begin with '-', which ssh would take for an option/, NO_SSH],
+  ['nbd+ssh:///x', /requires a host/, NO_SSH],
+  ['nbd+ssh://-oProxyCommand=x/', /not start with '-', which ssh would take for an option/, NO_SSH],
   ['nbd+ssh://-v/', /host is not safe/, NO_SSH],
   ['nbd+ssh://%2Dlroot/', /host is not safe/, NO_SSH],
   ['nbd+ssh://%2DoProxyCommand=x/', /host is not safe/, NO_SSH],

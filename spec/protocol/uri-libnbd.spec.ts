@@ -1,4 +1,4 @@
-// The table's rows through libnbd. Its parsing cannot be had alone: it is told to connect, to places where hardly
+// The table's rows through libnbd. Its parser cannot be called alone: the test connects, to places where hardly
 // anything listens, and EINVAL before that is its refusal. LIBNBD_PYTHON may name another Python, with arguments.
 
 import { spawnSync } from 'node:child_process';
@@ -95,7 +95,7 @@ describe(`libnbd${hasLibnbd ? '' : ' (python3-libnbd is not installed)'}`, () =>
     }
   });
 
-  itWithLibnbd('refuses what we refuse, but for the rows that say why not', () => {
+  itWithLibnbd('refuses what we refuse, except for the rows that give a reason', () => {
     const rows = REFUSED.filter(([, , libnbd]) => isComparable(libnbd));
     const { minor, verdicts } = askLibnbd(rows.map(([uri]) => uri));
     for (const [index, [uri, , libnbd]] of rows.entries()) {

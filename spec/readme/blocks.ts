@@ -17,7 +17,7 @@ import { ROOT, typeCheck } from '../support/type-check.js';
 export interface Block {
   /** The line of the fence, from 1. */
   readonly line: number;
-  /** What the comment before it says. */
+  /** The comment before it. */
   readonly marker: string;
   readonly code: string;
   /** What its console.log calls print, from the comments behind them. */
@@ -79,7 +79,10 @@ function moduleOf({ code, marker }: Block, port: number): string {
   return `import { NbdConnection as Given } from 'nbd-sdk'; await using connection = await Given.connect(${target}, ${options});\n${address}\n`;
 }
 
-/** What the compiler says, with the lines of the README. A snippet may leave a variable unused; nothing else differs. */
+/**
+ * The errors of the compiler, with the lines of the README. A snippet may leave a variable unused; nothing else
+ * differs.
+ */
 export function checkTypes(blocks: readonly Block[]): string[] {
   const paths = new Map(blocks.map((block) => [`spec/readme/line-${block.line}.mts`, block]));
   const files = new Map([...paths].map(([path, block]) => [path, moduleOf(block, 10809)]));
@@ -90,7 +93,9 @@ export function checkTypes(blocks: readonly Block[]): string[] {
   );
 }
 
-/** Runs all of them in one process against one server, and tells which did not do what they say. */
+/**
+ * Runs all of them in one process against one server, and reports those that did not do what their comments promise.
+ */
 export async function runBlocks(all: readonly Block[]): Promise<string[]> {
   const blocks = all.filter(({ marker }) => marker !== 'types only');
   const backend = new MemoryBackend(64 * 1024 * 1024);
@@ -112,7 +117,6 @@ export async function runBlocks(all: readonly Block[]): Promise<string[]> {
     const { stdout, stderr } = await runTool(process.execPath, ['--import', 'tsx', main, ...paths], {
       cwd: ROOT,
       env: { TSX_TSCONFIG_PATH: join(ROOT, 'tsconfig.json'), FORCE_COLOR: '0' },
-      timeout: 60_000,
     });
     if (!stdout.startsWith('[')) return [`the blocks did not run: ${stdout}${stderr}`];
     const results = JSON.parse(stdout) as Result[];

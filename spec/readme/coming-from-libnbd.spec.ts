@@ -6,6 +6,8 @@ import { join } from 'node:path';
 import { describe, expect, it } from '@jest/globals';
 
 import * as nbd from '../../lib/index.js';
+import { MemoryBackend, NbdServer } from '../../lib/server/index.js';
+import { nbd as cli, out } from '../cli/support.js';
 import { caught, rejection } from '../support/caught.js';
 import * as g from '../support/golden.js';
 import { listenRaw, newConnection, openRaw, type RawPeer } from '../support/raw-server.js';
@@ -164,6 +166,34 @@ const CHECKS: Readonly<Record<string, Check>> = {
     void peer.serve();
     await Promise.all(settled);
   },
+  '`nbddump -n` shortens': async () => {
+    const server = new NbdServer();
+    server.addExport('', { backend: new MemoryBackend(512) });
+    await server.listenTcp(0, '127.0.0.1');
+    const codes: (number | null)[] = [];
+    for (const option of ['-n1k', '--limit=1k']) codes.push((await cli(['dump', option, server.uri()])).code);
+    await server.close();
+    expect(codes).toEqual([1, 0]);
+  },
+  '`nbdzero` always': async () => {
+    expect(await out(['zero', '--help'])).toContain('--allocate');
+  },
+  '`nbdcopy` waits': async () => {
+    for (const [size, request] of [
+      [8, 256 * 1024],
+      [16, 1024 * 1024],
+    ] as const) {
+      const counts = new Set<number>();
+      await using server = new NbdServer({
+        exports: { '': new MemoryBackend(size * 1024 * 1024) },
+        maxConnections: 1,
+        onRequest: ({ command, count }) => void (command === 'read' && counts.add(Number(count))),
+      });
+      await server.listenTcp();
+      expect((await cli(['copy', '--no-extents', server.uri(), 'null:'])).code).toBe(0);
+      expect([size, [...counts]]).toEqual([size, [request]]);
+    }
+  },
   '`NBD_OPT_GO`': () => {
     expect(newConnection({ exportNameOnly: true }).getExportNameOnly()).toBe(true);
   },
@@ -178,7 +208,7 @@ describe('README: coming from libnbd', () => {
     expect(beginnings.filter((each) => firsts.filter((first) => first.startsWith(each)).length !== 1)).toEqual([]);
   });
 
-  it('says in each row what differs and why', () => {
+  it('explains in each row what differs and why', () => {
     for (const [, first, here, why] of rows) expect([first, here, why].every((cell) => (cell ?? '') !== '')).toBe(true);
   });
 

@@ -1,40 +1,52 @@
-// The README holds: its programs are correct and do what they say, and its tables say what the code says.
+// The README holds: its programs are correct and do what their comments promise, and its tables agree with the code.
 
-import { describe, expect, it, jest } from '@jest/globals';
+import { describe, expect, it } from '@jest/globals';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { ROOT } from '../support/type-check.js';
 import { checkTypes, findBlocks, runBlocks } from './blocks.js';
-import * as tables from './tables.js';
+import * as optionTables from './option-tables.js';
+import * as readmeTables from './tables.js';
 
 // A compiler and a process, on a machine that may be busy.
-jest.setTimeout(60_000);
+const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8');
+const README = read('README.md');
+const SERVER_PAGE = read('lib/server/README.md');
 
-const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
+type Check = (markdown: string) => string[];
+
+const { checkServerPage, ...others } = optionTables;
+/** The checks of the README; both modules also export what the checks share. */
+const tables = Object.fromEntries(
+  [...Object.entries(readmeTables), ...Object.entries(others)].filter(([name]) => /^check[A-Z]/.test(name)),
+) as Readonly<Record<string, Check>>;
 
 const block = (code: string, marker = '<!-- example: with connection -->\n\n'): string =>
   `# A page\n\n${marker}\`\`\`ts\n${code}\n\`\`\`\n`;
 
-describe('the programs of the README', () => {
-  const { blocks, problems } = findBlocks(README);
+describe.each([
+  ['README.md', README, 8],
+  ['lib/server/README.md', SERVER_PAGE, 0],
+])('the programs of %s', (_path, page, least) => {
+  const { blocks, problems } = findBlocks(page);
 
-  it('say what they need', () => {
+  it('state what they need', () => {
     expect(problems).toEqual([]);
-    expect(blocks.length).toBeGreaterThan(8);
+    expect(blocks.length).toBeGreaterThan(least);
   });
 
   it('are correct to the type checker', () => {
     expect(checkTypes(blocks)).toEqual([]);
   });
 
-  it('run, and print what they say', async () => {
+  it('run, and print what their comments promise', async () => {
     expect(await runBlocks(blocks)).toEqual([]);
   });
 });
 
 describe('the checks of programs', () => {
-  it('see a block that does not say what it needs', () => {
+  it('find a block that does not state what it needs', () => {
     expect(findBlocks(block('1;', '')).problems).toEqual(['line 3: no marker before it']);
     expect(findBlocks(block('1;', '<!-- example: hopeful -->\n')).problems).toEqual([
       'line 4: unknown marker "hopeful"',
@@ -78,6 +90,30 @@ describe('the tables of the README', () => {
   });
 
   it.each([
+    ['checkCalls', '`connectUnix(path, signal?)`', '`connectUnix(path)`', /^connectUnix: says connectUnix\(path\)/],
+    ['checkCalls', '`aioOptGo(completion?)`', '`aioOptGo()`', /^optGo raw: says/],
+    ['checkCalls', '`optAbort()`', '`optAvoid()`', /^call optAbort is not there$/],
+    ['checkFacts', '`getBlockSize(type)`', '`getBlockSize()`', /^getBlockSize: says/],
+    ['checkFacts', '| `isRotational()` ', '| `isRound()` ', /^isRotational is not there$/],
+    ['checkStates', "| `'dead'` ", "| `'gone'` ", /^state 'dead' is not there$/],
+    ['checkStates', '`aioIsReady()`', '`aioIsGood()`', /^ready: says aioIsGood\(\), is aioIsReady\(\)$/],
+    ['checkFunctionOptions', '| `stopAtFirst` ', '| `stop` ', /^option stopAtFirst is not there$/],
+    [
+      'checkFunctionOptions',
+      '16, 8 (`prefetch`)',
+      '16, 9 (`prefetch`)',
+      /^default of requests of prefetch: says 9, is 8$/,
+    ],
+    [
+      'checkFunctionOptions',
+      '| `copy`, `createWriteStream` ',
+      '| `copy` ',
+      /^sparse: function createWriteStream is not there$/,
+    ],
+    ['checkEnds', '| `zeroRuns` ', '| `runs` ', /^field zeroRuns is not there$/],
+    ['checkTransient', '`EADDRNOTAVAIL`, ', '', /^code EADDRNOTAVAIL is not there$/],
+    ['checkServerMembers', '`dropConnections()`', '`drop()`', /^member dropConnections is not there$/],
+    ['checkAnchors', '(#closing-a-connection)', '(#closing)', /^#closing does not exist$/],
     [
       'checkCommands',
       '`cache(count, offset, flags?, signal?)`',
@@ -91,11 +127,14 @@ describe('the tables of the README', () => {
     ['checkFlags', '`canDf()`', '', /^CMD_FLAG_DF: need canDf\(\) is not there$/],
     ['checkOptions', '`maxInFlight` ', '`maxFlight` ', /^option maxInFlight is not there$/],
     ['checkOptions', '`Infinity`', '`1000`', /^default of maxQueued: says 1000, is Infinity$/],
+    ['checkPoolOptions', '`growTimeout` ', '`growTime` ', /^option growTimeout is not there$/],
+    ['checkPoolOptions', '`60000`', '`30`', /^default of reconnect.within: says 30, is 60000$/],
+    ['checkEvents', '| `away` ', '| `gone` ', /^event away is not there$/],
     ['checkErrors', '`NbdStateError` ', '`NbdStatusError` ', /^class NbdStateError is not there$/],
     ['checkEvents', '`(state, previous)`', '`(state)`', /^stateChange: says \(state\), is \(state, previous\)$/],
     ['checkEvents', '| `drain` ', '| `empty` ', /^event drain is not there$/],
     ['checkChannels', '| `nbd:command:end` ', '| `nbd:command:stop` ', /^channel nbd:command:end is not there$/],
-    ['checkCommandLine', '| `hash` ', '| `digest` ', /^nbd hash is not there$/],
+    ['checkCommandLine', '| `dump` ', '| `show` ', /^nbd dump is not there$/],
     ['checkNames', '`statsBytesSent()`', '`statsBytes()`', /^statsBytesSent is not named$/],
     ['checkNames', '`SIZE_PREFERRED`', '`SIZE_BEST`', /^SIZE_BEST does not exist$/],
     ['checkPackage', '`npm run check`', '`npm run verify`', /^npm script verify does not exist$/],
@@ -103,6 +142,27 @@ describe('the tables of the README', () => {
     ['checkPackage', '(examples/backend.ts)', '(examples/back.ts)', /^examples\/back.ts does not exist$/],
   ] as const)('%s sees a change of %s into %s', (name, right, wrong, problem) => {
     expect(README).toContain(right);
-    expect(tables[name](README.replace(right, wrong))).toContainEqual(expect.stringMatching(problem));
+    expect(tables[name]?.(README.replace(right, wrong))).toContainEqual(expect.stringMatching(problem));
+  });
+});
+
+describe('the tables of lib/server/README.md', () => {
+  it('are right', () => {
+    expect(checkServerPage(SERVER_PAGE)).toEqual([]);
+    expect(optionTables.checkAnchors(SERVER_PAGE)).toEqual([]);
+  });
+
+  it.each([
+    ['| `maxOptions` ', '| `maxOption` ', /^NbdServerOptions: maxOptions is not there$/],
+    ['| 256 MiB ', '| 128 MiB ', /^default of maxTotalBytes: says 134217728, is 268435456$/],
+    ['| `requireTls` ', '| `needTls` ', /^NbdExportOptions: requireTls is not there$/],
+    ['| `crl` ', '| `revoked` ', /^NbdServerTlsOptions: crl is not there$/],
+    ['| `afterBytes` ', '| `after` ', /^fault key afterBytes is not there$/],
+    ['`detectZeroes`', '`detect`', /^FileBackend: detectZeroes is not there$/],
+    ['`copiesData`', 'copies', /^copiesData of NbdBackend is not named$/],
+    ['`blockStatusPayload`', 'filters', /^blockStatusPayload of FlagOverrides is not named$/],
+  ])('see a change of %s into %s', (right, wrong, problem) => {
+    expect(SERVER_PAGE).toContain(right);
+    expect(checkServerPage(SERVER_PAGE.replaceAll(right, wrong))).toContainEqual(expect.stringMatching(problem));
   });
 });

@@ -1,31 +1,40 @@
-// The README's tables and names against the code. Each check takes the text and gives what is wrong, one line each,
+// The README's tables and names against the code; option-tables.ts has more of them. Each check takes the text and gives what is wrong, one line each,
 // so that the specs can try it on a text that is wrong.
 
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { inspect } from 'node:util';
 import ts from 'typescript';
 
-import { COMMANDS as CLI_COMMANDS } from '../../lib/cli/registry.js';
+import { CLI_COMMANDS } from '../../lib/cli/registry.js';
 import * as api from '../../lib/index.js';
 import { makeSettings } from '../../lib/client/options/options.js';
+import { makePoolSettings } from '../../lib/pool/options.js';
 import { COMMANDS, DISCONNECT, FLAG_NEEDS } from '../../lib/protocol/commands.js';
 import * as serverApi from '../../lib/server/index.js';
 import { ROOT, typeCheck } from '../support/type-check.js';
 
-type Row = Readonly<Record<string, string>>;
+export type Row = Readonly<Record<string, string>>;
 
+export const INDEX = 'lib/index.ts';
+export const SERVER = 'lib/server/index.ts';
 const CONNECTION = 'lib/client/connection.ts';
 const OPTIONS = 'lib/client/options/options.ts';
 const HANDLE = 'lib/client/api/settings.ts';
 const TRACING = 'lib/client/tracing.ts';
+const POOL_OPTIONS = 'lib/pool/options.ts';
+const POOL_EVENTS = 'lib/pool/events.ts';
 
-const { program } = typeCheck(new Map([CONNECTION, OPTIONS, HANDLE, TRACING].map((path) => [path, null])), {
-  noUnusedLocals: false,
-});
-const checker = program.getTypeChecker();
+const { program } = typeCheck(
+  new Map([INDEX, SERVER, CONNECTION, OPTIONS, HANDLE, TRACING, POOL_OPTIONS, POOL_EVENTS].map((path) => [path, null])),
+  {
+    noUnusedLocals: false,
+  },
+);
+export const checker = program.getTypeChecker();
 
 /** The rows of all tables whose first columns have these heads, or null. */
-function table(markdown: string, ...heads: readonly string[]): Row[] | null {
+export function table(markdown: string, ...heads: readonly string[]): Row[] | null {
   const cellsOf = (line: string): string[] =>
     line
       .split('|')
@@ -43,15 +52,15 @@ function table(markdown: string, ...heads: readonly string[]): Row[] | null {
   return rows.length === 0 ? null : rows;
 }
 
-const MISSING = ['there is no such table'];
+export const MISSING = ['there is no such table'];
 
 /** The code spans of a text. */
-const codes = (text: string): string[] => [...text.matchAll(/`([^`]+)`/g)].map(([, code]) => code as string);
+export const codes = (text: string): string[] => [...text.matchAll(/`([^`]+)`/g)].map(([, code]) => code as string);
 
-const code = (text: string | undefined): string => codes(text ?? '')[0] ?? '';
+export const code = (text: string | undefined): string => codes(text ?? '')[0] ?? '';
 
 /** What is only in one of two lists. */
-function differences(what: string, documented: readonly string[], real: readonly string[]): string[] {
+export function differences(what: string, documented: readonly string[], real: readonly string[]): string[] {
   return [
     ...real.filter((name) => !documented.includes(name)).map((name) => `${what} ${name} is not there`),
     ...documented.filter((name) => !real.includes(name)).map((name) => `${what} ${name} does not exist`),
@@ -59,7 +68,7 @@ function differences(what: string, documented: readonly string[], real: readonly
   ];
 }
 
-const differ = (what: string, documented: string, real: string): string[] =>
+export const differ = (what: string, documented: string, real: string): string[] =>
   documented === real ? [] : [`${what}: says ${documented}, is ${real}`];
 
 /** `nbd_block_status_64` of `blockStatus64`. */
@@ -69,17 +78,25 @@ const libnbdName = (method: string): string =>
 const capitalised = (prefix: string, name: string): string =>
   `${prefix}${name.slice(0, 1).toUpperCase()}${name.slice(1)}`;
 
-const rawName = (method: string): string => capitalised('aio', method);
+export const rawName = (method: string): string => capitalised('aio', method);
 
 /** The declared type of an exported class or interface. */
-function typeOf(path: string, name: string): ts.Type {
+export function typeOf(path: string, name: string): ts.Type {
+  const symbol = exportsOf(path).find((each) => each.name === name);
+  if (symbol === undefined) throw new Error(`${path} does not export ${name}`);
+  return checker.getDeclaredTypeOfSymbol(symbol);
+}
+
+/** What a module exports, types too. */
+export function exportsOf(path: string): ts.Symbol[] {
   const module = checker.getSymbolAtLocation(program.getSourceFile(join(ROOT, path)) as ts.Node);
-  const symbol = checker.getExportsOfModule(module as ts.Symbol).find((each) => each.name === name);
-  return checker.getDeclaredTypeOfSymbol(symbol as ts.Symbol);
+  return checker.getExportsOfModule(module as ts.Symbol).map((each) => {
+    return (each.flags & ts.SymbolFlags.Alias) === 0 ? each : checker.getAliasedSymbol(each);
+  });
 }
 
 /** `cache(count, offset, flags?, signal?)`, from the first declaration. */
-function signature(method: string): string | null {
+export function signature(method: string): string | null {
   const property = typeOf(CONNECTION, 'NbdConnection').getProperty(method);
   const declaration = property?.declarations?.[0];
   if (declaration === undefined || !ts.isMethodDeclaration(declaration)) return null;
@@ -126,7 +143,7 @@ const FLAGS = Object.entries(api as Readonly<Record<string, unknown>>).filter(
   (entry): entry is [string, number] => /^CMD_FLAG_(?!MASK|PAYLOAD_LEN)/.test(entry[0]) && typeof entry[1] === 'number',
 );
 
-/** Every command flag, and the function that tells whether the server takes it. */
+/** Every command flag, and the function that reports whether the server supports it. */
 export function checkFlags(markdown: string): string[] {
   const rows = table(markdown, 'Flag', 'What it asks for', 'The server must have');
   if (rows === null) return MISSING;
@@ -167,6 +184,43 @@ export function checkOptions(markdown: string): string[] {
   return problems;
 }
 
+/** Every option of a pool, and its default. */
+export function checkPoolOptions(markdown: string): string[] {
+  const rows = table(markdown, 'Pool option', 'Default');
+  if (rows === null) return MISSING;
+  const own = (name: string, ...inherited: string[]): string[] =>
+    typeOf(POOL_OPTIONS, name)
+      .getProperties()
+      .map((each) => each.name)
+      .filter((each) => !inherited.includes(each));
+  const connection = typeOf(OPTIONS, 'NbdConnectionOptions')
+    .getProperties()
+    .map(({ name }) => name);
+  const names = [
+    ...own('NbdPoolOptions', ...connection, 'signal'),
+    ...own('ReconnectOptions').map((name) => `reconnect.${name}`),
+    ...own('RetryOptions').map((name) => `retry.${name}`),
+    'requestTimeout',
+  ];
+  const said = rows.map((row) => code(row['Pool option']));
+  const settings = makePoolSettings({ retry: {} });
+  const real: Readonly<Record<string, unknown>> = {
+    ...settings,
+    ...{ reconnect: {}, retry: false, rewrite: 'none', requestTimeout: settings.connection.requestTimeout },
+    ...Object.fromEntries(Object.entries({ ...settings.reconnect }).map(([key, value]) => [`reconnect.${key}`, value])),
+    ...Object.fromEntries(Object.entries({ ...settings.retry }).map(([key, value]) => [`retry.${key}`, value])),
+  };
+  const written = (value: unknown): string => (typeof value === 'string' ? value : inspect(value));
+  return [
+    ...differences('option', said, names),
+    ...rows.flatMap((row) => {
+      const name = code(row['Pool option']);
+      const cell = row['Default'] ?? '';
+      return differ(`default of ${name}`, code(cell) || cell, written(real[name]).replace("[ 'EIO' ]", "['EIO']"));
+    }),
+  ];
+}
+
 /** A value as the table writes it: by the constant's name where the table does. */
 function shown(value: unknown, said: string): string {
   const constants: Readonly<Record<string, unknown>> = api;
@@ -193,12 +247,19 @@ export function checkErrors(markdown: string): string[] {
 
 /** Every event with its listener's parameters. */
 export function checkEvents(markdown: string): string[] {
-  const rows = table(markdown, 'Event', 'Arguments', 'When');
+  return [
+    ...eventsOf(markdown, 'Event', HANDLE, 'NbdConnectionEvents'),
+    ...eventsOf(markdown, 'Pool event', POOL_EVENTS, 'NbdPoolEvents'),
+  ];
+}
+
+function eventsOf(markdown: string, head: string, path: string, type: string): string[] {
+  const rows = table(markdown, head, 'Arguments', 'When');
   if (rows === null) return MISSING;
-  const events = typeOf(HANDLE, 'NbdConnectionEvents').getProperties();
+  const events = typeOf(path, type).getProperties();
   const problems = differences(
     'event',
-    rows.map((row) => code(row['Event'])),
+    rows.map((row) => code(row[head])),
     events.map(({ name }) => name),
   );
   for (const event of events) {
@@ -209,7 +270,7 @@ export function checkEvents(markdown: string): string[] {
         declaration !== undefined && ts.isParameter(declaration) && declaration.questionToken !== undefined;
       return `${each.name}${isOptional ? '?' : ''}`;
     });
-    const row = rows.find((each) => code(each['Event']) === event.name);
+    const row = rows.find((each) => code(each[head]) === event.name);
     if (row !== undefined)
       problems.push(...differ(event.name, code(row['Arguments']), `(${(parameters ?? []).join(', ')})`));
   }
@@ -261,7 +322,7 @@ export function checkNames(markdown: string): string[] {
   }
   const settings = makeSettings(undefined);
   for (const name of [...named]) {
-    // One sentence says that each option has its setter and its getter, another that each opt* has a raw form.
+    // One sentence states that each option has its setter and its getter, another that each opt* has a raw form.
     if (name in settings) for (const prefix of ['set', 'get']) named.add(capitalised(prefix, name));
     if (name.startsWith('opt')) named.add(rawName(name));
   }
@@ -269,7 +330,9 @@ export function checkNames(markdown: string): string[] {
   const constants = Object.keys(exported).filter((name) => name === name.toUpperCase());
   const others = Object.keys(exported).filter((name) => !constants.includes(name));
   const names = [...publicMethods(), ...others];
-  const known = new Set([...names, ...constants, ...Object.keys(settings)]);
+  const types = [...exportsOf(INDEX), ...exportsOf(SERVER)].map(({ name }) => name);
+  const ofServer = Object.getOwnPropertyNames(serverApi.NbdServer.prototype);
+  const known = new Set([...names, ...constants, ...types, ...ofServer, ...Object.keys(settings)]);
   const isLikely = (name: string): boolean => LIKE_A_METHOD.test(name) || LIKE_A_CONSTANT.test(name);
   return [
     ...names.filter((name) => !named.has(name) && !UNNAMED.includes(name)).map((name) => `${name} is not named`),
@@ -320,6 +383,6 @@ export function checkPackage(markdown: string): string[] {
     ...Object.keys(manifest.bin ?? {})
       .filter((name) => !markdown.includes(`\`${name} `))
       .map((name) => `command ${name} is not named`),
-    ...links.filter((path) => !existsSync(join(ROOT, path))).map((path) => `${path} does not exist`),
+    ...links.filter((path) => !existsSync(join(ROOT, path.replace(/#.*/, '')))).map((path) => `${path} does not exist`),
   ];
 }

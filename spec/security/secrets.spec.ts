@@ -1,6 +1,6 @@
 // What must be in no message: keys, passphrases, passwords in URIs, and export names that are masked. Everything that
 // a program may log is collected: errors with their causes, inspect of the connection, JSON, debug messages, events
-// and what diagnostics_channel tells.
+// and what diagnostics_channel publishes.
 
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { generateKeyPairSync } from 'node:crypto';
@@ -62,7 +62,7 @@ afterEach(() => {
   for (const name of CHANNELS) unsubscribe(name, heard);
 });
 
-/** A connection that tells everything, and does all that it can until something fails. */
+/** A connection that logs everything, and runs every command until something fails. */
 async function live(options: NbdConnectionOptions, dial: (connection: NbdConnection) => Promise<void>): Promise<void> {
   const connection = new NbdConnection({ debug: true, connectTimeout: 3000, requestTimeout: 3000, ...options });
   connection.setDebugCallback((context, message) => log.push(context, message));
@@ -118,7 +118,7 @@ describe('a masked export name', () => {
       'when the server repeats it in the error of a command',
       { reply: ({ cookie }) => chunk(1, 0x8001, cookie, join(u32(5), u16(SECRET.length), SECRET)) },
     ],
-    ['when the server is none', { greet: [greeting(3, 'NOTMAGIC'), stall()] }],
+    ['when the server is not an NBD server', { greet: [greeting(3, 'NOTMAGIC'), stall()] }],
   ];
   it.each(servers.map(([when, script, options = {}]) => [when, script, options] as const))(
     'is not shown %s',
@@ -129,7 +129,7 @@ describe('a masked export name', () => {
       );
       expectNone(SECRET);
       expect(log.some((text) => text.includes('***'))).toBe(true);
-      // The server was told the right one all the same, where it got so far.
+      // The server received the right one all the same, where the handshake got that far.
       const said = peer.connection.raw.toString();
       if (script.greet === undefined && options.tls === undefined) expect(said).toContain(SECRET);
     },
@@ -153,7 +153,7 @@ describe('a masked export name', () => {
     expectNone(SECRET);
   });
 
-  it('is told of commands: the channels were listened to', async () => {
+  it('contains commands: the channels had subscribers', async () => {
     await using peer = await ScriptedPeer.listen();
     await live({ exportName: SECRET, maskExportName: true }, (c) => c.connectUnix(peer.socketPath as string));
     expect(published).toBeGreaterThanOrEqual(4);
@@ -173,7 +173,7 @@ describe('key material', () => {
     ['a pre-shared key in hexadecimal', { tlsPsk: { identity: 'alice', key: HEX } }],
     ['a passphrase that is wrong', { key: privateKey, cert: privateKey, passphrase: SECRET }],
     ['a passphrase without a key', { passphrase: SECRET }],
-    ['a key that is none', { key: `-----BEGIN PRIVATE KEY-----\n${SECRET}\n`, cert: SECRET }],
+    ['an invalid key', { key: `-----BEGIN PRIVATE KEY-----\n${SECRET}\n`, cert: SECRET }],
   ])('%s is not shown, whatever becomes of TLS', async (_, options) => {
     for (const steps of [
       [optionReply(OPT.STARTTLS, ACK), Buffer.alloc(100, 'x'), stall()],

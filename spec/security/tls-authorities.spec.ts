@@ -87,7 +87,7 @@ describeWith(['openssl'], 'an authority', () => {
   });
 
   it.each([
-    ['without a name', '', /nothing says which name[^]*suggestion: .*tls-hostname=NAME/],
+    ['without a name', '', /no host name to verify[^]*suggestion: .*tls-hostname=NAME/],
     ['with the right name', 'exact.test', /^1048576\n$/],
     ['with another name', 'evil.test', /evil\.test\.; it is for DNS:exact\.test\n[^]*tls-hostname=NAME/],
   ])('of the system, %s', async (_, name, expected) => {

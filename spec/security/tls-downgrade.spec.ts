@@ -1,5 +1,5 @@
-// Where TLS is required there is no way round it: whatever a server says in clear, the client says nothing of NBD that
-// is worth reading, and nobody can bring it to go on. Each server is tried with a setting and with an nbds URI.
+// Where TLS is required there is no way round it: whatever a server sends in plaintext, the client sends nothing of
+// NBD that is worth reading, and no server can make it go on. Each server is tried with a setting and with an nbds URI.
 
 import { describe, expect, it } from '@jest/globals';
 
@@ -35,9 +35,9 @@ const SERVERS: readonly (readonly [string, PeerScript, string])[] = [
   ['has no TLS on its platform', refusing(0x8000_0004), GOODBYE],
   ['demands TLS and refuses it', refusing(0x8000_0005), GOODBYE],
   ['is shutting down', refusing(0x8000_0007), GOODBYE],
-  ['refuses for a reason that nobody knows', refusing(0xffff_ffff), GOODBYE],
+  ['refuses for an unknown reason', refusing(0xffff_ffff), GOODBYE],
   ['acknowledges something else', { on: [on(STARTTLS, [optionReply(8, 1), stall()])] }, STARTED],
-  ['answers with a type that nobody knows', { on: [on(STARTTLS, [optionReply(STARTTLS, 3), stall()])] }, STARTED],
+  ['answers with an unknown type', { on: [on(STARTTLS, [optionReply(STARTTLS, 3), stall()])] }, STARTED],
   [
     'acknowledges and goes on in clear at once',
     { on: [on(STARTTLS, [join(optionReply(STARTTLS, 1), optionReply(8, 1), optionReply(7, 1)), stall()])] },
@@ -90,7 +90,7 @@ describe.each(WAYS)('with %s', (way, connect) => {
     expect(error).toBeInstanceOf(NbdError);
     expect((error as NbdError).code).toMatch(/^(ENOTSUP|EPROTO)$/);
     const said = peer.connection.raw.toString('hex');
-    // Without the fixed newstyle there is no STARTTLS, so that not even the flags may be said.
+    // Without the fixed newstyle there is no STARTTLS, so that not even the flags may be sent.
     expect(said).toBe(way.startsWith('a client') ? '' : expected);
     expect(peer.connection.raw.includes(NAME)).toBe(false);
   });

@@ -1,5 +1,5 @@
-// Whose certificate it is: names, wildcards and addresses, as tlsHostname says them on a Unix socket, and as a TCP
-// connection has them from the host that it was told.
+// Whose certificate it is: names, wildcards and addresses, as tlsHostname sets them on a Unix socket, and as a TCP
+// connection has them from the host that it connects to.
 
 import { afterAll, beforeAll, expect, it } from '@jest/globals';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
@@ -45,7 +45,7 @@ describeWith(['openssl'], 'the name in a certificate', () => {
   });
   afterAll(() => rm(folder, { recursive: true, force: true }));
 
-  /** What connecting gives: 'trusted', or the code of the cause; nothing but STARTTLS was said outside. */
+  /** What connecting gives: 'trusted', or the code of the cause; only STARTTLS was sent outside of TLS. */
   const attempt = async (transport: 'unix' | 'tcp', options: NbdConnectionOptions): Promise<string> => {
     await using peer = await ScriptedPeer.listen(
       { tls: { cert, key }, on: [on(5, [optionReply(5, 1), tls()])] },
@@ -106,7 +106,7 @@ describeWith(['openssl'], 'the name in a certificate', () => {
     expect(await attempt('unix', { tlsHostname })).toBe(expected);
   });
 
-  it('is that of the host on TCP, unless tlsHostname says another one', async () => {
+  it('is that of the host on TCP, unless tlsHostname sets another one', async () => {
     expect(await attempt('tcp', {})).toBe('trusted');
     expect(await attempt('tcp', { tlsHostname: 'exact.test' })).toBe('trusted');
     expect(await attempt('tcp', { tlsHostname: 'evil.test' })).toBe(WRONG);

@@ -1,10 +1,10 @@
-// What a stranger can put before a person's eyes: every character that moves a cursor, begins a line, turns what follows
-// round or cannot be seen, at every place where a peer's text or a URI's is shown.
+// What a stranger can put before a person's eyes: every character that moves a cursor, begins a line, turns what
+// follows round or cannot be seen, at every place where a peer's text or a URI's is shown.
 
 import { describe, expect, it } from '@jest/globals';
 import { inspect } from 'node:util';
 
-import { messageOf, tell } from '../../lib/cli/output/failure.js';
+import { messageOf, formatFailure } from '../../lib/cli/output/failure.js';
 import { CliError } from '../../lib/cli/errors.js';
 import { type ExportReport, reportJson, reportText } from '../../lib/cli/info/report.js';
 import { escapeXml } from '../../lib/cli/map/render.js';
@@ -56,7 +56,7 @@ function expectErrorVisible(error: unknown): void {
   expectVisible(message);
   expectVisible(stack, true);
   expectVisible(inspect(error, { depth: 9 }), true);
-  expectVisible(tell(error, 'nbd info', true), true);
+  expectVisible(formatFailure(error, 'nbd info', true), true);
   expectVisible(messageOf(error));
 }
 
@@ -97,7 +97,7 @@ describe('the library', () => {
       'the error of a command',
       { reply: ({ cookie }) => chunk(1, 0x8001, cookie, join(u32(5), u16(Buffer.byteLength(ALL)), ALL)) },
     ],
-  ])('shows none in %s', async (_, script, options = {}) => {
+  ])('shows no such character in %s', async (_, script, options = {}) => {
     await using peer = await ScriptedPeer.listen(script);
     const connection = new NbdConnection({ debug: true, ...options });
     const heard: string[] = [];
@@ -125,11 +125,11 @@ describe('the library', () => {
       'a file of keys',
       () => new NbdConnection({ tls: 2, tlsPskFile: `/no/${ALL}`, tlsUsername: 'a' }).connectUnix('/'),
     ],
-  ])('shows none of %s', async (_, attempt) => {
+  ])('shows no such character of %s', async (_, attempt) => {
     expectErrorVisible(await rejection(attempt()));
   });
 
-  it('shows none of arguments, and none in errors that it is to make', () => {
+  it('shows no such character of arguments, or in errors that it creates', () => {
     const connection = new NbdConnection();
     expectErrorVisible(
       caught(() => {
@@ -182,13 +182,13 @@ describe('the command line', () => {
     });
   });
 
-  it('tells failures in one line, whoever has written them', () => {
-    expectVisible(tell(new Error(ALL), 'nbd', true), true);
-    expectVisible(tell(new CliError(ALL, { hint: ALL }), 'nbd', true), true);
-    expect(tell(new CliError(ALL), 'nbd', false).split('\n')).toHaveLength(2);
+  it('prints failures in one line, whatever their source', () => {
+    expectVisible(formatFailure(new Error(ALL), 'nbd', true), true);
+    expectVisible(formatFailure(new CliError(ALL, { hint: ALL }), 'nbd', true), true);
+    expect(formatFailure(new CliError(ALL), 'nbd', false).split('\n')).toHaveLength(2);
   });
 
-  it('shows none of what a server lists, in text and in JSON', async () => {
+  it('shows no such character of what a server lists, in text and in JSON', async () => {
     const entry = join(u32(Buffer.byteLength(ALL)), ALL, ALL);
     await using peer = await ScriptedPeer.listen({
       on: [

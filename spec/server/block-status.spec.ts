@@ -73,7 +73,7 @@ describe('block status', () => {
     expect(await narrow.ask(CMD.STATUS, { count: 512 })).toBe(EINVAL);
   });
 
-  it('joins equal neighbours, drops empty runs, and is an error where there are none', async () => {
+  it('joins equal neighbours, drops empty runs, and an empty list is an error', async () => {
     const runs = [
       { length: 0, flags: 9 },
       { length: 10, flags: 1 },

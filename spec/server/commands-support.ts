@@ -1,7 +1,7 @@
 // What the specs of commands share: a client of one backend, and numbers of the protocol.
 
 import { type NbdBackend, type NbdExportOptions } from '../../lib/server/index.js';
-import { type HandshakeOptions, newServer, RawClient } from './raw-client.js';
+import { type HandshakeOptions, newServer, RawClient } from '../support/raw-client.js';
 
 export const SIZE = 1 << 20;
 export const PAGE = 65536;

@@ -4,6 +4,8 @@
 import { describe, expect, it } from '@jest/globals';
 import { MemoryBackend, type NbdBackend, type NbdExportOptions } from '../../lib/server/index.js';
 import * as g from '../support/golden.js';
+import { newServer, RawClient, type SendOptions } from '../support/raw-client.js';
+import { settled } from '../support/waiting.js';
 import {
   DF,
   EINVAL,
@@ -22,7 +24,6 @@ import {
   REQ_ONE,
   SIZE,
 } from './commands-support.js';
-import { newServer, RawClient, type SendOptions, settled } from './raw-client.js';
 
 const { CMD, cat, content, u32 } = g;
 const STYLES = ['simple', 'structured', 'extended'] as const;
@@ -103,7 +104,7 @@ describe('what is refused', () => {
     ['an unaligned offset', CMD.READ, { offset: 1, count: 512 }, EINVAL],
     ['an unaligned count', CMD.TRIM, { offset: 0, count: 513 }, EINVAL],
     ['V14 a read above the maximum', CMD.READ, { count: PAGE + 512 }, EOVERFLOW],
-    ['V14 a read of all that 32 bits can say', CMD.READ, { count: 0xfffffe00 }, EINVAL],
+    ['V14 a read of the largest 32-bit length', CMD.READ, { count: 0xfffffe00 }, EINVAL],
     ['V14 a write above the maximum', CMD.WRITE, { payload: Buffer.alloc(PAGE + 512) }, EINVAL],
     ['V15 a block status without contexts', CMD.STATUS, { count: 512 }, EINVAL],
     ['a zero above the maximum, which has no payload', CMD.ZERO, { count: PAGE * 4 }, 0],
@@ -340,7 +341,7 @@ describe('several requests at once', () => {
     await client.take(4 * 16 + 600 + 400 + 1 + 5000);
   });
 
-  it('V18 are answered before the end that DISC asks for, and nothing after it is looked at', async () => {
+  it('V18 are answered before the end that DISC requests, and everything after it is ignored', async () => {
     const { backend, waiting } = gated();
     const client = await open(backend);
     client.write(

@@ -1,7 +1,8 @@
 import { describe, expect, it } from '@jest/globals';
 import { type Fault, type FaultedRequest, FaultPlan, MemoryBackend, type NbdServer } from '../../lib/server/index.js';
 import * as g from '../support/golden.js';
-import { type HandshakeOptions, newServer, RawClient, settled, until } from './raw-client.js';
+import { type HandshakeOptions, newServer, RawClient } from '../support/raw-client.js';
+import { settled, until } from '../support/waiting.js';
 
 const { CMD } = g;
 const SIZE = 1 << 20;
@@ -40,7 +41,7 @@ describe('FaultPlan', () => {
     ]);
   });
 
-  it('happens every time, or a number of times, when there is no nth', () => {
+  it('without nth happens every time, or a number of times', () => {
     const plan = new FaultPlan();
     plan.push({ command: 'read', times: 2, stall: true }, { command: 'read', delay: 5 });
     const seen = Array.from({ length: 4 }, () => plan.match(request('read')));
@@ -123,7 +124,7 @@ describe('faults of a server', () => {
     expect(codes).toEqual(['ECONNRESET']);
   });
 
-  it('a close is none, also on TCP with requests unread', async () => {
+  it('a close is not a reset, also on TCP with unread requests', async () => {
     const server = newServer({ exports: { '': new MemoryBackend(SIZE) } });
     await server.listenTcp();
     const client = await RawClient.dial(server).handshake();

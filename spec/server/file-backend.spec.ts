@@ -174,7 +174,7 @@ describe('FileBackend', () => {
       expect(bytes.equals(Buffer.alloc(BLOCK * 3, 7))).toBe(true);
     });
 
-    it('stops zeroing when nobody waits for it', async () => {
+    it('stops zeroing when its command is given up', async () => {
       await writeFile(path, Buffer.alloc(1 << 24, 7));
       const backend = await open();
       const gone = new AbortController();
@@ -199,7 +199,7 @@ describe('FileBackend', () => {
       else expect(outcome === 'EIO' || JSON.stringify(outcome) === `[[${BLOCK * 4},0]]`).toBe(true);
     });
 
-    it('finds zeroes by reading when told to, up to a limit', async () => {
+    it('finds zeroes by reading when the option is set, up to a limit', async () => {
       const contents = Buffer.alloc(BLOCK * 3 + 5);
       contents[BLOCK * 2 - 1] = 1;
       await writeFile(path, contents);

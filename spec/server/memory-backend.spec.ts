@@ -36,7 +36,7 @@ describe('MemoryBackend', () => {
         let at = 0;
         for (const { length, flags } of backend.extents(0, SIZE)) {
           const end = at + Number(length);
-          // Whatever is said to be zero must be; data may hold anything.
+          // What is reported as zero must be zero; data may hold anything.
           if (flags !== 0) expect(model.subarray(at, end).every((byte) => byte === 0)).toBe(true);
           at = end;
         }
@@ -70,7 +70,7 @@ describe('MemoryBackend', () => {
     expect(backend.allocated).toBe(0);
   });
 
-  it('tells holes from zeroes that were asked to stay allocated, without memory for either', () => {
+  it('distinguishes holes from zeroes that stay allocated, without memory for either', () => {
     const backend = new MemoryBackend(1n << 50n);
     backend.zero(PAGE, 1n << 49n, { noHole: true, fua: false, fast: true });
     expect(backend.allocated).toBe(0);

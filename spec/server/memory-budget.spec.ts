@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals';
 import { MemoryBudget, type MemoryAccount } from '../../lib/server/transmission/memory-budget.js';
-import { until } from './raw-client.js';
+import { until } from '../support/waiting.js';
 
 /** A holder that takes what it wants as soon as it may. */
 class Taker {
@@ -85,7 +85,7 @@ describe('MemoryBudget', () => {
     a!.isStalled = true;
     c!.isStalled = true;
     await new Promise((resolve) => setTimeout(resolve, 30));
-    // Nobody waits: everybody may take their time.
+    // No client waits: the others may take their time.
     expect(evicted).toEqual([]);
     d!.want(40);
     await until(() => d!.account.held === 40, 'there is room');

@@ -5,7 +5,7 @@ import { describe, expect, it } from '@jest/globals';
 import { alignedExtents } from '../../lib/server/backends/aligned-extents.js';
 import type { BackendExtent, BackendExtents, NbdBackend } from '../../lib/server/index.js';
 import * as g from '../support/golden.js';
-import { newServer, RawClient } from './raw-client.js';
+import { newServer, RawClient } from '../support/raw-client.js';
 
 const { CMD } = g;
 const SIZE = 1 << 20;
@@ -93,7 +93,7 @@ describe('block status with a minimum block size', () => {
     ['a block has what all of it has', [[2048, 3], [2048, 2], [4096, 3]], [[4096, 2], [4096, 3]]], // prettier-ignore
     ['many in one block', [[1024, 3], [1024, 3], [1024, 0], [1024, 3], [4096, 3]], [[4096, 0], [4096, 3]]], // prettier-ignore
     [
-      'what is left open is asked for again',
+      'the rest of the range is requested again',
       [
         [4096, 3],
         [100, 3],

@@ -10,7 +10,7 @@ import {
   type NbdServerOptions,
   PatternBackend,
 } from '../../lib/server/index.js';
-import { newServer, RawClient } from './raw-client.js';
+import { newServer, RawClient } from '../support/raw-client.js';
 
 const backend = new MemoryBackend(4096);
 const read = (): void => undefined;
@@ -142,8 +142,8 @@ describe('an export', () => {
     [{ size: '4096', read }, /size: must be an integer/],
     [{ size: 4096, read, write: true }, /write: must be a function/],
     [{ size: 4096, read, readOnly: 'yes' }, /readOnly: must be true or false/],
-    [{ size: 4096, read, readonly: true }, /unknown property "readonly"; readOnly is meant/],
-    [{ size: 4096, read, multiconn: false }, /multiConn is meant/],
+    [{ size: 4096, read, readonly: true }, /unknown property "readonly": did you mean readOnly\?/],
+    [{ size: 4096, read, multiconn: false }, /did you mean multiConn/],
   ])('%j is refused', (entry, message) => {
     const server = newServer({});
     expect(() => {
@@ -179,7 +179,7 @@ describe('FaultPlan.push', () => {
   it.each<[unknown, RegExp]>([
     [{ command: 'preadd', error: 'EIO' }, /command: must be one of "pread", "pwrite", .*not "preadd"/],
     [{ command: 'NBD_CMD_READ', error: 'EIO' }, /command: must be one of/],
-    [{ command: 'read', eror: 'EIO' }, /exactly one of error, stall, delay, cut, afterBytes; this one has .*"eror"/],
+    [{ command: 'read', eror: 'EIO' }, /exactly one of error, stall, delay, cut, afterBytes; this has .*"eror"/],
     [{ command: 'read' }, /exactly one of/],
     [{}, /exactly one of .* has none/],
     [{ error: 'EIO', cut: 'reset' }, /exactly one of/],
@@ -194,13 +194,13 @@ describe('FaultPlan.push', () => {
     [{ delay: '5' }, /delay: must be a whole number/],
     [{ delay: -1 }, /delay: must be a whole number/],
     [{ cut: 'off' }, /cut: must be one of/],
-    [{ afterBytes: 5 }, /afterBytes needs then/],
+    [{ afterBytes: 5 }, /afterBytes requires then/],
     [{ afterBytes: -5, then: 'close' }, /afterBytes: must be a whole number/],
     [{ afterBytes: 5, then: 'cut' }, /then: must be one of/],
     [{ afterBytes: 5, then: 'close', command: 'read' }, /unknown option "command"/],
     ['EIO', /not a fault/],
     [null, /not a fault/],
-  ])('refuses %j and adds none', (fault, message) => {
+  ])('refuses %j and adds no fault', (fault, message) => {
     const plan = new FaultPlan();
     expect(() => {
       plan.push({ error: 'EIO' }, fault as Fault);

@@ -7,9 +7,12 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { MemoryBackend, type NbdBackend, type NbdServer } from '../../lib/server/index.js';
 import * as g from '../support/golden.js';
-import { newServer, RawClient, settled, sleep, until } from './raw-client.js';
+import { atAnyPace } from '../support/pace.js';
+import { newServer, RawClient } from '../support/raw-client.js';
+import { settled, until } from '../support/waiting.js';
 
 const { CMD, cat, option, u16, u32 } = g;
 const SIZE = 1 << 20;
@@ -96,7 +99,7 @@ describe('a hostile client', () => {
     await expectAlive(server);
   });
 
-  it.each(['V12 may say nothing', 'V12 may say it one byte at a time'])('%s, until the deadline', async (how) => {
+  it.each(['V12 may send nothing', 'V12 may send one byte at a time'])('%s, until the deadline', async (how) => {
     const codes: unknown[] = [];
     const server = newServer({
       exports: { '': new MemoryBackend(SIZE) },
@@ -115,10 +118,12 @@ describe('a hostile client', () => {
   });
 
   it('may take its time once the handshake is over', async () => {
-    const server = newServer({ exports: { '': new MemoryBackend(SIZE) }, handshakeTimeout: 300 });
-    const client = await RawClient.of(server).handshake();
-    await sleep(350);
-    expect((await client.read(0, 1)).length).toBe(1);
+    await atAnyPace(async (pace) => {
+      const server = newServer({ exports: { '': new MemoryBackend(SIZE) }, handshakeTimeout: 300 * pace });
+      const client = await RawClient.of(server).handshake();
+      await sleep(350 * pace);
+      expect((await client.read(0, 1)).length).toBe(1);
+    });
   });
 
   it('V20 finds a limit on connections', async () => {
@@ -164,11 +169,11 @@ describe('a hostile client', () => {
       socket.resume();
       const HANDSHAKE = 18 + 32 + 20;
       const due = HANDSHAKE + COUNT * (16 + 4096);
-      await until(() => received >= due, `all replies have come, ${due} bytes`, 40_000);
+      await until(() => received >= due, `all replies have come, ${due} bytes`);
       expect(received).toBe(due);
       socket.destroy();
       await rm(folder, { recursive: true, force: true });
-    }, 60_000);
+    });
 
     it('is not answered without end in the handshake', async () => {
       const description = 'x'.repeat(4096);
@@ -188,10 +193,10 @@ describe('a hostile client', () => {
         received += chunk.length;
       });
       socket.resume();
-      await until(() => received > 200 * 500 * 4096, 'all lists have come', 40_000);
+      await until(() => received > 200 * 500 * 4096, 'all lists have come');
       socket.destroy();
       await rm(folder, { recursive: true, force: true });
-    }, 60_000);
+    });
   });
 });
 
@@ -206,12 +211,12 @@ describe('V19 close()', () => {
   };
 
   it('does not wait for clients that do nothing', async () => {
-    const server = newServer({ exports: { '': new MemoryBackend(SIZE) }, closeTimeout: 15_000 });
+    const server = newServer({ exports: { '': new MemoryBackend(SIZE) }, closeTimeout: 600_000 });
     await server.listenTcp();
     const early = RawClient.dial(server);
     const idle = await RawClient.dial(server).handshake();
     await early.take(18);
-    expect(await timed(server)).toBeLessThan(10_000);
+    expect(await timed(server)).toBeLessThan(600_000);
     await Promise.all([early.ended, idle.ended]);
   });
 
@@ -224,7 +229,7 @@ describe('V19 close()', () => {
           finish = resolve;
         }),
     };
-    const server = newServer({ exports: { '': backend }, closeTimeout: 15_000, maxInFlight: 1 });
+    const server = newServer({ exports: { '': backend }, closeTimeout: 600_000, maxInFlight: 1 });
     const client = await RawClient.of(server).handshake();
     client.send(CMD.READ, { cookie: 1, count: 4 });
     client.send(CMD.READ, { cookie: 2, count: 4 });
@@ -245,7 +250,7 @@ describe('V19 close()', () => {
     await settled();
     const took = await timed(server);
     expect(took).toBeGreaterThanOrEqual(DEADLINE - 20);
-    expect(took).toBeLessThan(DEADLINE + 10_000);
+    expect(took).toBeLessThan(DEADLINE + 200_000);
   });
 
   it('ends at its deadline when a client takes no replies and keeps its socket', async () => {
@@ -259,7 +264,7 @@ describe('V19 close()', () => {
     const request = new RawClient(server.connectMemory());
     socket.write(cat(u32(3), GO, ...Array.from({ length: 50 }, () => request.request(CMD.READ, { count: SIZE }))));
     await sleep(100);
-    expect(await timed(server)).toBeLessThan(DEADLINE + 10_000);
+    expect(await timed(server)).toBeLessThan(DEADLINE + 200_000);
     expect(server.statistics.openConnections).toBe(0);
     socket.destroy();
   });
@@ -279,7 +284,7 @@ describe('V19 close()', () => {
     await client.ended;
     client.stream.destroy();
     // The runner has timers of its own that come and go: what the server left behind would stay for a minute.
-    for (let tries = 0; tries < 100 && kinds().length > before.length; tries++) await sleep(50);
+    for (let tries = 0; tries < 1000 && kinds().length > before.length; tries++) await sleep(50);
     expect(kinds().length).toBeLessThanOrEqual(before.length);
   });
 

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type FaultedRequest, MemoryBackend, type NbdBackend, NbdServer } from '../../lib/server/index.js';
 import * as g from '../support/golden.js';
-import { newServer, RawClient } from './raw-client.js';
+import { newServer, RawClient } from '../support/raw-client.js';
 
 const { CMD, OPT } = g;
 const SIZE = 1 << 20;
@@ -17,7 +17,7 @@ describe('NbdServer', () => {
   });
   afterEach(() => rm(folder, { recursive: true }));
 
-  it('listens on a free port and says which', async () => {
+  it('listens on a free port and reports it', async () => {
     const server = newServer({ exports: { '': new MemoryBackend(SIZE) } });
     expect(server.address).toBeNull();
     expect(() => server.uri()).toThrow(expect.objectContaining({ code: 'ENOTCONN' }));
@@ -105,7 +105,7 @@ describe('NbdServer', () => {
     expect((await (await RawClient.of(server).handshake()).read(0, 1)).length).toBe(1);
   });
 
-  it('closes backends once, after the connections, and says when one fails', async () => {
+  it('closes backends once, after the connections, and rejects when one fails', async () => {
     const order: string[] = [];
     const backend: NbdBackend = { size: 1, read: () => undefined, close: async () => void order.push('backend') };
     const server = new NbdServer({ exports: { a: backend, b: backend } });
@@ -130,10 +130,7 @@ describe('NbdServer', () => {
   });
 
   it.each<[string, () => unknown]>([
-    [
-      'a size that is no number of bytes',
-      () => new NbdServer({ exports: { '': { size: -1, read: () => undefined } } }),
-    ],
+    ['an invalid size', () => new NbdServer({ exports: { '': { size: -1, read: () => undefined } } })],
     [
       'a size of more than 64 bits',
       () => new NbdServer({ exports: { '': { size: 1n << 64n, read: () => undefined } } }),
@@ -141,12 +138,12 @@ describe('NbdServer', () => {
     ['a fraction', () => new NbdServer({ exports: { '': { size: 0.5, read: () => undefined } } })],
     ['a name that is too long', () => new NbdServer({ exports: { ['x'.repeat(4097)]: new MemoryBackend(1) } })],
     ['TLS without a certificate', () => new NbdServer({ tls: 'require' })],
-    ['a certificate that is none', () => new NbdServer({ tls: 'on', tlsOptions: { cert: 'x', key: 'y' } })],
+    ['an invalid certificate', () => new NbdServer({ tls: 'on', tlsOptions: { cert: 'x', key: 'y' } })],
   ])('refuses %s', (_name, make) => {
     expect(make).toThrow(expect.objectContaining({ name: 'NbdStrictError', code: 'EINVAL' }));
   });
 
-  it('sends the block sizes it was given, and insists on them when told to', async () => {
+  it('sends the block sizes it was given, and enforces them when requested', async () => {
     const blockSize = { minimum: 4096, preferred: 65536, maximum: 1 << 20 };
     const server = newServer({
       exports: { '': { backend: new MemoryBackend(SIZE), blockSize, requireBlockSize: true } },

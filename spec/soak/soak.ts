@@ -10,11 +10,12 @@ import { collectGarbage } from '../fuzz/memory.js';
 import { Random, seedOf } from '../fuzz/random.js';
 import { describeSystem } from '../perf/harness/system.js';
 import { hasTool, startNbdkit, stopAllServers } from '../support/real-servers.js';
+import { soakPool } from './pool-soak.js';
 import { Disk, Workload } from './workload.js';
 
 const SIZE = 16 * 2 ** 20;
 const ROUND = 400;
-/** A connection is ended and a new one made after so many rounds. */
+/** A connection is ended and a new one made after this many rounds. */
 const ROUNDS_OF_CONNECTION = 25;
 const SAMPLES = 40;
 /** Beyond the middle of the early samples. */
@@ -182,11 +183,41 @@ async function main(seconds: number, seed: number): Promise<void> {
   if (problems.length > 0) process.exitCode = 1;
 }
 
-const { values } = parseArgs({ options: { seconds: { type: 'string' }, seed: { type: 'string' } } });
+/** `--pool`: the same number of deaths for each kind of server and of pool. */
+async function poolMain(kills: number, seconds: number, seed: number): Promise<void> {
+  const done: Record<string, unknown> = {};
+  const problems: string[] = [];
+  const kinds = [true, false].flatMap((isMultiConn) =>
+    [true, false].map((isRewriting) => ({ isMultiConn, isRewriting })),
+  );
+  for (const [index, kind] of kinds.entries()) {
+    const name = `multi-conn ${kind.isMultiConn ? 'on' : 'off'}, ${kind.isRewriting ? 'with' : 'without'} rewrite`;
+    const until = performance.now() + (seconds * 1000) / kinds.length;
+    const random = new Random(seedOf(seed, index));
+    try {
+      done[name] = await soakPool({ random, kills: Math.ceil(kills / kinds.length), until, ...kind });
+    } catch (error) {
+      problems.push(`${name}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+    }
+  }
+  await stopAllServers();
+  process.stdout.write(`${JSON.stringify({ kills, seed, system: await describeSystem(), done, problems }, null, 2)}\n`);
+  if (problems.length > 0) process.exitCode = 1;
+}
+
+const { values } = parseArgs({
+  options: {
+    seconds: { type: 'string' },
+    seed: { type: 'string' },
+    pool: { type: 'boolean' },
+    kills: { type: 'string' },
+  },
+});
 const seconds = Number(values.seconds ?? 3600);
 const seed = Number(values.seed ?? Date.now() % 2 ** 31);
-if (seconds > 0 && Number.isSafeInteger(seed)) await main(seconds, seed);
-else {
-  process.stderr.write('npm run soak -- [--seconds S] [--seed N]\n');
+const kills = Number(values.kills ?? 1000);
+if (!(seconds > 0 && kills > 0 && Number.isSafeInteger(seed))) {
+  process.stderr.write('npm run soak -- [--seconds S] [--seed N] [--pool [--kills N]]\n');
   process.exitCode = 2;
-}
+} else if (values.pool === true) await poolMain(kills, seconds, seed);
+else await main(seconds, seed);

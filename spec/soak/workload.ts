@@ -8,7 +8,7 @@ export const BLOCK = 4096;
 const MOST_BLOCKS = 32;
 const AT_ONCE = 24;
 
-/** What a block may hold besides what the model says, until it has been read again. */
+/** What a block may hold besides the contents of the model, until it has been read again. */
 type Doubt = 'old or new' | 'old or zero';
 
 export class Disk {

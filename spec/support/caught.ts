@@ -1,6 +1,6 @@
 // What a call throws or a promise rejects with, as a value to look at.
 
-/** The error that `call` throws; fails when it throws none. */
+/** The error that `call` throws; fails when it does not throw. */
 export function caught(call: () => unknown): unknown {
   try {
     call();

@@ -19,7 +19,7 @@ export interface Certificates extends AsyncDisposable {
   readonly folder: string;
   /** The same CA with a server certificate that ran out in 2020. */
   readonly expiredFolder: string;
-  /** A folder whose CA signed none of the others: a client that trusts it trusts no server here. */
+  /** A folder with a CA that signed no other certificate: a client that trusts it trusts no server here. */
   readonly strangerFolder: string;
   /** The CA's certificate, as PEM text. */
   readonly ca: string;

@@ -8,11 +8,11 @@ export interface Sink {
 }
 
 export interface DeliverOptions {
-  /** How many random cuts; 20 unless told. */
+  /** How many random cuts; default 20. */
   random?: number;
-  /** Seed of the random cuts; a new one each time unless told. A failure prints it. */
+  /** Seed of the random cuts; default a new one each time. A failure prints it. */
   seed?: number;
-  /** Longer inputs are not cut in two at every byte but at about so many places, evenly spread; 4096 unless told. */
+  /** Longer inputs are cut in two not at every byte but at about this many places, evenly spread; default 4096. */
   maxSplits?: number;
 }
 

@@ -18,7 +18,7 @@ export type FaultKind =
   | 'delay'
   /** The next `bytes` of that direction come one by one, `milliseconds` apart. */
   | 'trickle'
-  /** The client sees a reset; over TCP only, for a Unix socket has none. */
+  /** The client sees a reset; over TCP only; a Unix socket has no reset. */
   | 'reset'
   /** That direction ends; the other one goes on. */
   | 'half-close'
@@ -33,7 +33,7 @@ export interface Fault {
   /** So many bytes of that side go through before. */
   readonly at: number;
   readonly milliseconds?: number;
-  /** Infinity unless told. */
+  /** Default Infinity. */
   readonly bytes?: number;
 }
 

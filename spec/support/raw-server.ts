@@ -21,17 +21,17 @@ export interface RawRequest {
   readonly payload: Buffer;
 }
 
-/** What the server's half of the handshake says. */
+/** What the server sends in the handshake. */
 export interface RawExport {
-  /** 1 MiB unless told. */
+  /** Default 1 MiB. */
   size?: number | bigint;
-  /** Transmission flags; {@link g.ALL_FLAGS} unless told. */
+  /** Transmission flags; default {@link g.ALL_FLAGS}. */
   flags?: number;
-  /** Whether structured replies are granted; true unless told. */
+  /** Whether structured replies are granted; default true. */
   structured?: boolean;
-  /** Whether extended headers are granted; false unless told. */
+  /** Whether extended headers are granted; default false. */
   extended?: boolean;
-  /** Contexts by ID, all granted whatever is asked for. */
+  /** Contexts by ID, all granted whatever is requested. */
   contexts?: Readonly<Record<number, string>>;
   blockSize?: readonly [minimum: number, preferred: number, maximum: number];
   /** Payloads of further information replies. */
@@ -111,7 +111,7 @@ export class RawPeer {
   async header(): Promise<RawRequest> {
     const bytes = await this.take(this.extended ? 32 : 28);
     const magic = bytes.readUInt32BE(0);
-    if (magic !== (this.extended ? 0x21e41c71 : 0x25609513)) throw new Error(`no request: ${bytes.toString('hex')}`);
+    if (magic !== (this.extended ? 0x21e41c71 : 0x25609513)) throw new Error(`not a request: ${bytes.toString('hex')}`);
     return {
       flags: bytes.readUInt16BE(4),
       type: bytes.readUInt16BE(6),
@@ -207,7 +207,7 @@ export class RawPeer {
   /** The next option of the client. */
   async option(): Promise<{ readonly number: number; readonly data: Buffer }> {
     const head = await this.take(16);
-    if (head.toString('latin1', 0, 8) !== 'IHAVEOPT') throw new Error(`no option: ${head.toString('hex')}`);
+    if (head.toString('latin1', 0, 8) !== 'IHAVEOPT') throw new Error(`not an option: ${head.toString('hex')}`);
     const found = { number: head.readUInt32BE(8), data: await this.take(head.readUInt32BE(12)) };
     this.options.push(found);
     return found;

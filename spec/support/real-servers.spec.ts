@@ -57,7 +57,7 @@ describeWith(['nbdkit', 'nbdinfo'], 'startNbdkit', () => {
     expect(() => process.kill(server.pid, 0)).toThrow('ESRCH');
   });
 
-  it('says why a server did not start', async () => {
+  it('reports why a server did not start', async () => {
     await expect(startNbdkit({ plugin: 'pattern', args: ['nonsense=1'] })).rejects.toThrow(
       /nbdkit .* ended: .*nonsense/s,
     );
@@ -126,7 +126,7 @@ describeWith(['nbdkit', 'nbd-server', 'qemu-nbd', 'nbdinfo', 'openssl'], 'server
 });
 
 describe('runTool', () => {
-  it('gives what the program said and its exit code', async () => {
+  it('returns the output of the program and its exit code', async () => {
     const result = await runTool('sh', ['-c', 'cat; echo bad >&2; exit 3'], { input: 'hello' });
     expect(result).toMatchObject({ code: 3, stdout: 'hello', stderr: 'bad\n' });
   });
@@ -136,7 +136,7 @@ describe('runTool', () => {
     await expect(runTool('no-such-program', [])).rejects.toThrow('ENOENT');
   });
 
-  it('tells which programs there are', () => {
+  it('reports which programs are installed', () => {
     expect(hasTool('sh')).toBe(true);
     expect(hasTool('no-such-program')).toBe(false);
   });

@@ -9,7 +9,7 @@ import { runTool } from './tools.js';
 export { freePort, stopAllServers, type Address, type RealServer } from './server-process.js';
 export { describeWith, findTool, hasTool, runLibnbd, runTool, type RunToolOptions, type ToolResult } from './tools.js';
 
-/** Where a server is to listen: a Unix socket in a temporary folder unless told otherwise. */
+/** Where a server is to listen: a Unix socket in a temporary folder by default. */
 export interface WhereOptions {
   transport?: 'unix' | 'tcp';
   /** A fixed socket path, for a server that comes back where it was. */
@@ -31,9 +31,9 @@ export interface ServerTls {
 }
 
 export interface NbdkitOptions extends WhereOptions {
-  /** `'memory'` unless told. */
+  /** Default `'memory'`. */
   plugin?: string;
-  /** What the plugin and the filters are told; `['64M']` for the memory plugin unless told. */
+  /** Parameters of the plugin and the filters; default `['64M']` for the memory plugin. */
   args?: readonly string[];
   filters?: readonly string[];
   /** The server's own options: `'-r'`, `'-n'`, `'-o'`, `'--no-sr'`, `'--mask-handshake=0'`, `'-t1'` … */
@@ -68,15 +68,15 @@ export function startNbdkit(options: NbdkitOptions = {}): Promise<RealServer> {
 export interface QemuNbdOptions extends WhereOptions {
   /** An image to export; without one an empty image of `size` is made. */
   file?: string;
-  /** Bytes of the image that is made; 64 MiB unless told. */
+  /** Bytes of the image that is made; default 64 MiB. */
   size?: number;
-  /** `'raw'` unless told, `'qcow2'` when there is a bitmap. */
+  /** Default `'raw'`, or `'qcow2'` when there is a bitmap. */
   format?: 'raw' | 'qcow2';
   exportName?: string;
   description?: string;
   /** A dirty bitmap to add to the image (if it is made here) and to export. */
   bitmap?: string;
-  /** How many clients at once; 16 unless told. */
+  /** How many clients at once; default 16. */
   shared?: number;
   args?: readonly string[];
   tls?: ServerTls;
@@ -130,7 +130,7 @@ export interface NbdServerOptions extends WhereOptions {
 
 /**
  * Starts nbd-server. It goes to the background by itself: its `-d` would serve one client and end.
- * Its answer to NBD_OPT_INFO says size 0 (3.24); NBD_OPT_GO tells the real one.
+ * Its answer to NBD_OPT_INFO has size 0 (3.24); that to NBD_OPT_GO has the real one.
  */
 export function startNbdServer(options: NbdServerOptions = {}): Promise<RealServer> {
   const { tls } = options;

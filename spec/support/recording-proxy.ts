@@ -123,7 +123,7 @@ export function optionBytes(option: number): Buffer {
   return bytes;
 }
 
-/** All that a client may say in the clear when TLS is required and granted: its flags and NBD_OPT_STARTTLS. */
+/** All that a client may send in plaintext when TLS is required and granted: its flags and NBD_OPT_STARTTLS. */
 export const ONLY_STARTTLS = Buffer.concat([Buffer.from([0, 0, 0, 3]), optionBytes(5)]);
 
 /** The same where TLS is refused, with NBD_OPT_ABORT behind it. */

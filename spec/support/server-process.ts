@@ -33,7 +33,7 @@ export interface RealServer extends AsyncDisposable {
   kill(signal?: NodeJS.Signals): void;
   /** Resolves when the process is gone. */
   readonly ended: Promise<void>;
-  /** The signal that has ended it or does so within so many milliseconds; null for none, or where it is not known. */
+  /** The signal that has ended it, or does so within this many milliseconds; null if none did, or it is unknown. */
   endedBy(ms: number): Promise<NodeJS.Signals | null>;
   /** Ends it (SIGTERM, after two seconds SIGKILL), waits for that and removes its files. Idempotent. */
   stop(): Promise<void>;
@@ -50,13 +50,14 @@ export interface Launch {
   readonly env?: Readonly<Record<string, string>> | undefined;
   /** The arguments, once the address and the pidfile are known; may write files into the folder. */
   arguments(address: Address, pidfile: string, folder: string): string[] | Promise<string[]>;
-  /** True for a program that goes to the background by itself: its pidfile then tells the pid. */
+  /** True for a program that goes to the background by itself: its pidfile then contains the pid. */
   readonly forks?: boolean;
 }
 
 const HOST = '127.0.0.1';
-const READY_DEADLINE = 10_000;
-const STOP_DEADLINE = 2_000;
+/** Milliseconds, for the slowest machine. */
+const READY_DEADLINE = 120_000;
+const STOP_DEADLINE = 30_000;
 const TRIES = 5;
 
 const running = new Set<RealServer>();
@@ -66,8 +67,8 @@ export async function stopAllServers(): Promise<void> {
   await Promise.all([...running].map((server) => server.stop()));
 }
 
-// Outside jest (benchmarks) there is no such hook, and whoever starts a server stops it.
-if (typeof afterAll === 'function') afterAll(stopAllServers, 30_000);
+// Outside jest (benchmarks) there is no such hook, and the code that starts a server stops it.
+if (typeof afterAll === 'function') afterAll(stopAllServers, 300_000);
 
 /** Starts a server and resolves when it accepts connections. */
 export async function launch(options: Launch): Promise<RealServer> {
@@ -226,7 +227,7 @@ async function untilDead(pid: number): Promise<void> {
 
 function isAlive(pid: number): boolean {
   try {
-    // In a container whose first process reaps nobody a dead daemon stays a zombie, which kill(pid, 0) calls alive.
+    // In a container whose first process does not reap children a dead daemon stays a zombie: kill(pid, 0) succeeds.
     return !/^\d+ \(.*\) [ZX]/.test(readFileSync(`/proc/${String(pid)}/stat`, 'utf8'));
   } catch {
     return false;

@@ -52,7 +52,7 @@ export function describeWith(needs: readonly string[], title: string, fn: () => 
   });
 }
 
-/** What a program said and how it ended. */
+/** Output and end of a program. */
 export interface ToolResult {
   /** The exit code; 128 + the signal's number, as a shell counts, when a signal ended it. */
   readonly code: number;
@@ -67,13 +67,13 @@ export interface RunToolOptions {
   input?: string | Uint8Array;
   env?: Readonly<Record<string, string>>;
   cwd?: string;
-  /** Milliseconds until it is killed; 15,000 unless told. */
+  /** Milliseconds until it is killed; 240,000 by default. */
   timeout?: number;
 }
 
 /** Runs a program to its end. Only a program that cannot be started, or that has to be killed, rejects. */
 export function runTool(name: string, args: readonly string[], options: RunToolOptions = {}): Promise<ToolResult> {
-  const { input = '', timeout = 15_000 } = options;
+  const { input = '', timeout = 240_000 } = options;
   return new Promise((resolve, reject) => {
     const child = spawn(findTool(name) ?? name, args, {
       stdio: ['pipe', 'pipe', 'pipe'],
@@ -85,7 +85,7 @@ export function runTool(name: string, args: readonly string[], options: RunToolO
     const timer = setTimeout(() => child.kill('SIGKILL'), timeout);
     child.stdout.on('data', (chunk: Buffer) => stdout.push(chunk));
     child.stderr.on('data', (chunk: Buffer) => stderr.push(chunk));
-    // A program that ends without reading its input breaks the pipe; its exit code tells the rest.
+    // A program that ends without reading its input breaks the pipe; its exit code shows the rest.
     child.stdin.on('error', () => undefined);
     child.stdin.end(input);
     child.on('error', (error) => {

@@ -1,4 +1,4 @@
-// Specs of transports: a receiver that keeps what it is told, and what is left behind when all is over.
+// Specs of transports: a receiver that records its calls, and what is left behind when all is over.
 
 import { readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -13,7 +13,7 @@ export class Probe implements Receiver {
   #wake: (() => void) | null = null;
   length = 0;
   hasEnded = false;
-  /** What close() was told; undefined until it is called. */
+  /** The argument of close(); undefined until it is called. */
   closedWith: Error | null | undefined;
 
   get text(): string {
@@ -44,7 +44,7 @@ export class Probe implements Receiver {
     this.#wake?.();
   }
 
-  /** Resolves once `condition` holds; it is asked whenever something has happened. */
+  /** Resolves once `condition` holds; checked whenever something has happened. */
   async until(condition: () => boolean): Promise<void> {
     while (!condition()) {
       await new Promise<void>((resolve) => (this.#wake = resolve));
@@ -63,7 +63,7 @@ export function privateFolders(): string[] {
   return readdirSync(tmpdir()).filter((name) => name.startsWith(`nbd-${process.pid}-`));
 }
 
-/** Descriptors of this process; -1 where the system does not tell. */
+/** Descriptors of this process; -1 where the system does not list them. */
 function openDescriptors(): number {
   try {
     return readdirSync('/proc/self/fd').length;
@@ -89,7 +89,7 @@ export async function stillHeld(before: Held): Promise<Held> {
       listeners: Math.max(now.listeners - before.listeners, 0),
     };
   };
-  for (let tries = 0; tries < 100 && more().descriptors + more().listeners > 0; tries++) await sleep(20);
+  for (let tries = 0; tries < 3000 && more().descriptors + more().listeners > 0; tries++) await sleep(20);
   return more();
 }
 

@@ -1,5 +1,5 @@
 // qemu-nbd 10 of a Debian trixie root under chroot: the real server with extended headers. install-servers.mjs makes
-// the root; without it there is no such server, and specs say so.
+// the root; without it there is no such server, and specs report it.
 
 import { cp, mkdtemp, rm, symlink } from 'node:fs/promises';
 import { existsSync } from 'node:fs';
@@ -13,7 +13,7 @@ import { hasTool } from './tools.js';
 /** The same place as in make-trixie.mjs. */
 const ROOT = join(process.env['NBD_SDK_CACHE'] ?? join(homedir(), '.cache', 'nbd-sdk'), 'trixie');
 
-/** Linux has room for so many bytes. */
+/** Largest path of a Unix socket on Linux, in bytes. */
 const MAX_SOCKET_PATH = 107;
 
 /** Why specs cannot have it; null when they can. */

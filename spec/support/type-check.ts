@@ -5,10 +5,10 @@ import ts from 'typescript';
 
 export const ROOT = join(import.meta.dirname, '../..');
 
-/** A program over some files, and what the compiler has to say about exactly those. */
+/** A program over some files, and the errors of the compiler in exactly those files. */
 export interface CheckedProgram {
   readonly program: ts.Program;
-  /** `path:line: message` per error in the given files; elsewhere none is looked for. */
+  /** `path:line: message` per error in the given files; other files are not checked. */
   readonly errors: readonly string[];
 }
 

@@ -1,4 +1,4 @@
-// The scripted peer, seen from a raw socket: what a script makes it say.
+// The scripted peer, seen from a raw socket: what a script makes it send.
 
 import { describe, expect, it } from '@jest/globals';
 import { once } from 'node:events';
@@ -33,16 +33,16 @@ import {
 } from '../../lib/testing/index.js';
 import { makeCertificates } from '../support/certificates.js';
 import { describeWith } from '../support/tools.js';
-import { DISC, enter, FLUSH, GO, INFO_AND_ACK, LIST, READ, SR, start, STARTTLS, WRITE } from './raw-client.js';
+import { DISC, enter, FLUSH, GO, INFO_AND_ACK, LIST, READ, SR, start, STARTTLS, WRITE } from './scripted.js';
 
 describe('a script', () => {
   it('replaces the greeting, whole, in pieces or as oldstyle', async () => {
     const { client } = await start({ greet: [greeting().subarray(0, 9), close()] });
     expect(await client.rest()).toEqual(greeting().subarray(0, 9));
     const old = await start({ greet: oldstyle() });
-    await old.client.read(152);
-    old.client.command(READ, 1, 0, 2);
-    expect(await old.client.read(18)).toEqual(simpleReply(0, 1, pattern(0, 2)));
+    await old.client.upTo(152);
+    old.client.send(READ, { cookie: 1, count: 2 });
+    expect(await old.client.upTo(18)).toEqual(simpleReply(0, 1, pattern(0, 2)));
   });
 
   it('replaces the answer to an option, each time or the n-th time', async () => {
@@ -50,27 +50,27 @@ describe('a script', () => {
       on: [on(LIST, optionReply(LIST, 0x80000002), 2), on(SR, ({ option }) => optionReply(option, 1))],
       structuredReplies: false,
     });
-    await client.read(18);
-    client.send(u32(3));
-    client.option(LIST);
-    expect(await client.read(69)).toHaveLength(69);
-    client.option(LIST);
-    expect(await client.read(20)).toEqual(optionReply(LIST, 0x80000002));
-    client.option(SR);
-    expect(await client.read(20)).toEqual(optionReply(SR, 1));
-    client.go();
-    await client.read(52);
-    client.command(FLUSH, 1, 0, 0);
-    expect(await client.read(20)).toEqual(chunk(1, 0, 1));
+    await client.upTo(18);
+    client.write(u32(3));
+    client.sendOption(LIST);
+    expect(await client.upTo(69)).toHaveLength(69);
+    client.sendOption(LIST);
+    expect(await client.upTo(20)).toEqual(optionReply(LIST, 0x80000002));
+    client.sendOption(SR);
+    expect(await client.upTo(20)).toEqual(optionReply(SR, 1));
+    client.sendGo();
+    await client.upTo(52);
+    client.send(FLUSH, { cookie: 1 });
+    expect(await client.upTo(20)).toEqual(chunk(1, 0, 1));
   });
 
   it('answers one command otherwise, then answers well', async () => {
     const { client, peer } = await enter({ reply: ({ cookie }) => simpleReply(5, cookie) });
-    client.command(READ, 1, 0, 512);
-    expect(await client.read(16)).toEqual(simpleReply(5, 1));
+    client.send(READ, { cookie: 1, count: 512 });
+    expect(await client.upTo(16)).toEqual(simpleReply(5, 1));
     expect(peer.connection.mark).toMatchObject({ options: 1, commands: 1 });
-    client.command(READ, 2, 0, 1);
-    expect(await client.read(17)).toEqual(simpleReply(0, 2, pattern(0, 1)));
+    client.send(READ, { cookie: 2, count: 1 });
+    expect(await client.upTo(17)).toEqual(simpleReply(0, 2, pattern(0, 1)));
   });
 
   it('waits for several commands of a type', async () => {
@@ -81,20 +81,20 @@ describe('a script', () => {
         steps: (a, b) => [simpleReply(0, b.cookie, b.data), simpleReply(0, a.cookie, a.data)],
       },
     });
-    client.command(READ, 1, 0, 1);
-    client.command(FLUSH, 2, 0, 0);
-    expect(await client.read(16)).toEqual(simpleReply(0, 2));
-    client.command(READ, 3, 7, 1);
-    expect(await client.read(34)).toEqual(join(simpleReply(0, 3, pattern(7, 1)), simpleReply(0, 1, pattern(0, 1))));
+    client.send(READ, { cookie: 1, count: 1 });
+    client.send(FLUSH, { cookie: 2 });
+    expect(await client.upTo(16)).toEqual(simpleReply(0, 2));
+    client.send(READ, { cookie: 3, offset: 7, count: 1 });
+    expect(await client.upTo(34)).toEqual(join(simpleReply(0, 3, pattern(7, 1)), simpleReply(0, 1, pattern(0, 1))));
   });
 
   it('answers a write before its payload', async () => {
     const { client, peer } = await enter({ afterWriteHeader: ({ cookie }) => simpleReply(28, cookie) });
-    client.command(WRITE, 1, 0, 4);
-    expect(await client.read(16)).toEqual(simpleReply(28, 1));
-    client.send('late');
-    client.command(FLUSH, 2, 0, 0);
-    expect(await client.read(16)).toEqual(simpleReply(0, 2));
+    client.send(WRITE, { cookie: 1, count: 4 });
+    expect(await client.upTo(16)).toEqual(simpleReply(28, 1));
+    client.write('late');
+    client.send(FLUSH, { cookie: 2 });
+    expect(await client.upTo(16)).toEqual(simpleReply(0, 2));
     expect(peer.connection.payloadOf(peer.connection.commands[0]!)?.toString()).toBe('late');
   });
 
@@ -103,21 +103,21 @@ describe('a script', () => {
       onTransmission: simpleReply(0, 1),
       onDisconnect: [simpleReply(0, 99), fin()],
     });
-    expect(await client.read(16)).toEqual(simpleReply(0, 1));
-    client.command(DISC, 1, 0, 0);
+    expect(await client.upTo(16)).toEqual(simpleReply(0, 1));
+    client.send(DISC, { cookie: 1 });
     expect(await client.rest()).toEqual(simpleReply(0, 99));
-    client.send('xx');
-    client.socket.end();
+    client.write('xx');
+    client.stream.end();
     await peer.idle();
     expect(peer.connection.violations).toEqual(['2 bytes after NBD_CMD_DISC']);
   });
 
   it('stalls: sends nothing more and still records', async () => {
     const { client, peer } = await enter({ reply: stall() });
-    client.command(READ, 1, 0, 1);
-    client.command(READ, 2, 0, 1);
-    client.command(DISC, 3, 0, 0);
-    client.socket.end();
+    client.send(READ, { cookie: 1, count: 1 });
+    client.send(READ, { cookie: 2, count: 1 });
+    client.send(DISC, { cookie: 3 });
+    client.stream.end();
     expect(await client.rest()).toHaveLength(0);
     await peer.idle();
     expect(peer.connection.commands).toHaveLength(3);
@@ -130,25 +130,25 @@ describe('a script', () => {
       { transport: 'tcp' },
     );
     client.segments = 0;
-    client.command(READ, 1, 0, 1);
-    expect((await client.read(8)).toString()).toBe('abcdefgh');
+    client.send(READ, { cookie: 1, count: 1 });
+    expect((await client.upTo(8)).toString()).toBe('abcdefgh');
     expect(client.segments).toBeGreaterThan(4);
-    expect((await client.read(100_000)).every((byte) => byte === 0x78)).toBe(true);
-    expect([...(await client.read(3))]).toEqual([0, 1, 2]);
+    expect((await client.upTo(100_000)).every((byte) => byte === 0x78)).toBe(true);
+    expect([...(await client.upTo(3))]).toEqual([0, 1, 2]);
   });
 
   it('stops repeating when the client is gone', async () => {
     const { client, peer } = await enter({ reply: repeat(1e9, Buffer.alloc(1000)) });
-    client.command(READ, 1, 0, 1);
-    await client.read(1000);
-    client.socket.destroy();
+    client.send(READ, { cookie: 1, count: 1 });
+    await client.upTo(1000);
+    client.stream.destroy();
     await peer.idle();
   });
 
   it('resets on TCP', async () => {
     const { client } = await enter({ reply: [recv(4), rst()] }, { transport: 'tcp' });
-    client.command(READ, 1, 0, 1);
-    client.send('four');
+    client.send(READ, { cookie: 1, count: 1 });
+    client.write('four');
     await client.closed();
     expect(client.error?.code).toBe('ECONNRESET');
   });
@@ -156,19 +156,19 @@ describe('a script', () => {
   it('sleeps and changes the style of its answers', async () => {
     const { client } = await enter({ reply: [sleep(50), mode('structured')] });
     const before = Date.now();
-    client.command(READ, 1, 0, 1);
-    client.command(FLUSH, 2, 0, 0);
-    expect(await client.read(20)).toEqual(chunk(1, 0, 2));
+    client.send(READ, { cookie: 1, count: 1 });
+    client.send(FLUSH, { cookie: 2 });
+    expect(await client.upTo(20)).toEqual(chunk(1, 0, 2));
     expect(Date.now() - before).toBeGreaterThanOrEqual(45);
   });
 
   it('records that a client did not wait', async () => {
     const { client, peer } = await start({ on: [on(SR, [quiet(50), optionReply(SR, 1)])] });
-    await client.read(18);
-    client.send(u32(3));
-    client.option(SR);
-    setTimeout(() => client.option(LIST), 20);
-    await client.read(20 + 69);
+    await client.upTo(18);
+    client.write(u32(3));
+    client.sendOption(SR);
+    setTimeout(() => client.sendOption(LIST), 20);
+    await client.upTo(20 + 69);
     expect(peer.connection.violations).toEqual(['16 bytes while the client had to wait']);
   });
 });
@@ -182,12 +182,12 @@ describeWith(['openssl'], 'TLS in a script', () => {
       on: [on(STARTTLS, [optionReply(STARTTLS, 1), tls()])],
       reply: rawplain(Buffer.from('this is no TLS record')),
     });
-    await client.read(18);
-    client.send(u32(3));
-    client.option(STARTTLS);
-    await client.read(20);
-    client.socket.removeAllListeners('data');
-    const secure = tlsConnect({ socket: client.socket, ca, servername: 'localhost' });
+    await client.upTo(18);
+    client.write(u32(3));
+    client.sendOption(STARTTLS);
+    await client.upTo(20);
+    client.stream.removeAllListeners('data');
+    const secure = tlsConnect({ socket: client.stream, ca, servername: 'localhost' });
     await once(secure, 'secureConnect');
     const received: Buffer[] = [];
     secure.on('data', (bytes: Buffer) => received.push(bytes));

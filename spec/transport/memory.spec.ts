@@ -26,7 +26,7 @@ describe('duplexPair', () => {
     expect([atA.bytes(), atB.bytes()]).toEqual(['uno', 'onetwothree']);
   });
 
-  it('copies: the writer may change its buffer once it was told', async () => {
+  it('copies: the writer may change its buffer after the callback', async () => {
     const [a, b] = duplexPair();
     const atB = collect(b);
     const bytes = Buffer.from('abc');
@@ -36,7 +36,7 @@ describe('duplexPair', () => {
     expect(atB.bytes()).toBe('abc');
   });
 
-  it('never tells the writer before write() has returned', () => {
+  it('never calls the writer back before write() has returned', () => {
     const [a, b] = duplexPair();
     collect(b);
     let told = false;
@@ -82,7 +82,7 @@ describe('duplexPair', () => {
     expect(d.destroyed).toBe(true);
   });
 
-  it('what is written to somebody who has gone fails with EPIPE', async () => {
+  it('a write to a peer that has gone fails with EPIPE', async () => {
     const [a, b] = duplexPair();
     const failed = once(a, 'error');
     b.destroy();

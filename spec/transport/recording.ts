@@ -1,4 +1,4 @@
-// A receiver that keeps what a transport tells it.
+// A receiver that records the calls of a transport.
 
 import { type Receiver } from '../../lib/transport/transport.js';
 

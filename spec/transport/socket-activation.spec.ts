@@ -46,7 +46,7 @@ async function stop({ transport, subprocess }: Activated): Promise<void> {
   await subprocess.ended;
 }
 
-/** What an activated script's end is told with, whether it comes before or after the connection. */
+/** The message for an activated script that ends, before or after the connection. */
 async function endOf(script: string): Promise<unknown> {
   try {
     const { transport } = await activate(['/bin/sh', '-c', script], OPTIONS);
@@ -92,7 +92,7 @@ describe('an activated program', () => {
     await rm(folder, { recursive: true });
   });
 
-  it('can be connected to again, where the path says, as long as it runs', async () => {
+  it('accepts further connections at its path as long as it runs', async () => {
     const activated = await start(server());
     const second = connect(activated.path);
     second.setEncoding('utf8');
@@ -120,7 +120,7 @@ describe('an activated program', () => {
     await activated.subprocess.ended;
   });
 
-  it('is told of the end of its stdin, and cannot write to our stdout', async () => {
+  it('sees the end of its stdin, and cannot write to our stdout', async () => {
     const script = 'read x; echo "to stdout: $? $x"; exit 7';
     expect(await endOf(script)).toMatchObject({ message: 'the command sh exited with status 7: to stdout: 1' });
   });
@@ -136,9 +136,9 @@ describe('an activated program', () => {
 
 describe('a program that cannot be activated', () => {
   it.each([
-    ['no-such-program-here', 'ENOENT', 'there is no program no-such-program-here'],
-    ['/no/such/program', 'ENOENT', 'there is no program /no/such/program'],
-    ['/', 'ENOENT', 'there is no program /'],
+    ['no-such-program-here', 'ENOENT', 'program not found: no-such-program-here'],
+    ['/no/such/program', 'ENOENT', 'program not found: /no/such/program'],
+    ['/', 'ENOENT', 'program not found: /'],
   ])('%s is %s', async (program, code, message) => {
     expect(await rejection(activate([program], OPTIONS))).toMatchObject({ code, message });
     expect(privateFolders()).toEqual([]);
@@ -153,7 +153,7 @@ describe('a program that cannot be activated', () => {
     await rm(folder, { recursive: true });
   });
 
-  it('tells what it said when it ends at once', async () => {
+  it('reports its stderr when it ends at once', async () => {
     for (let i = 0; i < 10; i++) {
       expect(await endOf('echo no disk >&2; exit 4')).toMatchObject({
         message: 'the command sh exited with status 4: no disk',

@@ -49,7 +49,7 @@ const turns = async (): Promise<void> => {
 };
 
 describe('SocketTransport', () => {
-  it('keeps what the peer says before there is a receiver', async () => {
+  it('keeps what the peer sends before there is a receiver', async () => {
     const transport = await dialUnix(path);
     const peer = await accepted;
     peer.write('x'.repeat(6000));
@@ -90,7 +90,7 @@ describe('SocketTransport', () => {
     await receiver.closed();
   });
 
-  it('hands everything over at detach(), to whoever comes next', async () => {
+  it('hands everything over at detach(), to the next receiver', async () => {
     const transport = await dialUnix(path);
     const peer = await accepted;
     const receiver = new Recording();
@@ -122,7 +122,7 @@ describe('SocketTransport', () => {
     expect(receiver.error).toBeNull();
   });
 
-  it('tells of a reset with its code', async () => {
+  it('reports a reset with its code', async () => {
     const port = await listen(
       createServer((socket) => socket.once('data', () => socket.resetAndDestroy())),
       0,
@@ -138,7 +138,7 @@ describe('SocketTransport', () => {
 });
 
 describe('a write that a reset cuts off', () => {
-  it('is not told to have left', async () => {
+  it('is not reported as sent', async () => {
     const port = await listen(
       createServer((socket) => {
         socket.on('error', () => undefined);
@@ -185,8 +185,8 @@ describe('dialling', () => {
   it.each<[string, () => Promise<SocketTransport>, string]>([
     ['a path where nothing is', () => dialUnix(join(folder, 'nothing')), 'ENOENT'],
     ['a path of 108 bytes', () => dialUnix(`/${'é'.repeat(53)}x`), 'ENAMETOOLONG'],
-    ['a port where nobody listens', async () => dialTcp('127.0.0.1', await freePort()), 'ECONNREFUSED'],
-    ['two addresses where nobody listens', async () => dialTcp('localhost', await freePort()), 'ECONNREFUSED'],
+    ['a port without a listener', async () => dialTcp('127.0.0.1', await freePort()), 'ECONNREFUSED'],
+    ['two addresses without a listener', async () => dialTcp('localhost', await freePort()), 'ECONNREFUSED'],
   ])('%s rejects with %s', async (_title, dial, code) => {
     const error = await rejection(dial());
     expect(error).toMatchObject({ code });

@@ -113,7 +113,7 @@ describe('an nbd+ssh URI', () => {
     expect(await called()).toContain('fe80::1%eth0');
   });
 
-  it('says what ssh says when it fails', async () => {
+  it('reports the output of ssh when it fails', async () => {
     await install('ssh', '/bin/sh', 'echo "alice@example.com: Permission denied (publickey)." >&2; exit 255');
     const error = await rejection(NbdConnection.connect('nbd+ssh://alice@example.com/'));
     expect(error).toMatchObject({ name: 'NbdConnectionError', code: 'ENOTCONN' });
@@ -126,7 +126,7 @@ describe('an nbd+ssh URI', () => {
     process.env['PATH'] = join(folder, 'empty');
     const error = await rejection(NbdConnection.connect('nbd+ssh://example.com/'));
     expect(error).toMatchObject({ code: 'ENOENT' });
-    expect((error as Error).message).toMatch(/there is no program ssh$/);
+    expect((error as Error).message).toMatch(/program not found: ssh$/);
   });
 
   it.each([
@@ -181,7 +181,7 @@ describe('an nbd+ssh URI', () => {
     expect(await called()).toEqual([]);
   });
 
-  it('leaves the last word with the transport, whoever has checked before', () => {
+  it('is checked by the transport as well, whatever was checked before', () => {
     const good = { host: 'host', port: 22, user: 'alice', compress: false, remote: { socketPath: '/run/nbd' } };
     expect(sshCommand(good).at(-1)).toBe('/run/nbd');
     const bad = [
@@ -240,7 +240,7 @@ describe('vsock', () => {
     const connection = await NbdConnection.connect(uri);
     expect(connection.getSize()).toBe(BigInt(1 << 20));
     expect(await called()).toEqual(['-t', '60', '-', 'VSOCK-CONNECT:2:10809']);
-    // The helper is no server of the user's.
+    // The helper is not a server of the user.
     expect(caught(() => connection.getSubprocessPid())).toMatchObject({ code: 'ESRCH' });
     await connection.shutdown();
   });
@@ -257,7 +257,7 @@ describe('vsock', () => {
     const connection = new NbdConnection();
     const error = await rejection(connection.connectVsock(2, 10809));
     expect(error).toMatchObject({ name: 'NbdConnectionError', code: 'ENOTSUP' });
-    expect((error as Error).message).toMatch(/AF_VSOCK needs the program socat or ncat/);
+    expect((error as Error).message).toMatch(/AF_VSOCK needs socat or ncat/);
   });
 
   it('is a target of connect, and has an aio form', async () => {

@@ -44,7 +44,7 @@ describe('StreamTransport', () => {
     expect(transport.description).toBe('a pair');
   });
 
-  it('writes buffers in order with one writev, and tells once, later', async () => {
+  it('writes buffers in order with one writev, and calls back once, later', async () => {
     const writes: string[][] = [];
     const transport = new StreamTransport(
       idle((chunks) => writes.push(chunks.map(String))),
@@ -63,7 +63,7 @@ describe('StreamTransport', () => {
     expect(told).toBe(1);
   });
 
-  it('does not tell of a write that was lost', async () => {
+  it('does not call back for a write that was lost', async () => {
     for (const buffers of [[Buffer.from('x')], [Buffer.from('x'), Buffer.from('y')]]) {
       const { transport, receiver, other } = open();
       transport.start(receiver);
@@ -90,7 +90,7 @@ describe('StreamTransport', () => {
     expect(receiver.error).toBeNull();
   });
 
-  it('tells of the end of the peer, then of the close, once each', async () => {
+  it('reports the end of the peer, then the close, once each', async () => {
     const { transport, receiver, other } = open();
     transport.start(receiver);
     other.end('x');
@@ -124,7 +124,7 @@ describe('StreamTransport', () => {
     expect(receiver.calls).toEqual(['close']);
   });
 
-  it('an error before start() ends no process, and is told when it starts', async () => {
+  it('an error before start() does not end the process, and is reported at the start', async () => {
     const stream = idle();
     const transport = new StreamTransport(stream, 'x');
     const mine = new Error('mine');
@@ -189,7 +189,7 @@ describe('StreamTransport', () => {
     const why = new Error('the program died');
     const { transport, receiver, other } = open();
     const asked: (Error | null)[] = [];
-    transport.farewell = (error) => {
+    transport.explainEnd = (error) => {
       asked.push(error);
       return Promise.resolve(why);
     };

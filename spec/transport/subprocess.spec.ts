@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from '@jest/globals';
 import { existsSync } from 'node:fs';
-import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -79,9 +79,9 @@ describe('a command', () => {
 });
 
 describe('a command that cannot be run', () => {
-  it('is ENOENT when there is none', async () => {
+  it('is ENOENT when there is no such program', async () => {
     const error = await rejection(runCommand(['no-such-program-here'], OPTIONS));
-    expect(error).toMatchObject({ code: 'ENOENT', message: 'there is no program no-such-program-here' });
+    expect(error).toMatchObject({ code: 'ENOENT', message: 'program not found: no-such-program-here' });
     expect(privateFolders()).toEqual([]);
   });
 
@@ -91,7 +91,7 @@ describe('a command that cannot be run', () => {
     await writeFile(file, 'no program');
     await chmod(file, 0o644);
     const error = await rejection(runCommand([file], OPTIONS));
-    expect(error).toMatchObject({ code: 'EACCES', message: 'the program data may not be run' });
+    expect(error).toMatchObject({ code: 'EACCES', message: 'no permission to run the program data' });
     await rm(folder, { recursive: true });
   });
 
@@ -115,7 +115,7 @@ describe('the end of a command', () => {
     expect(await endOf('exit 0')).toBeNull();
   });
 
-  it('with a status is an error that tells it, with the end of its stderr', async () => {
+  it('with a status is an error that contains it, with the end of its stderr', async () => {
     const error = await endOf('echo first >&2; printf "second\\tline\\033[1m\\n" >&2; exit 3');
     expect(error).toMatchObject({
       code: 'ENOTCONN',
@@ -123,22 +123,24 @@ describe('the end of a command', () => {
     });
   });
 
-  it('by a signal tells the signal', async () => {
+  it('by a signal is an error that names the signal', async () => {
     expect((await endOf('kill -KILL $$'))?.message).toBe('the command sh was ended by SIGKILL');
   });
 
-  it('tells no more than 2 KiB of what it said', async () => {
+  it('is reported with at most 2 KiB of its stderr', async () => {
     const error = await endOf('i=0; while [ $i -lt 5000 ]; do echo "line $i" >&2; i=$((i+1)); done; exit 1');
     expect(error?.message).toMatch(/\| line 4999$/);
     expect(error?.message.length).toBeLessThan(3000);
   });
 
   it('is not waited for when a child of its own holds its stderr', async () => {
-    const begun = Date.now();
-    expect((await endOf('sleep 3 >/dev/null </dev/null & exit 2'))?.message).toBe(
-      'the command sh exited with status 2',
-    );
-    expect(Date.now() - begun).toBeLessThan(2000);
+    const folder = await mkdtemp(join(tmpdir(), 'nbd-child-'));
+    const pidOf = join(folder, 'pid');
+    const error = await endOf(`sleep 600 >/dev/null </dev/null & echo $! >${pidOf}; exit 2`);
+    expect(error?.message).toBe('the command sh exited with status 2');
+    // The child is still there.
+    process.kill(Number(await readFile(pidOf, 'utf8')), 'SIGKILL');
+    await rm(folder, { recursive: true });
   });
 
   it('that does not come, though the connection has ended, is an end', async () => {
@@ -149,7 +151,7 @@ describe('the end of a command', () => {
     await subprocess.ended;
   });
 
-  it('that we asked for is told at once, without asking why', async () => {
+  it('that we requested is reported at once, without a reason', async () => {
     const { transport, subprocess, probe } = await start(shell('cat >/dev/null; exit 5'));
     transport.end();
     await probe.until(() => probe.hasEnded);
@@ -181,14 +183,12 @@ describe('a command whose connection is gone', () => {
   });
 
   it('can be waited for, but not for ever', async () => {
-    const { transport, subprocess } = await start(['sleep', '30'], 60_000);
+    const { transport, subprocess } = await start(['sleep', '600'], 600_000);
     transport.destroy();
-    const begun = Date.now();
     await subprocess.endedWithin(50);
-    expect(Date.now() - begun).toBeLessThan(1000);
     expect(subprocess.isRunning).toBe(true);
     expect(subprocess.kill('SIGKILL')).toBe(true);
-    await subprocess.endedWithin(5000);
+    await subprocess.ended;
     expect(subprocess.kill('SIGKILL')).toBe(false);
   });
 });
@@ -214,7 +214,7 @@ describe('a process that exits without closing its connections', () => {
     expect(code).toBe(0);
     const pid = Number(stdout);
     expect(pid).toBeGreaterThan(1);
-    for (let i = 0; i < 100 && isAlive(pid); i++) await sleep(20);
+    for (let i = 0; i < 3000 && isAlive(pid); i++) await sleep(20);
     expect(isAlive(pid)).toBe(false);
   });
 

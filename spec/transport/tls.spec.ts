@@ -60,7 +60,7 @@ const KINDS: Readonly<Record<string, () => Promise<{ raw: StreamTransport; peer:
     const raw = await dialUnix(path);
     return { raw, peer: await accepted };
   },
-  'a socket that somebody else opened': async () => {
+  'a socket that was opened elsewhere': async () => {
     const { raw, peer } = await KINDS['a socket that this package opened']!();
     const stream = raw.detach();
     return { raw: new StreamTransport(peer, 'other'), peer: stream };
@@ -148,7 +148,7 @@ describeWith(['openssl'], 'TLS over a transport', () => {
     await probe.closed();
   });
 
-  it('begins in the very event that asked for it, so that nothing is read as plaintext after it', async () => {
+  it('begins in the very event that requested it, so that nothing is read as plaintext after it', async () => {
     const { raw, peer } = await open();
     const early: string[] = [];
     let session: Promise<TlsTransport> | undefined;
@@ -170,7 +170,7 @@ describeWith(['openssl'], 'TLS over a transport', () => {
     secure.destroy();
   });
 
-  it('loses nothing that comes before anybody listens', async () => {
+  it('loses nothing that arrives before there is a receiver', async () => {
     const { secure, peer } = await openSecure();
     peer.write('early');
     await sleep(50);
@@ -197,7 +197,7 @@ describeWith(['openssl'], 'TLS over a transport', () => {
     expect(explained).toMatchObject([{ moment: 'handshake', error: { code: 'ECONNRESET' } }]);
   });
 
-  it('rejects what is no TLS', async () => {
+  it('rejects bytes that are not TLS', async () => {
     const { raw, peer } = await open();
     peer.write('this is what a server says that goes on in plaintext');
     expect(await rejection(startTls(raw, options()))).toMatchObject({ code: 'ERR_SSL_WRONG_VERSION_NUMBER' });
@@ -244,7 +244,7 @@ describeWith(['openssl'], 'TLS over a transport', () => {
     expect(await rejection(startTls(other.raw, options({ context, psk })))).toMatchObject({ code: refused });
   });
 
-  it('tells a refusal that comes after the handshake, as the first thing', async () => {
+  it('reports a refusal that arrives first after the handshake', async () => {
     const { secure } = await openSecure(undefined, {}, { requestCert: true, rejectUnauthorized: true });
     const probe = new Probe();
     secure.start(probe);
@@ -254,7 +254,7 @@ describeWith(['openssl'], 'TLS over a transport', () => {
     expect(explained).toEqual([{ error, moment: 'beginning' }]);
   });
 
-  it('tells an end before the first word from one after it', async () => {
+  it('distinguishes an end before the first bytes from a later one', async () => {
     const first = await openSecure();
     const probe = new Probe();
     first.secure.start(probe);
@@ -283,11 +283,11 @@ describeWith(['openssl'], 'TLS over a transport', () => {
     expect(probe.text).toBe('good');
   });
 
-  it('asks whoever owns the peer why a connection was lost, and nobody why it was refused', async () => {
+  it('asks the owner of the peer why a connection was lost, but not why it was refused', async () => {
     const lost = await open();
     const died = new Error('it died');
     const asked: unknown[] = [];
-    lost.raw.farewell = (error) => {
+    lost.raw.explainEnd = (error) => {
       asked.push(error);
       return Promise.resolve(died);
     };
@@ -298,7 +298,7 @@ describeWith(['openssl'], 'TLS over a transport', () => {
 
     const refused = await open();
     serverSide(refused.peer);
-    refused.raw.farewell = lost.raw.farewell;
+    refused.raw.explainEnd = lost.raw.explainEnd;
     const context = createSecureContext({ ca: [] });
     await rejection(startTls(refused.raw, options({ context })));
     expect(asked).toHaveLength(1);

@@ -60,14 +60,14 @@ describe('arithmetic', () => {
     // 2^64 - 1 + 1 would be 0 in 64 bits, and within everything.
     [18446744073709551615n, 1, 18446744073709551615n, false],
     [18446744073709551614n, 1, 18446744073709551615n, true],
-    // Differences that a double cannot tell.
+    // Differences that a double cannot represent.
     [9007199254740993n, 0, 9007199254740992n, false],
     [9007199254740992n, 1, 9007199254740993n, true],
   ])('[%s, +%s) within %s: %s', (offset, count, size, within) => {
     expect(isWithin(offset, count, size)).toBe(within);
   });
 
-  it('tells how far a wire value is from a base, or -1', () => {
+  it('returns how far a wire value is from a base, or -1', () => {
     expect(distance(0, 512, 512)).toBe(0);
     expect(distance(0, 511, 512)).toBe(-1);
     expect(distance(1, 0, 0xffff_ffff)).toBe(1);

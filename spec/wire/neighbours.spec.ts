@@ -32,7 +32,7 @@ describe.each(Object.entries(TABLES))('%s', (_, rows) => {
   let played: Awaited<ReturnType<typeof runTogether>>;
   beforeAll(async () => {
     played = await runTogether(rows);
-  }, 240_000);
+  }, 1_200_000);
 
   it.each(rows.map((row) => [`${row.id} ${row.what}: ${row.expected.map(outcomeName).join('|')}`, row.id]))(
     '%s',

@@ -111,7 +111,7 @@ export interface WireCase {
   /** What the server does. */
   readonly what: string;
   readonly script: PeerScript;
-  /** `R` unless told: the operations after connecting, in words, as the runner knows them. */
+  /** Default `R`: the operations after connecting, in words, as the runner knows them. */
   readonly user?: string;
   readonly client?: NbdConnectionOptions;
   /** The first is preferred, any is allowed. */
@@ -125,11 +125,11 @@ export interface WireCase {
   readonly ends?: true;
   /** The reads are answered with zeroes. */
   readonly zeroes?: true;
-  /** RSS may grow by so many MiB. */
+  /** RSS may grow by this many MiB. */
   readonly memory?: number;
-  /** The peer itself has so much to do in one go that the event loop stands still. */
+  /** The peer itself blocks the event loop with its own work. */
   readonly heavy?: true;
-  /** The client is allowed to say what the record calls a violation. */
+  /** The client may send what the record calls a violation. */
   readonly mayViolate?: RegExp;
   /** Further checks; `results` are the operations, the first one being `connect`. */
   readonly check?: (results: readonly OperationResult[], seen: PeerRecording) => void;

@@ -18,15 +18,15 @@ export interface Observation {
   /** `connect` first. */
   readonly results: readonly OperationResult[];
   readonly record: PeerRecording;
-  /** How long the server waited for the client to end the connection after the last call had settled; undefined: in vain. */
+  /** How long the client took to end the connection after the last call had settled; undefined if it did not. */
   readonly closedAfter: number | undefined;
   /** What one more read gave, at once. */
   readonly later: OperationResult;
   readonly state: string;
 }
 
-/** Milliseconds in which a client that must disconnect has done so. */
-export const PROMPTLY = 1000;
+/** Milliseconds in which a client that must disconnect has done so, on the slowest machine. */
+export const PROMPTLY = 30_000;
 
 type Reason = string | undefined;
 
@@ -42,7 +42,7 @@ function wrongClass(outcome: Outcome, seen: Observation): Reason {
   if (stranger !== undefined) return `${describe(stranger)}: not an NbdError with a code`;
   const first = failed(seen);
   if (first === undefined) return undefined;
-  // Whoever comes after the end finds the connection in the wrong state.
+  // Calls after the end find the connection in the wrong state.
   const after: readonly ErrorClass[] = seen.row.late === true ? [NbdStateError] : [];
   const classes = [...CLASSES[outcome.kind](codeOf(first)), ...after];
   if (classes.some((one) => first.error instanceof one)) return undefined;
@@ -166,8 +166,8 @@ function timedOut(seen: Observation): Reason {
   const { timeout = 0 } = seen.row;
   if (first === undefined) return 'nothing was rejected';
   if (codeOf(first) !== 'ETIMEDOUT') return `${describe(first)} instead of ETIMEDOUT`;
-  // 20 % and what a busy machine adds.
-  if (first.took < timeout * 0.8 || first.took > timeout * 1.2 + 300) return `it took ${Math.round(first.took)} ms`;
+  // Not before the timeout. How long after it depends on how busy the machine is.
+  if (first.took < timeout * 0.8 || first.took > timeout + PROMPTLY) return `it took ${Math.round(first.took)} ms`;
   if (seen.closedAfter === undefined) return 'the connection was not closed';
   return refusesMore(seen);
 }
@@ -195,7 +195,7 @@ function disconnected(seen: Observation): Reason {
 function refusesMore(seen: Observation): Reason {
   const { later } = seen;
   if (later.status !== 'rejected') return `a later read is ${later.status}`;
-  if (later.took > 100) return `a later read took ${Math.round(later.took)} ms to reject`;
+  if (later.took > PROMPTLY) return `a later read took ${Math.round(later.took)} ms to reject`;
   return codeOf(later) === '' ? 'a later read rejects without a code' : undefined;
 }
 

@@ -18,13 +18,13 @@ export interface Conversation {
 /** The server's side of a conversation. */
 export interface Recorded {
   readonly conversation: Conversation;
-  /** All that the server said. */
+  /** Everything that the server sent. */
   readonly bytes: Buffer;
-  /** When it said what: the bytes up to `end` once the client had sent `after`. */
+  /** When it sent what: the bytes up to `end` once the client had sent `after`. */
   readonly turns: readonly { readonly after: number; readonly end: number }[];
   /** What each call gave. */
   readonly values: readonly unknown[];
-  /** How much the server had said when each call resolved. */
+  /** How much the server had sent when each call resolved. */
   readonly answered: readonly number[];
 }
 
@@ -124,7 +124,7 @@ export async function record(conversation: Conversation): Promise<Recorded> {
 
 /** How a replay ends, or what is wrong with it. */
 export interface Damage {
-  /** The server says only so much; then it ends, breaks or stays silent. */
+  /** The server sends only this many bytes; then it ends, breaks or stays silent. */
   readonly cut?: { readonly at: number; readonly then: 'fin' | 'rst' | 'stall' };
   /** The stream comes in segments that begin at these places. */
   readonly splits?: readonly number[];
@@ -140,7 +140,8 @@ export interface ReplayResult {
   readonly error?: unknown;
 }
 
-const HUNG = 5000;
+/** Milliseconds after which a call counts as never settling, on the slowest machine. */
+const HUNG = 120_000;
 
 /**
  * Replays a conversation with damage; a call that never settles is an exception.

@@ -48,7 +48,7 @@ export class Scenario {
     }
   }
 
-  /** What must hold at the end: no byte of any buffer changed that was not asked for, nor after the call settled. */
+  /** What must hold at the end: no byte of any buffer changed outside the request, nor after the call settled. */
   checkBuffers(): void {
     for (const check of this.#checks) check();
   }
@@ -137,5 +137,5 @@ export class Scenario {
   }
 }
 
-/** A read resolved with what the server did not send: never allowed, whatever the table says. */
+/** A read resolved with what the server did not send: never allowed, whatever the table expects. */
 export class WrongData extends Error {}

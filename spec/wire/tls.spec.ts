@@ -64,11 +64,11 @@ describeWith(['openssl'], 'STARTTLS', () => {
       expect(record.options.map(({ option }) => option)).toEqual([OPT.STARTTLS]);
     });
 
-    it('needs no name on a Unix socket where the authority is the own one', async () => {
+    it('needs no name on a Unix socket if an authority of its own is set', async () => {
       expect((await attempt({ ca: certificates.ca })).error).toBeUndefined();
     });
 
-    it('does without when it is told so', async () => {
+    it('does not verify when tlsVerifyPeer is false', async () => {
       expect((await attempt({ tlsVerifyPeer: false })).error).toBeUndefined();
     });
 

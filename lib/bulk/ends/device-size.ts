@@ -1,21 +1,21 @@
-// How large a block device is: its stat says 0, and Node has no ioctl.
+// Determines the size of a block device: stat reports 0 for it, and Node has no ioctl.
 
 import type { Stats } from 'node:fs';
 import { type FileHandle, open, readFile } from 'node:fs/promises';
 
-/** The unit of /sys/dev/block/*\/size, whatever the device's own sectors are. */
+/** The unit of /sys/dev/block/*\/size, whatever the sector size of the device. */
 const SECTOR = 512;
 
-/** Bytes. Rejects with the error of open() or read() where the system does not tell. */
+/** The size in bytes. Rejects with the error of open() or read() if it cannot be determined. */
 export async function deviceSize(path: string, stats: Stats): Promise<number> {
   if (process.platform === 'linux') {
     try {
       return Number(await readFile(`/sys/dev/block/${numbersOf(stats.rdev)}/size`, 'ascii')) * SECTOR;
     } catch {
-      // No /sys, as in some containers.
+      // There is no /sys in some containers.
     }
   }
-  // A destination is open for writing alone.
+  // Opened again because a destination is open for writing only.
   const file = await open(path, 'r');
   try {
     return await sizeByReading(file);
@@ -24,7 +24,7 @@ export async function deviceSize(path: string, stats: Stats): Promise<number> {
   }
 }
 
-/** `MAJOR:MINOR` as glibc packs them. */
+/** `MAJOR:MINOR`, decoded as glibc encodes them. */
 export function numbersOf(device: number): string {
   const bits = BigInt(device);
   const major = ((bits >> 8n) & 0xfffn) | ((bits >> 32n) & ~0xfffn);
@@ -32,10 +32,10 @@ export function numbersOf(device: number): string {
   return `${major}:${minor}`;
 }
 
-/** As many bytes as can be read, found by halving. */
+/** Finds the number of bytes that can be read, by bisection. */
 export async function sizeByReading(file: FileHandle): Promise<number> {
   const probe = Buffer.alloc(1);
-  // The position is a number: a bigint would be taken for none.
+  // The position must be a number: a bigint would be treated like null.
   const isReadable = async (at: number): Promise<boolean> => (await file.read(probe, 0, 1, at)).bytesRead > 0;
   if (!(await isReadable(0))) return 0;
   let known = 0;

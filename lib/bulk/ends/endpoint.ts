@@ -16,8 +16,11 @@ export type { Connections } from '../facts.js';
 
 /** A stretch of a source, and whether it is known to read as zeroes. */
 export interface ZeroRun<Position extends ByteCount = number> {
+  /** First byte. */
   readonly offset: Position;
+  /** Bytes, at least 1. */
   readonly length: Position;
+  /** True if the range is known to read as zeroes; false if it must be read. */
   readonly isZero: boolean;
 }
 
@@ -66,8 +69,11 @@ export interface CopyDestination<Position extends ByteCount = number> {
   readonly size: Position;
   /** What offsets and lengths of writes are multiples of, but for the end of the destination: a power of 2. Default 1. */
   readonly minimumBlock?: number;
+  /** The size that requests should be multiples of. Default: the minimum block. */
   readonly preferredBlock?: number;
+  /** Longest write in bytes. Default: no limit. */
   readonly maximumRequest?: number;
+  /** Writes the whole buffer. */
   write(buffer: Buffer, offset: Position, lane: number, signal?: AbortSignal): Promise<void>;
   /** Reads blocks back, of which only a part is written. Needed where there is a `minimumBlock`. */
   read?(buffer: Buffer, offset: Position, lane: number, signal?: AbortSignal): Promise<void>;

@@ -250,7 +250,9 @@ export function toDestination(value: unknown, syscall: string, name: string): De
   return new Destination(destinationOfConnections(value, syscall), where, owner);
 }
 
+/** What whole-export functions read from: connections, or a source of your own. */
 export type SourceLike = Connections | CopySource<ByteCount>;
+/** What whole-export functions write to: connections, or a destination of your own. */
 export type DestinationLike = Connections | CopyDestination<ByteCount>;
 
 function anEnd(value: unknown, where: string): never {

@@ -1,6 +1,7 @@
-// The holes of a local file. Node has no lseek(SEEK_HOLE): for files that may be sparse perl or python3, one of which
-// most machines have, asks the kernel. Invariant: a hole is what the kernel called one. Whatever else there is to hear
-// (st_blocks, which many file systems of FUSE leave 0, an error, half an answer) means that all of it is read.
+// Finds the holes of a local file. Node has no lseek(SEEK_HOLE), so for files that may be sparse, perl or python3 asks
+// the kernel; most machines have one of them. Invariant: only what the kernel reports as a hole counts as a hole. In
+// every other case (st_blocks alone, which many FUSE file systems leave 0, an error, an incomplete answer) all of the
+// file is read.
 
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
@@ -8,7 +9,7 @@ import type { Stats } from 'node:fs';
 import type { Readable } from 'node:stream';
 import type { ZeroRun } from './endpoint.js';
 
-/** What a helper says last: without it something went wrong, and nothing of what it said counts. */
+/** The last line of a helper's output. Without it something went wrong, and the output is ignored. */
 const COMPLETE = 'complete';
 
 /**
@@ -38,11 +39,11 @@ const HELPERS = [
   ['python3', '-c', PYTHON],
 ] as const;
 
-/** A file that uses less than this share of its size is worth asking about. */
+/** The helpers are run only for files that occupy less than this share of their size. */
 const SPARSE_SHARE = 0.95;
 const STAT_BLOCK = 512;
 
-/** What of the file is hole, in order and without gaps. */
+/** The holes and data of the file, in order and without gaps. */
 export async function* fileZeroRuns(fd: number, stats: Stats, size: number): AsyncGenerator<ZeroRun> {
   let at = 0;
   if (stats.blocks * STAT_BLOCK < size * SPARSE_SHARE && process.platform === 'linux') {
@@ -60,7 +61,7 @@ export async function* fileZeroRuns(fd: number, stats: Stats, size: number): Asy
   if (at < size) yield { offset: at, length: size - at, isZero: false };
 }
 
-/** The stretches that hold data; null when nobody could tell. */
+/** The ranges of data; null if no helper could report them. */
 async function dataOf(fd: number, size: number): Promise<[start: number, end: number][] | null> {
   for (const [program, flag, script] of HELPERS) {
     const found = await ask(program, [flag, script, String(size)], fd, size);

@@ -52,7 +52,9 @@ interface Zeroes {
  * console.log(await hasher.digest());
  */
 export class BlockHasher {
+  /** The name of the algorithm. */
   readonly algorithm: string;
+  /** Bytes of one block. */
   readonly blockSize: number;
   readonly #whole: Hash;
   readonly #zero: Buffer;

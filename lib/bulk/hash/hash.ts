@@ -25,7 +25,9 @@ export interface HashOptions extends StatusOptions {
   algorithm?: string;
   /** Use the export's extents to leave out reads of zeroes. Default true. */
   extents?: boolean;
+  /** Called as bytes are hashed, zeroes included. */
   onProgress?: (progress: Progress) => void;
+  /** Ends the work; the promise rejects with its reason. */
   signal?: AbortSignal;
 }
 

@@ -1,12 +1,12 @@
-// The measuring of `nbd bench`: a number of requests always in flight until the time is over.
+// The measurement of `nbd bench`: keeps a number of requests in flight until the time is over.
 
 import { type NbdConnection, SIZE_MINIMUM } from '../../index.js';
 
 export interface BenchSettings {
   readonly depth: number;
-  /** Bytes of a request. */
+  /** Bytes per request. */
   readonly size: number;
-  /** Writes among a hundred requests. */
+  /** Percentage of requests that write. */
   readonly mix: number;
   readonly seconds: number;
   readonly sequential: boolean;
@@ -21,7 +21,7 @@ export interface BenchResult {
   readonly latency: Readonly<Record<'mean' | 'p50' | 'p90' | 'p99' | 'p99.9' | 'max', number>>;
 }
 
-/** Latencies are counted in classes that grow by 2 %, so that a long run needs no more memory than a short one. */
+/** A histogram of latencies. Its buckets grow by 2 %, so that a long run needs no more memory than a short one. */
 const GROWTH = Math.log(1.02);
 const SHORTEST = 0.001;
 

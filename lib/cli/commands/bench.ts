@@ -1,26 +1,26 @@
-// `nbd bench`: requests per second, bytes per second and latency of a server.
+// `nbd bench`: measures requests per second, bytes per second and latency of a server.
 
-import type { Command, CommandContext } from '../command.js';
+import type { CliCommand, CommandContext } from '../command.js';
 import { type BenchResult, type BenchSettings, runBench } from './bench-run.js';
 import { CONNECT_OPTIONS, onlyServer, openFurther, openServer, SERVER } from '../server.js';
 import { CliError, parseCount, parseSmallSize, roundSize, UsageError } from '../output/text.js';
 import { visibleJson } from '../../util/visible.js';
 
-export const bench: Command = {
+export const bench: CliCommand = {
   spec: {
     name: 'bench',
     summary: 'measure requests per second, throughput and latency of a server',
     usage: [`[--depth=N] [--size=N] [--mix=PERCENT] [--time=SECONDS] [-C N] [--json] ${SERVER}`],
     description: [
-      'Sends reads (with --mix some writes) to random places, always --depth of them in flight, and reports requests ' +
-        'per second, throughput and latency. A --mix above 0 overwrites the export with rubbish and needs --force.',
+      'Sends reads (with --mix also writes) to random offsets, keeps --depth of them in flight, and reports requests ' +
+        'per second, throughput and latency. A --mix above 0 overwrites data of the export and requires --force.',
       'The exit code is 0, or 1 after an error.',
     ],
     options: [
       { names: ['depth'], short: 'd', takes: 'value', value: 'N', help: 'Requests in flight. Default 64.' },
       { names: ['size'], short: 's', takes: 'value', value: 'N', help: 'Bytes of each request. Default 4k.' },
       { names: ['mix'], takes: 'value', value: 'PERCENT', help: 'Percentage of requests that write. Default 0.' },
-      { names: ['sequential'], help: 'Sequential offsets instead of random ones.' },
+      { names: ['sequential'], help: 'Use sequential offsets instead of random ones.' },
       {
         names: ['time'],
         short: 't',
@@ -33,7 +33,7 @@ export const bench: Command = {
         short: 'C',
         takes: 'value',
         value: 'N',
-        help: 'Number of connections, where the server allows several. Default 1.',
+        help: 'Number of connections, if the server allows several. Default 1.',
       },
       { names: ['force'], help: 'Allow --mix to overwrite the export.' },
       { names: ['json'], help: 'Print JSON.' },
@@ -42,7 +42,7 @@ export const bench: Command = {
     examples: [
       ['nbd bench nbd://localhost', 'Random reads of 4 KiB, 64 in flight.'],
       ['nbd bench --size 1M --depth 8 --sequential nbd://localhost', 'Throughput.'],
-      ['nbd bench --mix 30 --force --json nbd://localhost/scratch', 'A third of writes, for a program.'],
+      ['nbd bench --mix 30 --force --json nbd://localhost/scratch', '30 % writes, for a program.'],
     ],
   },
   async run(args, context) {
@@ -62,17 +62,17 @@ export const bench: Command = {
     if (settings.size < 1) throw new UsageError('--size: must be at least 1');
     if (settings.mix > 0 && !args.has('force')) {
       throw new CliError('--mix: writes would overwrite the export', {
-        hint: 'add --force if nobody needs what is in it',
+        hint: 'add --force if its data is no longer needed',
       });
     }
     const server = onlyServer(args);
     const first = await openServer(server, context);
     const others = first.canMultiConn() ? await openFurther(server, context, connections - 1) : [];
     const size = first.getSize();
-    if (size < BigInt(settings.size)) throw new CliError(`the export has ${size} bytes, fewer than one request`);
+    if (size < BigInt(settings.size)) throw new CliError(`the export (${size} bytes) is smaller than one request`);
     if (settings.mix > 0 && first.isReadOnly()) throw new CliError('the export is read-only, cannot write to it');
     const result = await runBench([first, ...others], settings, context.signal);
-    await tellResult(result, settings, args.has('json'), context);
+    await printResult(result, settings, args.has('json'), context);
   },
 };
 
@@ -82,7 +82,7 @@ function seconds(text = '5'): number {
   throw new UsageError(`--time: could not parse: ${text}`);
 }
 
-async function tellResult(
+async function printResult(
   result: BenchResult,
   settings: BenchSettings,
   json: boolean,

@@ -1,29 +1,29 @@
-// `nbd cache`: prefetch an export, so that a boot or a copy that follows is fast.
+// `nbd cache`: prefetches an export, so that a boot or a copy that follows is fast.
 
 import { CONTEXT_BASE_ALLOCATION, NbdError, prefetch, type PrefetchProgress } from '../../index.js';
-import type { Command } from '../command.js';
+import type { CliCommand } from '../command.js';
 import { makeProgress, PROGRESS_OPTION } from '../output/progress.js';
 import { blocksAround, givenRange, LAST_BLOCK_MAY_BE_SHORT, RANGE_OPTIONS, rangeOf } from '../range.js';
 import { CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '../server.js';
 import { CliError, duration, parseCount, parseSmallSize, roundSize, UsageError } from '../output/text.js';
 import { visibleJson } from '../../util/visible.js';
 
-export const cache: Command = {
+export const cache: CliCommand = {
   spec: {
     name: 'cache',
     summary: 'prefetch an export, or a part of it, on the server',
     usage: [`[-o N|--offset=N] [-n N|--length=N] [--all] [--read] [-p|--progress[=FD]] [--json] ${SERVER}`],
     description: [
-      'Asks the server to prefetch (NBD_CMD_CACHE) the parts that hold data according to base:allocation, a few ' +
+      'Asks the server to prefetch (NBD_CMD_CACHE) the parts that contain data according to base:allocation, a few ' +
         'requests at a time. The exit code 0 means that the server accepted every request, not that every byte is ' +
-        'in its cache already; after an error it is 1.',
-      'A server without the command is an error; --read then warms it by reading everything instead.',
+        'already in its cache; after an error, it is 1.',
+      'It is an error if the server does not support the command; use --read to warm its cache by reading instead.',
     ],
     options: [
       ...RANGE_OPTIONS,
-      { names: ['all'], help: 'Prefetch holes and zeroes, too.' },
+      { names: ['all'], help: 'Prefetch holes and zeroes too.' },
       { names: ['read'], help: 'Read the data and discard it instead of sending cache commands.' },
-      { names: ['request-size'], takes: 'value', value: 'N', help: 'Bytes of one request. Default 4M.' },
+      { names: ['request-size'], takes: 'value', value: 'N', help: 'Bytes per request. Default 4M.' },
       { names: ['requests'], short: 'R', takes: 'value', value: 'N', help: 'Requests in flight. Default 8.' },
       PROGRESS_OPTION,
       { names: ['quiet'], short: 'q', help: 'Do not print totals at the end.' },
@@ -31,9 +31,9 @@ export const cache: Command = {
       ...CONNECT_OPTIONS,
     ],
     examples: [
-      ['nbd cache nbd://localhost', 'Prefetch what holds data.'],
+      ['nbd cache nbd://localhost', 'Prefetch everything that contains data.'],
       ['nbd cache --length 1G nbd://localhost/disk', 'The first GiB.'],
-      ['nbd cache --read nbd://localhost', 'Where the server has no cache command.'],
+      ['nbd cache --read nbd://localhost', 'For a server without the cache command.'],
     ],
   },
   async run(args, context) {
@@ -52,7 +52,7 @@ export const cache: Command = {
     const read = args.has('read');
     if (!read && !connection.canCache()) {
       throw new CliError('the server does not support the cache command (NBD_CMD_CACHE)', {
-        hint: 'use --read to warm it by reading',
+        hint: 'use --read to warm its cache by reading',
       });
     }
     const range = blocksAround(connection, rangeOf(args, connection.getSize()));
@@ -73,7 +73,7 @@ export const cache: Command = {
       });
     } catch (error) {
       progress.stop();
-      const done = `${roundSize(last.cached)} of ${roundSize(range.length)} were prefetched before`;
+      const done = `incomplete: ${roundSize(last.cached)} of ${roundSize(range.length)} were prefetched`;
       if (context.signal.aborted || error instanceof NbdError) context.warn(done);
       throw error;
     }
@@ -100,7 +100,7 @@ function totalsLine(
   read: boolean,
 ): string {
   const rate = roundSize(Number(cached) / Math.max(seconds, 0.001));
-  const left = skipped === 0n ? '' : `, ${roundSize(skipped)} of zeroes left out`;
+  const left = skipped === 0n ? '' : `, ${roundSize(skipped)} of zeroes skipped`;
   return (
     `${roundSize(cached)} ${read ? 'read' : 'prefetched'} in ${commands} requests${left}, ` +
     `${seconds < 10 ? `${seconds.toFixed(2)} s` : duration(seconds)}, ${rate}/s\n`

@@ -1,7 +1,7 @@
-// `nbd compare`: whether two exports, or an export and a file, hold the same bytes.
+// `nbd compare`: checks whether two exports, or an export and a file, contain the same bytes.
 
 import { compare as compareExports, type CompareResult } from '../../index.js';
-import type { Command } from '../command.js';
+import type { CliCommand } from '../command.js';
 import { UsageError } from '../errors.js';
 import { openSource, sizeOf, sourceOf } from '../copy/ends.js';
 import { PROGRESS_OPTION, withProgress } from '../output/progress.js';
@@ -10,7 +10,7 @@ import { CONNECT_OPTIONS } from '../server.js';
 import { CliError, roundSize } from '../output/text.js';
 import { visibleJson } from '../../util/visible.js';
 
-export const compare: Command = {
+export const compare: CliCommand = {
   spec: {
     name: 'compare',
     summary: 'compare two exports, or an export and a file',
@@ -22,19 +22,19 @@ export const compare: Command = {
       'A, B := FILE | DEVICE | NBD-URI | [ CMD ARGS ... ]',
     ],
     description: [
-      'Parts that are known to be zero on both sides are not read. The exit code is 0 when they are the same, 2 when ' +
-        'they differ in a byte or in size, and 1 after an error.',
+      'Parts that are known to be zero on both sides are not read. The exit code is 0 if both are the same, 2 if they ' +
+        'differ in a byte or in size, and 1 after an error.',
     ],
     options: [
       ...RANGE_OPTIONS,
       {
         names: ['trailing-zeroes'],
-        help: 'Bytes behind the end of the shorter one are no difference where they are zero.',
+        help: 'Treat zeroes behind the end of the shorter one as equal.',
       },
-      { names: ['stop'], help: 'Stop at the first difference instead of counting them all.' },
-      { names: ['no-extents'], help: 'Read everything, holes too.' },
+      { names: ['stop'], help: 'Stop at the first difference instead of counting all differing bytes.' },
+      { names: ['no-extents'], help: 'Read everything, including holes.' },
       PROGRESS_OPTION,
-      { names: ['quiet'], short: 'q', help: 'Print nothing; the exit code is the answer.' },
+      { names: ['quiet'], short: 'q', help: 'Print nothing, only return the exit code.' },
       { names: ['json'], help: 'Print JSON.' },
       ...CONNECT_OPTIONS,
     ],
@@ -45,18 +45,18 @@ export const compare: Command = {
   },
   async run(args, context) {
     const [a, b, extra] = args.operands;
-    if (a === undefined || b === undefined || extra !== undefined) throw new UsageError('two operands are expected');
+    if (a === undefined || b === undefined || extra !== undefined) throw new UsageError('expected two operands');
     givenRange(args);
     if (args.has('quiet') && args.has('json')) throw new UsageError('you cannot use --json and --quiet together');
     const ends = [await openSource(a, context), await openSource(b, context)] as const;
     const sources = [];
     for (const end of ends) {
       const size = await sizeOf(end);
-      if (size === null) throw new CliError(`${end.name}: a pipe cannot be compared`);
+      if (size === null) throw new CliError(`${end.name}: cannot compare a pipe`);
       sources.push(await sourceOf(end, size, end.kind === 'nbd' ? [end.connection] : []));
     }
     const [from, to] = sources;
-    if (from === undefined || to === undefined) throw new UsageError('two operands are expected');
+    if (from === undefined || to === undefined) throw new UsageError('expected two operands');
     const isPadded = args.has('trailing-zeroes');
     const sizes = [from, to].map(({ size }) => BigInt(size)).sort((one, other) => (one < other ? -1 : 1));
     const { offset, length } = rangeOf(args, sizes[isPadded ? 1 : 0] ?? 0n);
@@ -92,6 +92,6 @@ function describe(result: CompareResult, stopped: boolean): string {
   } else if (sizes[0] !== sizes[1]) {
     lines.push(`the first ${compared} bytes are the same`);
   }
-  if (equal) lines.push(`the same: ${compared} bytes, ${roundSize(skipped)} of zeroes not read`);
+  if (equal) lines.push(`the same: ${compared} bytes, of which ${roundSize(skipped)} of zeroes were not read`);
   return `${lines.join('\n')}\n`;
 }

@@ -1,7 +1,7 @@
-// `nbd completion`: scripts for shells. They ask `nbd COMMAND --long-options` when Tab is pressed, so that they never
-// grow old.
+// `nbd completion`: completion scripts for shells. They run `nbd COMMAND --long-options` when Tab is pressed, so they
+// always match the installed version.
 
-import type { Command } from '../command.js';
+import type { CliCommand } from '../command.js';
 import { UsageError } from '../errors.js';
 
 const SCRIPTS: Readonly<Record<string, (names: string) => string>> = {
@@ -35,7 +35,7 @@ complete -c nbd -n 'not __fish_use_subcommand' -a '(nbd (commandline -opc)[2] --
 `,
 };
 
-export const completion: Command = {
+export const completion: CliCommand = {
   spec: {
     name: 'completion',
     summary: 'print a completion script for bash, zsh or fish',
@@ -51,7 +51,7 @@ export const completion: Command = {
     const shell = operand !== undefined && 'word' in operand ? operand.word : '';
     const script = Object.hasOwn(SCRIPTS, shell) ? SCRIPTS[shell] : undefined;
     if (script === undefined || args.operands.length > 1) {
-      throw new UsageError('a shell is expected: bash, zsh or fish');
+      throw new UsageError('expected the name of a shell: bash, zsh or fish');
     }
     await context.out(script(context.commands.join(' ')));
   },

@@ -1,11 +1,12 @@
-// `nbd copy`: nbdcopy. Invariant: exit code 0 only when every byte of the source is at the destination.
+// `nbd copy`, the counterpart of nbdcopy. Invariant: the exit code is 0 only if every byte of the source is at the
+// destination.
 
 import { availableParallelism } from 'node:os';
 import type { CopyOptions, CopyResult, Progress } from '../../index.js';
 import { copy as copyExport } from '../../bulk/copy.js';
 import type { ParsedArguments } from '../arguments.js';
-import type { Command, CommandContext } from '../command.js';
-import type { CommandSpec } from '../command-spec.js';
+import type { CliCommand, CommandContext } from '../command.js';
+import type { CliCommandSpec } from '../command-spec.js';
 import { CliError, UsageError } from '../errors.js';
 import {
   checkDistinct,
@@ -26,7 +27,7 @@ import { CONNECT_OPTIONS } from '../server.js';
 import { humanSize, parseCount, parseSmallSize, roundSize } from '../output/text.js';
 import { visible } from '../../util/visible.js';
 
-const spec: CommandSpec = {
+const spec: CliCommandSpec = {
   name: 'copy',
   tool: 'nbdcopy',
   summary: 'copy to and from NBD servers',
@@ -41,25 +42,25 @@ const spec: CommandSpec = {
     'DESTINATION += null:',
   ],
   description: [
-    'Takes the options of nbdcopy. Holes are neither read nor sent, and zeroes that are read are not sent either.',
+    'Takes the options of nbdcopy. Holes are neither read nor sent; zeroes that were read are not sent either.',
     'The exit code is 0 only when everything was copied. After an error, or Ctrl-C, a line reports how far it came, and ' +
-      'the destination holds a part of the source. With --checkpoint the same command goes on from there.',
+      'the destination holds a part of the source. With --checkpoint the same command continues from there.',
     'With --bitmap, --ranges, --offset or --length only a part is copied. Its bytes keep their places, unless ' +
       '--destination-offset gives another one, and the rest of a destination file stays as it is.',
   ],
   options: [
     ...BLOCK_HASH_OPTIONS,
-    { names: ['allocated'], help: 'Allocate space for zeroes in the destination, too: make no holes.' },
+    { names: ['allocated'], help: 'Allocate space for zeroes in the destination too: make no holes.' },
     {
       names: ['connections'],
       short: 'C',
       takes: 'value',
       value: 'N',
-      help: 'Connections, where both ends allow several. Default 4, and never more than there are threads.',
+      help: 'Number of connections, if both ends allow several. Default 4, limited to the number of threads.',
     },
     {
       names: ['destination-is-zero', 'target-is-zero'],
-      help: 'The destination reads as zeroes already: do not write any. With --allocated they are written all the same.',
+      help: 'The destination already reads as zeroes: do not write zeroes, unless --allocated is given.',
     },
     {
       names: ['destination-offset'],
@@ -69,7 +70,7 @@ const spec: CommandSpec = {
     },
     { names: ['flush'], help: 'Flush the destination at the end.' },
     ...PART_OPTIONS,
-    { names: ['no-extents'], help: 'Read everything, holes too.' },
+    { names: ['no-extents'], help: 'Read everything, including holes.' },
     PROGRESS_OPTION,
     {
       names: ['queue-size'],
@@ -111,17 +112,20 @@ const spec: CommandSpec = {
     ['nbd copy nbd://example.com local.img', 'From a server to a file.'],
     ['nbd copy -p local.img nbd://example.com', 'The other way, with a progress bar.'],
     ['nbd copy nbd://example.com - | file -', 'To standard output.'],
-    ['nbd copy --bitmap=b0 nbd://example.com backup.img', 'What has changed since the bitmap was begun.'],
-    ['cat disk1 disk2 | nbd copy -- - [ qemu-nbd -f qcow2 output.qcow2 ]', 'Into an image, by a server of its own.'],
+    ['nbd copy --bitmap=b0 nbd://example.com backup.img', 'What has changed since the bitmap was started.'],
+    [
+      'cat disk1 disk2 | nbd copy -- - [ qemu-nbd -f qcow2 output.qcow2 ]',
+      'Into an image, with a server for this copy.',
+    ],
   ],
 };
 
 const KIB = 1024;
 const MIN_REQUEST = 4 * KIB;
 const MAX_REQUEST = 32 * KIB * KIB;
-/** nbdcopy's 256 KiB take Node 30 % more processor time: each request is a write of its own. */
+/** nbdcopy uses 256 KiB, which takes Node 30 % more processor time, because each request is a separate write. */
 const DEFAULT_REQUEST = KIB * KIB;
-/** Below this size a source is nbdcopy's requests of 256 KiB: of larger ones too few would be in flight. */
+/** Sources below this size are copied with requests of 256 KiB: too few larger ones would be in flight. */
 const SMALL_SOURCE = 16 * KIB * KIB;
 const SMALL_REQUEST = 256 * KIB;
 /** What nbdcopy shows, and what a copy begins with. */
@@ -129,7 +133,7 @@ const DEFAULT_REQUESTS = 64;
 /** nbdcopy's, for each connection. */
 const DEFAULT_QUEUE = 16 * KIB * KIB;
 
-export const copy: Command = { spec, run };
+export const copy: CliCommand = { spec, run };
 
 async function run(args: ParsedArguments, context: CommandContext): Promise<number> {
   const settings = readSettings(args);
@@ -138,8 +142,8 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<numb
   if (extra !== undefined) throw new UsageError('too many operands: expected SOURCE and DESTINATION');
   const hasher = blockHasher(args);
   if (hasher !== null && !args.has('blkhash-file') && 'word' in to && to.word === '-') {
-    throw new UsageError('--blkhash: standard output is the destination', {
-      hint: 'write it with --blkhash-file=FILE',
+    throw new UsageError('--blkhash: cannot print the hash, standard output is the destination', {
+      hint: 'write the hash to a file with --blkhash-file=FILE',
     });
   }
 
@@ -147,6 +151,7 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<numb
   const source = await openSource(from, context, part.bitmap === undefined ? [] : [part.bitmap]);
   const destination = await openDestination(to, context);
   if (destination.kind === 'nbd' && destination.connection.isReadOnly()) {
+    // nbdcopy's message, word for word.
     throw new CliError(`${destination.name}: the destination is read-only, cannot write to it`);
   }
   checkDistinct(source, destination, context);
@@ -213,7 +218,7 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<numb
     await finishEnd(destination, bytes);
   } catch (error) {
     progress.stop();
-    context.warn(`the copy is incomplete: ${roundSize(done)} of ${roundSize(total)} are at the destination`);
+    context.warn(`the copy is incomplete: ${roundSize(done)} of ${roundSize(total)} were copied`);
     await howToGoOn(args, context, error);
     throw error;
   }
@@ -267,6 +272,7 @@ function readSettings(args: ParsedArguments): CopySettings {
   const isPower = (value: number): boolean => Number.isInteger(Math.log2(value));
   const requestSize = bytes('request-size', DEFAULT_REQUEST);
   if (requestSize < MIN_REQUEST || requestSize > MAX_REQUEST || !isPower(requestSize)) {
+    // This message and the next are nbdcopy's, word for word.
     throw new UsageError(`--request-size: must be a power of 2 within ${MIN_REQUEST}-${MAX_REQUEST}`);
   }
   const sparse = bytes('sparse', 4 * KIB);
@@ -283,7 +289,7 @@ function readSettings(args: ParsedArguments): CopySettings {
       requestSize,
       sparse,
       allocated: args.has('allocated'),
-      // Zeroes that are left out have no space.
+      // Zeroes that are left out would not be allocated.
       destinationIsZero: args.has('destination-is-zero') && !args.has('allocated'),
       extents: !args.has('no-extents'),
       flush: args.has('flush'),
@@ -291,12 +297,12 @@ function readSettings(args: ParsedArguments): CopySettings {
   };
 }
 
-/** Whether an end can be used by several connections; a server that was started for us serves one. */
+/** Whether an end can use several connections. A server that was started for this command serves one. */
 function manyAllowed(end: End): boolean {
   return end.kind !== 'nbd' || ('word' in end.operand && end.connection.canMultiConn());
 }
 
-/** nbdcopy's own words, for scripts that look for them. */
+/** Prints nbdcopy's --verbose lines, word for word, for scripts that parse them. */
 function describeEnd(which: string, end: End, size: bigint | null): void {
   const shown = size === null ? '-1 (18446744073709551615)' : `${size} (${humanSize(size)})`;
   process.stderr.write(

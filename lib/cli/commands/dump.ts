@@ -1,7 +1,7 @@
-// `nbd dump`: nbddump, a hex dump in which repeated lines are one `*` and holes are not read.
+// `nbd dump`, the counterpart of nbddump: a hex dump that shows repeated lines as one `*` and does not read holes.
 
 import type { ParsedArguments } from '../arguments.js';
-import type { Command } from '../command.js';
+import type { CliCommand } from '../command.js';
 import { HexDump } from '../output/hex-dump.js';
 import { givenRange, LAST_BLOCK_MAY_BE_SHORT, type Range, RANGE_OPTIONS, rangeOf } from '../range.js';
 import { readRange } from '../read-range.js';
@@ -9,17 +9,17 @@ import { CONTEXT_BASE_ALLOCATION } from '../sdk.js';
 import { CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '../server.js';
 import { choosePaint, COLOUR_OPTIONS } from '../output/text.js';
 
-export const dump: Command = {
+export const dump: CliCommand = {
   spec: {
     name: 'dump',
     tool: 'nbddump',
     summary: 'show the bytes of an export as a hex dump',
     usage: [`[-n N|--length=N] [-o N|--offset=N] ${SERVER}`],
     description: [
-      'Takes the options of nbddump and prints what nbddump prints. A line that repeats the one before is shown as *, ' +
-        'except the first and the last. Parts that the server knows to be zero are not read.',
-      'A range that leaves the export is an error; with --limit instead of --length the dump ends with the export. The ' +
-        'exit code is 0, or 1 after an error.',
+      'Takes the options of nbddump and prints what nbddump prints. Lines that repeat the line before are shown as one ' +
+        '*, except the last line of the export. Parts that the server reports as zero are not read.',
+      'A range that extends past the end of the export is an error; with --limit instead of --length, the dump ends at ' +
+        'the end of the export. The exit code is 0, or 1 after an error.',
     ],
     options: [...RANGE_OPTIONS, ...COLOUR_OPTIONS, ...CONNECT_OPTIONS],
     examples: [
@@ -45,7 +45,7 @@ export const dump: Command = {
   },
 };
 
-/** --limit is what it is called: where fewer bytes are left, those are shown. */
+/** --limit is an upper limit: if fewer bytes remain, all of those are shown. --length must fit. */
 function limitedRange(args: ParsedArguments, size: bigint): Range {
   const { offset, length } = givenRange(args);
   const isLimit = args.options.findLast(({ name }) => name === 'length')?.spelling === 'limit';

@@ -1,24 +1,24 @@
-// `nbd hash`: a checksum of an export's bytes, and one that costs nothing for holes.
+// `nbd hash`: a checksum of an export, or a block hash, which costs almost nothing for holes.
 
 import { getHashes } from 'node:crypto';
 import { blockHash, CONTEXT_BASE_ALLOCATION, hash as hashExport } from '../../index.js';
-import type { Command } from '../command.js';
+import type { CliCommand } from '../command.js';
 import { PROGRESS_OPTION, withProgress } from '../output/progress.js';
 import { givenRange, RANGE_OPTIONS, rangeOf } from '../range.js';
 import { CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '../server.js';
 import { CliError, jsonString } from '../output/text.js';
 import { visible } from '../../util/visible.js';
 
-export const hash: Command = {
+export const hash: CliCommand = {
   spec: {
     name: 'hash',
-    summary: 'the SHA-256 of an export, or a block hash that skips holes',
+    summary: 'print the SHA-256 of an export, or a block hash that skips holes',
     usage: [`[--algorithm=NAME] [--block] [-o N|--offset=N] [-n N|--length=N] [--no-extents] [-p] [--json] ${SERVER}`],
     description: [
-      'Prints what sha256sum prints of a raw copy. Holes are not read; their zeroes are hashed. The exit code is 0, or 1 ' +
-        'after an error.',
-      '--block prints the hash of nbdcopy --blkhash: of the digests of all blocks of 64 KiB and the size. It costs next ' +
-        'to nothing for holes and does not depend on how zeroes are stored. It is not comparable with sha256sum.',
+      'Prints what sha256sum prints for a raw copy. Holes are not read; their zeroes are hashed. The exit code is 0, or ' +
+        '1 after an error.',
+      '--block prints the hash of nbdcopy --blkhash: the hash of the digests of all blocks of 64 KiB and of the size. It ' +
+        'costs almost nothing for holes and does not depend on how zeroes are stored. It differs from sha256sum.',
     ],
     options: [
       {
@@ -30,13 +30,13 @@ export const hash: Command = {
       },
       { names: ['block'], help: 'Print the block hash.' },
       ...RANGE_OPTIONS,
-      { names: ['no-extents'], help: 'Read everything, holes too.' },
+      { names: ['no-extents'], help: 'Read everything, including holes.' },
       PROGRESS_OPTION,
       { names: ['json'], help: 'Print JSON.' },
       ...CONNECT_OPTIONS,
     ],
     examples: [
-      ['nbd hash nbd://localhost', 'The same as sha256sum of a copy.'],
+      ['nbd hash nbd://localhost', 'The same as the sha256sum of a copy.'],
       ['nbd hash --block nbd://localhost', 'Fast for an export that is mostly empty.'],
     ],
   },
@@ -55,7 +55,7 @@ export const hash: Command = {
       args,
       Number(range.length),
       context,
-      (done, total) => `no hash: ${done} of ${total} were hashed`,
+      (done, total) => `incomplete: ${done} of ${total} were hashed`,
       (report) =>
         (args.has('block') ? blockHash : hashExport)(connection, {
           algorithm,

@@ -1,9 +1,9 @@
-// `nbd info`: nbdinfo. Invariant: nothing is on standard output unless the answer is complete.
+// `nbd info`, the counterpart of nbdinfo. Invariant: nothing is written to standard output unless the answer is complete.
 
 import { CONTEXT_BASE_ALLOCATION, type NbdConnection, NbdError } from '../sdk.js';
 import type { Operand, ParsedArguments } from '../arguments.js';
-import type { Command, CommandContext } from '../command.js';
-import type { CommandSpec } from '../command-spec.js';
+import type { CliCommand, CommandContext } from '../command.js';
+import type { CliCommandSpec } from '../command-spec.js';
 import { UsageError } from '../errors.js';
 import { collectReport, type ExportReport, informed, reportJson, reportText } from '../info/report.js';
 import { messageOf, hintOf } from '../output/failure.js';
@@ -12,10 +12,10 @@ import { canonicalUri, CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '.
 import { choosePaint, COLOUR_OPTIONS, COLOURS, jsonString } from '../output/text.js';
 import { visible } from '../../util/visible.js';
 
-const spec: CommandSpec = {
+const spec: CliCommandSpec = {
   name: 'info',
   tool: 'nbdinfo',
-  summary: 'show what a server says about an export, or about all of them',
+  summary: 'show information about an export, or about all exports of a server',
   usage: [
     `[--json] ${SERVER}`,
     `--size | --uri ${SERVER}`,
@@ -26,7 +26,7 @@ const spec: CommandSpec = {
   ],
   description: [
     'Takes the options of nbdinfo and prints what nbdinfo prints.',
-    'The exit code is 0, or 1 after an error, and then nothing is on standard output. --can, --is, --has and their ' +
+    'The exit code is 0, or 1 after an error; nothing is written to standard output then. --can, --is, --has and their ' +
       'negations print nothing: their exit code is 0 for yes, 2 for no, and 1 after an error.',
   ],
   options: [
@@ -35,39 +35,39 @@ const spec: CommandSpec = {
       takes: 'value',
       value: 'X',
       help:
-        'Answer by the exit code whether the export has a property: connect, open, read, write, tls, ' +
+        'Report in the exit code whether the export has a property: connect, open, read, write, tls, ' +
         'structured-reply, extended-headers, read-only, rotational, block-status-payload, cache, df, fast-zero, ' +
-        'flush, fua, multi-conn, trim, zero. connect, read, tls, structured-reply and extended-headers are about ' +
-        'the server: they are answered also where the export cannot be opened.',
+        'flush, fua, multi-conn, trim, zero. connect, read, tls, structured-reply and extended-headers are properties ' +
+        'of the server: they are reported even if the export cannot be opened.',
     },
     { names: [...CANNOT_NAMES], takes: 'value', value: 'X', help: 'The opposite of --can.' },
     ...COLOUR_OPTIONS,
     { names: ['content'], help: 'Let file(1) guess the content. (default, but not with --list)' },
     { names: ['no-content'], help: 'Do not guess the content.' },
     { names: ['json'], help: 'Print JSON.' },
-    { names: ['list'], short: 'L', help: "Show all exports of the server; the URI's export name is ignored." },
+    { names: ['list'], short: 'L', help: 'Show all exports of the server; the export name in the URI is ignored.' },
     {
       names: ['map'],
       takes: 'optional',
       value: 'CONTEXT',
-      help: 'The extents of a metadata context, base:allocation unless named.',
+      help: 'Print the extents of a metadata context. Default base:allocation.',
     },
-    { names: ['totals', 'total'], help: 'With --map: the number of bytes of each type.' },
-    { names: ['size'], help: 'Only the size in bytes.' },
-    { names: ['uri'], help: 'Only the URI of the export, in its canonical form.' },
+    { names: ['totals', 'total'], help: 'With --map: print the number of bytes of each type.' },
+    { names: ['size'], help: 'Print only the size in bytes.' },
+    { names: ['uri'], help: 'Print only the URI of the export, in its canonical form.' },
     ...CONNECT_OPTIONS,
   ],
   examples: [
     ['nbd info nbd://localhost', 'Everything about the default export.'],
     ['nbd info --json nbd://localhost/disk | jq .exports[0]', 'The same for programs.'],
-    ['nbd info --can cache nbd://localhost && nbd cache nbd://localhost', 'Ask before doing.'],
+    ['nbd info --can cache nbd://localhost && nbd cache nbd://localhost', 'Prefetch only if the server can.'],
     ['nbd info --map --totals -- [ qemu-nbd -r -f qcow2 file.qcow2 ]', 'How much of an image is data.'],
   ],
 };
 
-export const info: Command = { spec, run };
+export const info: CliCommand = { spec, run };
 
-/** Also what `nbd list` and `nbd map` run. */
+/** Also used by `nbd list`. */
 export async function run(args: ParsedArguments, context: CommandContext): Promise<number> {
   const can = args.last('can', 'cannot');
   const modes = [can !== undefined, args.has('list'), args.has('map'), args.has('size'), args.has('uri')];
@@ -77,6 +77,7 @@ export async function run(args: ParsedArguments, context: CommandContext): Promi
   if (args.has('content') && args.has('no-content')) {
     throw new UsageError('you cannot use --content and --no-content together');
   }
+  // nbdinfo's message, word for word.
   if (args.has('totals') && !args.has('map')) throw new UsageError('you must use --totals only with --map option');
   const server = onlyServer(args);
 
@@ -94,7 +95,7 @@ export async function run(args: ParsedArguments, context: CommandContext): Promi
   if (args.has('uri')) {
     const connection = await openServer(server, context, { optMode: true });
     const uri = canonicalUri(connection, server);
-    if (uri === null) throw new UsageError('--uri: a server that is started for this command has no lasting URI');
+    if (uri === null) throw new UsageError('--uri: a server started for this command has no URI that remains valid');
     await context.out(`${args.has('json') ? jsonString(uri) : visible(uri)}\n`);
     return 0;
   }
@@ -103,7 +104,7 @@ export async function run(args: ParsedArguments, context: CommandContext): Promi
 
 async function answer(args: ParsedArguments, which: string, server: Operand, context: CommandContext): Promise<number> {
   const question = findQuestion(args.value(which) ?? '');
-  // In option mode the server is asked about itself before an export is opened.
+  // Option mode: properties of the server are known before an export is opened.
   const connection = await openServer(server, context, { optMode: true });
   const isTrue = (question.needs !== 'opening' || (await canOpen(connection))) && (await ask(question, connection));
   return isTrue === (which === 'can') ? 0 : 2;
@@ -117,7 +118,7 @@ async function ask(question: Question, connection: NbdConnection): Promise<boole
   return question.ask(connection);
 }
 
-/** A server that refuses the export is an answer; one that goes away is an error. */
+/** Whether the server opens the export. Its refusal is an answer, a lost connection is an error. */
 async function canOpen(connection: NbdConnection): Promise<boolean> {
   if (!connection.aioIsNegotiating()) return true;
   try {
@@ -143,7 +144,8 @@ async function showAll(args: ParsedArguments, server: Operand, context: CommandC
   const connection = await openServer(server, context, { optMode: true, fullInfo: true });
   const head = describeProtocol(connection);
   const listed = await connection.optList();
-  // Probing opens an export, so that each needs a connection of its own; servers may serve one client at a time.
+  // Probing the content opens the export, so each export needs its own connection. This one is closed first, because
+  // some servers serve one client at a time.
   if (content) await connection.optAbort();
 
   const another = async (exportName: string): Promise<NbdConnection> => {
@@ -158,6 +160,7 @@ async function showAll(args: ParsedArguments, server: Operand, context: CommandC
       each.setExportName(name);
       reports.push(await collectReport(each, { description, uri: canonicalUri(each, server), content, another }));
     } catch (error) {
+      // nbdinfo's message, word for word.
       context.warn(`${messageOf(error)} for ${name === '' ? 'the default export' : `export: ${visible(name)}`}`);
       const hint = hintOf(error);
       if (context.verbose && hint !== undefined) context.warn(hint);

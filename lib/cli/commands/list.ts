@@ -1,12 +1,12 @@
-// `nbd list`: `nbd info --list`.
+// `nbd list`, which is `nbd info --list`.
 
 import { ParsedArguments } from '../arguments.js';
-import type { Command } from '../command.js';
+import type { CliCommand } from '../command.js';
 import { CONNECT_OPTIONS, SERVER } from '../server.js';
 import { COLOUR_OPTIONS } from '../output/text.js';
 import { run } from './info.js';
 
-export const list: Command = {
+export const list: CliCommand = {
   spec: {
     name: 'list',
     summary: 'list the exports of a server',
@@ -20,7 +20,7 @@ export const list: Command = {
       ...CONNECT_OPTIONS,
     ],
     examples: [
-      ['nbd list nbd://localhost', 'Every export with what it can do.'],
+      ['nbd list nbd://localhost', 'Every export with its capabilities.'],
       [`nbd list --json nbd://localhost | jq -r '.exports[]["export-name"]'`, 'Only the names.'],
     ],
   },

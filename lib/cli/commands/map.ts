@@ -1,13 +1,13 @@
-// `nbd map`: `nbd info --map`, and the map as a picture.
+// `nbd map`, which is `nbd info --map` and can also draw the map as a picture.
 
 import { CONTEXT_BASE_ALLOCATION } from '../sdk.js';
-import type { Command } from '../command.js';
+import type { CliCommand } from '../command.js';
 import { RANGE_OPTIONS, givenRange } from '../range.js';
 import { CONNECT_OPTIONS, onlyServer, SERVER } from '../server.js';
 import { COLOUR_OPTIONS, UsageError } from '../output/text.js';
 import { visible } from '../../util/visible.js';
 
-export const map: Command = {
+export const map: CliCommand = {
   spec: {
     name: 'map',
     summary: 'show which parts of an export are data, hole or zero, as text or as a picture',
@@ -17,8 +17,8 @@ export const map: Command = {
       `--picture=FILE.svg|FILE.html [--context=NAME ...] [-o N] [-n N] ${SERVER}`,
     ],
     description: [
-      'With one context the same as nbd info --map; on a terminal a coloured bar follows the list. The exit code is ' +
-        '0, or 1 after an error, and then nothing is printed and no picture is written.',
+      'With one context, the same as nbd info --map; on a terminal, a coloured bar follows the list. The exit code is ' +
+        '0, or 1 after an error; nothing is printed and no picture is written then.',
       'With several contexts a line has the offset, the length, and the type of each context with its meaning, in the ' +
         'order of the options. In JSON an element is { "offset", "length", "contexts": { NAME: { "type", ' +
         '"description" } } }. --totals lists each context under its name; in JSON it is an object with a list for each.',
@@ -44,7 +44,7 @@ export const map: Command = {
           'QEMU bitmap of the export.',
       },
       ...RANGE_OPTIONS,
-      { names: ['totals', 'total'], help: 'How much there is of each type.' },
+      { names: ['totals', 'total'], help: 'Print the number of bytes of each type.' },
       { names: ['json'], help: 'Print JSON.' },
       { names: ['picture'], takes: 'value', value: 'FILE', help: 'Write a picture: FILE.svg or FILE.html.' },
       { names: ['bar'], help: 'Print the bar even if standard output is not a terminal.' },
@@ -53,13 +53,13 @@ export const map: Command = {
       ...CONNECT_OPTIONS,
     ],
     examples: [
-      ['nbd map nbd://localhost', 'The extents, one a line.'],
+      ['nbd map nbd://localhost', 'The extents, one per line.'],
       ['nbd map --totals --json nbd://localhost', 'How much is data.'],
       ['nbd map --context base:allocation --context qemu:dirty-bitmap:b0 nbd://localhost', 'Both, side by side.'],
       ['nbd map --dirty=b0 --totals nbd://localhost', 'How much an incremental backup would copy.'],
       [
         'nbd map --picture disk.html --context base:allocation --context qemu:dirty-bitmap:b0 nbd://localhost',
-        'The allocation and a dirty bitmap, to look at in a browser.',
+        'The allocation and a dirty bitmap, for a browser.',
       ],
     ],
   },

@@ -1,5 +1,5 @@
-// What `nbd serve` can do besides listening: speak on its own standard input and output, serve one command that it
-// runs itself, and end with the process that started it.
+// The ways of `nbd serve` other than listening: serving a client on standard input and output (--single), serving a
+// command that it runs (--run), and stopping together with its parent process (--exit-with-parent).
 
 import { spawn } from 'node:child_process';
 import { fstatSync, type Stats } from 'node:fs';
@@ -11,14 +11,14 @@ import { Duplex } from 'node:stream';
 import type { CommandContext } from '../command.js';
 import { CliError, UsageError } from '../errors.js';
 
-/** Standard input and output as one stream: a socket that is both of them, or two pipes. */
-export function standardStreams(): Duplex {
+/** Standard input and output as one stream: one socket for both, or two pipes. */
+export function standardStreams(context: CommandContext): Duplex {
   const [input, output] = [statOf(0), statOf(1)];
   if (!isStream(input) || !isStream(output)) {
     throw new UsageError('--single: standard input and output must be a client: a socket, or two pipes');
   }
-  // Nothing else is printed there: that the client has gone is how it ends, and not a reader that had enough.
-  process.stdout.removeAllListeners('error').on('error', () => undefined);
+  // EPIPE means that the client has disconnected, which is a normal end and not a failure of the output.
+  context.releaseOutput();
   const isOne = input.isSocket() && input.ino === output.ino && input.dev === output.dev;
   if (isOne) return new Socket({ fd: 0, readable: true, writable: true, allowHalfOpen: true });
   return Duplex.from({
@@ -44,14 +44,17 @@ export async function privateSocketPath(context: CommandContext): Promise<string
   return join(folder, 'socket');
 }
 
-/** What a command run by --run is to know of the server. */
+/** What the command of --run needs to know about the server. */
 export interface ServedAt {
   readonly uri: string;
   readonly exportName: string;
   readonly address: { readonly host: string; readonly port: number } | { readonly path: string };
 }
 
-/** Runs a command in a shell, with nbdkit's variables, and resolves with its exit status. A signal for us ends it. */
+/**
+ * Runs a command in a shell with nbdkit's variables, and resolves with its exit status. Aborting `signal` ends the
+ * command.
+ */
 export function runInShell(
   command: string,
   { uri, exportName, address }: ServedAt,
@@ -85,10 +88,10 @@ export function runInShell(
 
 const quoted = (text: string): string => `'${text.replaceAll("'", "'\\''")}'`;
 
-/** How often it is looked whether the parent lives; Node cannot ask the kernel for a signal then. */
+/** Milliseconds between two checks of the parent; Node has no way to be notified of its end by the kernel. */
 const PARENT_INTERVAL = 200;
 
-/** Resolves when the process that started this one has ended. It does not keep this process alive. */
+/** Resolves when the parent of this process has ended. Does not keep this process alive. */
 export function parentEnded(): Promise<void> {
   const parent = process.ppid;
   return new Promise((resolve) => {

@@ -1,5 +1,5 @@
-// `nbd serve`: the embedded server for files and memory, on TCP, on a Unix socket, or on a socket that systemd or a
-// client hands over.
+// `nbd serve`: serves files and memory with the embedded server, on TCP, on a Unix socket, or on a socket passed by
+// systemd or by a client (socket activation).
 
 import { readFile, stat } from 'node:fs/promises';
 import type { Stats } from 'node:fs';
@@ -12,16 +12,16 @@ import {
   NbdServer,
   type NbdServerTlsOptions,
 } from '../../server/index.js';
-import { decodeKey } from '../../util/psk-file.js';
+import { parsePskFile } from '../../util/psk-file.js';
 import type { ParsedArguments } from '../arguments.js';
-import type { Command, CommandContext } from '../command.js';
+import type { CliCommand, CommandContext } from '../command.js';
 import { CliError, UsageError } from '../errors.js';
 import { deviceSize } from '../../bulk/ends/device-size.js';
 import { parentEnded, privateSocketPath, runInShell, standardStreams } from './serve-ways.js';
 import { systemReason } from '../../util/system-reason.js';
 import { parseCount, parseSize } from '../output/text.js';
 
-export const serve: Command = {
+export const serve: CliCommand = {
   spec: {
     name: 'serve',
     summary: 'serve files or memory to NBD clients',
@@ -31,14 +31,20 @@ export const serve: Command = {
       '[OPTIONS] --memory=NAME=SIZE --memory=NAME=SIZE ...',
     ],
     description: [
-      'Prints the URI of each export, then serves until it is stopped. One file or memory is the default export. With ' +
-        'sockets handed over by systemd, or by a client that starts it ([ nbd serve disk.img ]), it listens on those.',
-      'The command of --run finds $uri, $unixsocket or $port, $exportname and $nbd (QEMU’s old form), as in nbdkit.',
+      'Prints the URI of each export, then serves until it is stopped. A single file or memory is the default export. ' +
+        'If sockets are passed by systemd, or by a client that starts it ([ nbd serve disk.img ]), it listens on those.',
+      'The command of --run has the shell variables of nbdkit: $uri, $unixsocket or $port, $exportname, and $nbd (the ' +
+        'old syntax of QEMU).',
     ],
     options: [
       { names: ['memory'], short: 'm', takes: 'value', value: '[NAME=]SIZE', help: 'An empty export in memory.' },
-      { names: ['name'], short: 'e', takes: 'value', value: 'NAME', help: 'What to call a single export.' },
-      { names: ['description'], takes: 'value', value: 'TEXT', help: 'A description, for clients that ask for it.' },
+      { names: ['name'], short: 'e', takes: 'value', value: 'NAME', help: 'The name of a single export.' },
+      {
+        names: ['description'],
+        takes: 'value',
+        value: 'TEXT',
+        help: 'The description sent to clients that request it.',
+      },
       { names: ['read-only'], short: 'r', help: 'Refuse writes.' },
       { names: ['unix'], short: 'U', takes: 'value', value: 'PATH', help: 'Listen on a Unix socket.' },
       {
@@ -53,21 +59,21 @@ export const serve: Command = {
         names: ['tls-certificates'],
         takes: 'value',
         value: 'DIR',
-        help: 'TLS, with server-cert.pem and server-key.pem of a folder; clients without TLS are refused.',
+        help: 'Require TLS, with server-cert.pem and server-key.pem from this folder.',
       },
-      { names: ['tls-verify-peer'], help: 'Ask clients for a certificate that ca-cert.pem has signed.' },
+      { names: ['tls-verify-peer'], help: 'Require a client certificate signed by ca-cert.pem.' },
       {
         names: ['tls-psk'],
         takes: 'value',
         value: 'FILE',
-        help: 'TLS with the pre-shared keys of a file, USER:HEXKEY a line.',
+        help: 'Require TLS, with pre-shared keys from this file: one USER:HEXKEY per line.',
       },
-      { names: ['tls-optional'], help: 'Serve clients without TLS too.' },
+      { names: ['tls-optional'], help: 'Also serve clients without TLS.' },
       {
         names: ['max-connections'],
         takes: 'value',
         value: 'N',
-        help: 'Clients at the same time; more are turned away. Default 1000.',
+        help: 'Maximum number of clients at the same time; further ones are disconnected. Default 1000.',
       },
       { names: ['single'], short: 's', help: 'Serve one client, on standard input and output.' },
       {
@@ -76,15 +82,15 @@ export const serve: Command = {
         value: 'COMMAND',
         help: 'Run a shell command, serve until it ends, and exit with its status.',
       },
-      { names: ['exit-with-parent'], help: 'Stop when the process that started this one has ended.' },
-      { names: ['detect-zeroes'], help: 'Read files to tell clients where zeroes are.' },
+      { names: ['exit-with-parent'], help: 'Stop when the parent process ends.' },
+      { names: ['detect-zeroes'], help: 'Read files to report zeroes in block status.' },
     ],
     examples: [
       ['nbd serve disk.img', 'A file on nbd://localhost.'],
       ['nbd serve --unix /tmp/s --memory 1G', 'A gibibyte of memory on a Unix socket.'],
       ['nbd serve -r root=root.img data=data.img', 'Two named exports.'],
       ['nbd info [ nbd serve disk.img ]', 'A server for one command.'],
-      ["nbd serve disk.img --run 'qemu-img info $uri'", 'The same for any command.'],
+      ["nbd serve disk.img --run 'qemu-img info $uri'", 'The same for a command without [ CMD ].'],
     ],
   },
   endsBySignal: true,
@@ -119,13 +125,13 @@ export const serve: Command = {
     const code = await serveUntil(stopped, server, backends[0]?.[0] ?? '', args, context, async () => {
       for (const [name] of backends) await context.out(`${server.uri(name)}\n`);
     });
-    // Here, and not at the end of the command: when a backend cannot be closed, that is a failure.
+    // Closed here, not only in the cleanup, so that a backend that cannot be closed makes the command fail.
     await server.close();
     return code;
   },
 };
 
-/** Serves in the way that the options ask for; resolves with the exit code when it is time to stop. */
+/** Serves as the options request. Resolves with the exit code when it is time to stop. */
 async function serveUntil(
   stopped: Promise<void>,
   server: NbdServer,
@@ -135,19 +141,19 @@ async function serveUntil(
   announce: () => Promise<void>,
 ): Promise<number> {
   const command = args.value('run');
-  const handedOver = socketsHandedOver();
-  if (handedOver > 0 && (command !== undefined || args.has('single'))) {
-    throw new UsageError('a socket was handed over: you cannot use --run and --single');
+  const activated = activationSockets();
+  if (activated > 0 && (command !== undefined || args.has('single'))) {
+    throw new UsageError('you cannot use --run or --single with socket activation (LISTEN_FDS is set)');
   }
   if (args.has('single')) {
-    const stream = standardStreams();
+    const stream = standardStreams(context);
     const closed = new Promise<void>((resolve) => stream.once('close', () => resolve()));
     server.serve(stream);
     await Promise.race([closed, stopped]);
     return 0;
   }
-  if (handedOver > 0) {
-    await listenOnHandedOver(server, handedOver, context);
+  if (activated > 0) {
+    await listenOnActivationSockets(server, activated, context);
   } else {
     const isPrivate = command !== undefined && !args.has('unix') && !args.has('port') && !args.has('host');
     await listen(server, args, isPrivate ? await privateSocketPath(context) : args.value('unix'));
@@ -163,7 +169,7 @@ async function serveUntil(
   return 0;
 }
 
-/** Options that exclude each other, and those that would say nothing without another: none is ignored. */
+/** Refuses options that exclude each other, and options that have no effect without another one. */
 function checkCombinations(args: ParsedArguments): void {
   const exclude = (one: string, ...others: string[]): void => {
     const other = others.find((name) => args.has(name));
@@ -175,8 +181,8 @@ function checkCombinations(args: ParsedArguments): void {
   exclude('tls-psk', 'tls-verify-peer');
   for (const name of ['tls-optional', 'tls-verify-peer']) {
     if (args.has(name) && !args.has('tls-certificates') && !args.has('tls-psk')) {
-      throw new UsageError(`--${name} needs --tls-certificates${name === 'tls-optional' ? ' or --tls-psk' : ''}`, {
-        hint: 'without them clients would be served in the clear',
+      throw new UsageError(`--${name} requires --tls-certificates${name === 'tls-optional' ? ' or --tls-psk' : ''}`, {
+        hint: 'without it, clients would be served in plaintext',
       });
     }
   }
@@ -193,7 +199,7 @@ async function openBackends(args: ParsedArguments): Promise<[name: string, backe
     backends.push([name, new MemoryBackend(parseSize('memory', size))]);
   }
   for (const operand of args.operands) {
-    if ('command' in operand) throw new UsageError('a file is expected, not [ CMD ]');
+    if ('command' in operand) throw new UsageError('expected a file, not [ CMD ]');
     const [name, path] = named(operand.word);
     try {
       const stats = await stat(path);
@@ -209,7 +215,7 @@ async function openBackends(args: ParsedArguments): Promise<[name: string, backe
   }
   const only = args.value('name');
   if (only !== undefined) {
-    if (backends.length > 1) throw new UsageError('--name: there are several exports: write NAME=FILE');
+    if (backends.length > 1) throw new UsageError('--name: cannot name several exports: write NAME=FILE');
     for (const entry of backends) entry[0] = only;
   }
   if (backends.length === 0) throw new UsageError('nothing to serve: give FILE or --memory=SIZE');
@@ -219,10 +225,10 @@ async function openBackends(args: ParsedArguments): Promise<[name: string, backe
   return backends;
 }
 
-/** Why there is no export in it; null when there is. */
+/** The reason why this file cannot be served; null if it can. */
 function whyNotServed(stats: Stats, deviceBytes: number | undefined): string | null {
   if (stats.isFile()) return null;
-  if (stats.isBlockDevice()) return deviceBytes === 0 ? 'the device has no size: is a medium in it?' : null;
+  if (stats.isBlockDevice()) return deviceBytes === 0 ? 'the size of the device is 0: is there a medium in it?' : null;
   const kind = stats.isDirectory()
     ? 'a directory'
     : stats.isFIFO()
@@ -252,14 +258,14 @@ async function readTls(args: ParsedArguments): Promise<NbdServerTlsOptions | und
       };
     }
     if (psk === undefined) return undefined;
-    return { psk: parseKeys(await readFile(psk, 'utf8'), psk) };
+    return { psk: keysOf(await readFile(psk, 'utf8'), psk) };
   } catch (cause) {
     if (cause instanceof CliError) throw cause;
     throw new CliError(`${folder ?? psk ?? ''}: ${systemReason(cause)}`, { cause });
   }
 }
 
-/** The revocation list of a folder, which need not have one. One that cannot be read is not taken for none. */
+/** Reads the revocation list of the folder, if there is one. It is an error if it exists and cannot be read. */
 async function readRevoked(folder: string): Promise<{ crl?: Buffer }> {
   try {
     return { crl: await readFile(join(folder, 'ca-crl.pem')) };
@@ -269,18 +275,12 @@ async function readRevoked(folder: string): Promise<{ crl?: Buffer }> {
   }
 }
 
-/** Lines `USER:HEXKEY` as psktool writes them. A line that is none is a mistake, and would lock its user out. */
-function parseKeys(text: string, path: string): Record<string, Buffer> {
-  const keys = new Map<string, Buffer>();
-  for (const [at, line] of text.split(/\r?\n/).entries()) {
-    if (line.trim() === '' || line.startsWith('#')) continue;
-    const colon = line.indexOf(':');
-    const key = decodeKey(line.slice(colon + 1).trim());
-    if (colon < 1 || key === null) throw new CliError(`${path}: line ${at + 1} is not USER:HEXKEY`);
-    keys.set(line.slice(0, colon), key);
-  }
-  if (keys.size === 0) throw new CliError(`${path}: there is no key in it`);
-  return Object.fromEntries(keys);
+/** The keys of a psktool file by user. An invalid line is an error: ignoring it would lock out its user. */
+function keysOf(text: string, path: string): Record<string, Buffer> {
+  const { entries, badLines } = parsePskFile(text);
+  if (badLines[0] !== undefined) throw new CliError(`${path}: line ${badLines[0]} is not USER:HEXKEY`);
+  if (entries.length === 0) throw new CliError(`${path}: contains no keys`);
+  return Object.fromEntries(entries.flatMap(({ user, key }) => (key === null ? [] : [[user, key]])));
 }
 
 async function listen(server: NbdServer, args: ParsedArguments, path: string | undefined): Promise<void> {
@@ -292,22 +292,22 @@ async function listen(server: NbdServer, args: ParsedArguments, path: string | u
     const { code, message } = cause as NodeJS.ErrnoException;
     throw new CliError(`cannot listen on ${path ?? `port ${port ?? '10809'}`}: ${message}`, {
       cause,
-      ...(code === 'EADDRINUSE' ? { hint: 'something listens there already: choose another --port or --unix' } : {}),
+      ...(code === 'EADDRINUSE' ? { hint: 'the address is already in use: choose another --port or --unix' } : {}),
     });
   }
 }
 
-/** The first descriptor of systemd's protocol. */
+/** The first file descriptor of systemd's socket activation protocol (SD_LISTEN_FDS_START). */
 const FIRST_SOCKET = 3;
 
-function socketsHandedOver(): number {
+function activationSockets(): number {
   const { LISTEN_PID, LISTEN_FDS } = process.env;
   if (Number(LISTEN_PID) !== process.pid) return 0;
   const count = Number(LISTEN_FDS ?? 0);
   return Number.isSafeInteger(count) && count > 0 ? count : 0;
 }
 
-async function listenOnHandedOver(server: NbdServer, count: number, context: CommandContext): Promise<void> {
+async function listenOnActivationSockets(server: NbdServer, count: number, context: CommandContext): Promise<void> {
   for (let at = 0; at < count; at++) {
     const listener = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => server.serve(socket));
     await new Promise<void>((resolve, reject) => {

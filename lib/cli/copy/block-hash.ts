@@ -1,4 +1,4 @@
-// `nbd copy --blkhash`: nbdcopy's options for a hash that is made while copying.
+// `nbd copy --blkhash`: nbdcopy's options for a hash that is computed during the copy.
 
 import { BlockHasher, NbdStrictError } from '../../index.js';
 import type { ParsedArguments } from '../arguments.js';
@@ -14,7 +14,7 @@ export const BLOCK_HASH_OPTIONS: readonly OptionSpec[] = [
     takes: 'optional',
     value: 'ALG[/SIZE]',
     help:
-      'Print the block hash of what was copied: an algorithm (md5, sha1, sha256, sha512 …) and a block size. ' +
+      'Print the block hash of the copied data: an algorithm (md5, sha1, sha256, sha512 …) and a block size. ' +
       'Default sha256/64k.',
   },
   {
@@ -25,15 +25,15 @@ export const BLOCK_HASH_OPTIONS: readonly OptionSpec[] = [
   },
 ];
 
-/** What makes the hash; null where it is not wanted. */
+/** The hasher that the options request; null if they request none. */
 export function blockHasher(args: ParsedArguments): BlockHasher | null {
   if (!args.has('blkhash') && !args.has('blkhash-file')) return null;
   const file = args.value('blkhash-file');
-  if (file === '') throw new UsageError('--blkhash-file: a file name is expected');
+  if (file === '') throw new UsageError('--blkhash-file: expected a file name');
   const text = args.value('blkhash') ?? 'sha256';
   const [algorithm = '', size, ...more] = text.split('/');
   if (algorithm === '' || more.length > 0) {
-    throw new UsageError(`--blkhash: could not parse: ${text}`, { hint: 'ALG or ALG/SIZE, such as sha256/64k' });
+    throw new UsageError(`--blkhash: could not parse: ${text}`, { hint: 'use ALG or ALG/SIZE, such as sha256/64k' });
   }
   try {
     return new BlockHasher({
@@ -46,7 +46,7 @@ export function blockHasher(args: ParsedArguments): BlockHasher | null {
   }
 }
 
-/** The copy is complete: prints the hash, or writes the file. */
+/** Prints the hash, or writes it to the file. Called once the copy is complete. */
 export async function showBlockHash(
   hasher: BlockHasher,
   args: ParsedArguments,

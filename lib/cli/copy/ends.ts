@@ -1,4 +1,4 @@
-// The ends of `nbd copy`: NBD servers, files, devices, standard input and output, and nothing at all.
+// The ends of `nbd copy`: NBD servers, files, devices, standard input and output, and `null:`.
 
 import { fstatSync, type Stats } from 'node:fs';
 import { type FileHandle, open, stat } from 'node:fs/promises';
@@ -17,7 +17,7 @@ import { CONTEXT_BASE_ALLOCATION } from '../sdk.js';
 import { canonicalUri, openFurther, openServer } from '../server.js';
 import { systemReason } from '../../util/system-reason.js';
 
-/** An end that is open. */
+/** An open end. */
 export type End =
   | { readonly kind: 'nbd'; readonly connection: NbdConnection; readonly operand: Operand; readonly name: string }
   | {
@@ -25,19 +25,19 @@ export type End =
       readonly file: FileHandle;
       readonly stats: Stats;
       readonly name: string;
-      /** Where it is copied to. */
+      /** Null if the file is the source. */
       readonly target: FileTarget | null;
     }
-  /** Without a flow, it is standard input or output. */
+  /** If `flow` is null, this is standard input or output. */
   | { readonly kind: 'pipe'; readonly name: string; readonly flow: Flow | null }
   | { readonly kind: 'null'; readonly name: string };
 
-/** How --verbose calls them. */
+/** nbdcopy's names for the kinds of ends, printed by --verbose. */
 export const OPS = { nbd: 'nbd_ops', file: 'file_ops', pipe: 'pipe_ops', null: 'null_ops' } as const;
 
 const NBD_SCHEME = /^nbds?(\+\w+)?:/i;
 
-/** Nothing needs clearing: a failed read ends the copy. */
+/** Buffers need not be cleared before a read: a failed read ends the copy. */
 const CONNECTION_OPTIONS = { preadInitialize: false, metaContexts: [CONTEXT_BASE_ALLOCATION] } as const;
 
 export async function openSource(
@@ -65,9 +65,10 @@ export async function openDestination(operand: Operand, context: CommandContext)
   return end;
 }
 
+/** nbdcopy's message, word for word. */
 const ttyRefused = (name: string): CliError =>
   new CliError(`${name === '-' ? '' : `${name}: `}refusing to write to tty`, {
-    hint: 'name a file, or pipe the output somewhere',
+    hint: 'give the name of a file, or pipe the output to a program',
   });
 
 async function openNbd(operand: Operand, context: CommandContext, contexts: readonly string[] = []): Promise<End> {
@@ -92,7 +93,7 @@ async function openLocal(path: string, context: CommandContext, write: boolean):
     const file = await open(path, 'r');
     const stats = await file.stat();
     if (stats.isFile() && stats.size === 0 && (await file.read(Buffer.alloc(1), 0, 1, 0)).bytesRead > 0) {
-      // What the kernel makes up when it is read, in /proc, has no size.
+      // Files whose contents the kernel generates on reading, as in /proc, have a size of 0.
       await file.close();
       return await flowing(path, stats, context, false);
     }
@@ -110,7 +111,7 @@ async function flowing(path: string, stats: Stats, context: CommandContext, writ
   return { kind: 'pipe', name: path, flow };
 }
 
-/** Size in bytes; null for what only flows. */
+/** Size in bytes; null for a pipe and for `null:`. */
 export async function sizeOf(end: End): Promise<bigint | null> {
   switch (end.kind) {
     case 'nbd':
@@ -123,19 +124,19 @@ export async function sizeOf(end: End): Promise<bigint | null> {
 }
 
 /**
- * Refuses to copy a local file onto itself, also where a server on this machine serves it: as far as the system tells
- * (Linux, processes of this user).
+ * Refuses to copy a local file onto itself, also through a server on this machine that serves it, as far as this can be
+ * detected (on Linux, for processes of this user).
  */
 export function checkDistinct(source: End, destination: End, context: CommandContext): void {
   let isSame = false;
   if (source.kind === 'nbd' && destination.kind === 'nbd') {
-    // Reading and writing back what is there: how one tests a server, and harmless.
+    // Only a note: reading data and writing it back is harmless, and a way to test a server.
     const [from, to] = [source, destination].map(({ connection, operand }) => canonicalUri(connection, operand));
     if (from !== null && from === to) context.warn('note: the source and the destination are the same export');
   } else if (source.kind === 'nbd' && destination.kind === 'file') {
     refuseHeld(destination.name, holders(source, destination.stats), 'source');
   } else if (source.kind === 'file' && destination.kind === 'nbd') {
-    // An image may be the backing file of the one that it is copied into: open for reading is no harm.
+    // Open for reading is harmless: the source may be the backing file of the image that it is copied into.
     const writers = holders(destination, source.stats).filter(({ writes }) => writes);
     refuseHeld(source.name, writers, 'destination');
   } else {
@@ -145,13 +146,13 @@ export function checkDistinct(source: End, destination: End, context: CommandCon
   if (isSame) throw new CliError('the source and the destination are the same');
 }
 
-/** What a local end is; standard input and output may be files, too. */
+/** The stats of a local end, which may be standard input or output; null if they are not known. */
 function fileOf(end: End, standard: number): Stats | null {
   if (end.kind === 'file') return end.stats;
   return end.kind === 'pipe' && end.flow === null ? fstatSync(standard) : null;
 }
 
-/** A server on this machine, which may have files open that are here. */
+/** Matches the URI of a server on this machine, which may have local files open. */
 const LOCAL_SERVER = /^nbds?(\+unix:|:\/\/([^@/]*@)?(localhost|127\.[\d.]+|\[::1\])([:/?]|$))/i;
 
 function holders(end: End & { kind: 'nbd' }, stats: Stats): Holder[] {
@@ -165,12 +166,12 @@ function refuseHeld(file: string, [holder]: readonly Holder[], which: string): v
   throw new CliError(
     `the source and the destination are the same: process ${holder.pid} (${holder.name}) has ${file} open`,
     {
-      hint: `if it is not the server of the ${which}, let it close ${file} first`,
+      hint: `if that process is not the server of the ${which}, make it close ${file} first`,
     },
   );
 }
 
-/** The connection of an end and others to the same export, `count` together where the server takes them. */
+/** The connection of an end and more to the same export: `count` in all, or fewer if the server refuses them. */
 export async function moreConnections(end: End, count: number, context: CommandContext): Promise<NbdConnection[]> {
   if (end.kind !== 'nbd') return [];
   return [end.connection, ...(await openFurther(end.operand, context, count - 1, CONNECTION_OPTIONS))];

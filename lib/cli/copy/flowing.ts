@@ -1,6 +1,6 @@
-// Pipes, terminals and other things without places that are given by a path. A descriptor that waits for its peer would
-// occupy a thread of the pool, and hold up even the exit of the process; so they are opened without waiting, and read
-// and written by events.
+// Pipes, terminals and other files without offsets that are given by a path. A blocking open, read or write would occupy a
+// thread of the pool and delay even the exit of the process. So they are opened without blocking, and read and written
+// by events.
 
 import { close, constants as fs, open, type Stats } from 'node:fs';
 import { Socket } from 'node:net';
@@ -12,18 +12,18 @@ import { readDescriptor, writeAll } from '../output/standard-io.js';
 
 const POLL_DELAY = 10;
 
-/** An open end in order. */
+/** An open file that is read or written in order. */
 export interface Flow {
   readonly fd: number;
   readonly isTerminal: boolean;
-  /** Everything to its end. */
+  /** A stream of everything up to the end. */
   readable(): Readable;
   write(bytes: Buffer): Promise<void>;
-  /** Closes it; rejects with what the system reports only then. */
+  /** Closes the file. Rejects with an error that the system reports only then. */
   close(): Promise<void>;
 }
 
-/** Opens it for reading or writing. Rejects with the system's error, or the signal's reason. */
+/** Opens a file for reading or writing. Rejects with the system's error, or with the reason of the signal. */
 export async function openFlow(path: string, stats: Stats, write: boolean, signal: AbortSignal): Promise<Flow> {
   const fd = await openWithoutWaiting(path, stats, write, signal);
   const isTerminal = isatty(fd);
@@ -49,7 +49,7 @@ async function openWithoutWaiting(path: string, stats: Stats, write: boolean, si
     try {
       return await promisify(open)(path, flags);
     } catch (error) {
-      // Nobody reads from the fifo yet.
+      // The FIFO has no reader yet.
       if (!stats.isFIFO() || !write || (error as NodeJS.ErrnoException).code !== 'ENXIO') throw error;
     }
     await sleep(POLL_DELAY, undefined, { signal });

@@ -1,5 +1,5 @@
-// Which other process has a file open. A server that runs on this machine may serve the very file that is copied to.
-// Only Linux tells, and only of processes of this user (or of all, to root); elsewhere nothing is known.
+// Finds other processes that have a file open: a server on this machine may serve the very file that is copied to. Works
+// only on Linux, and only for processes of this user (for root, all processes); elsewhere none are found.
 
 import { readdirSync, readFileSync, readlinkSync, type Stats, statSync } from 'node:fs';
 import { isSameFile } from '../../bulk/ends/same-file.js';
@@ -7,15 +7,15 @@ import { isSameFile } from '../../bulk/ends/same-file.js';
 export interface Holder {
   readonly pid: number;
   readonly name: string;
-  /** Open for writing by it. */
+  /** Whether the process has the file open for writing. */
   readonly writes: boolean;
 }
 
 const PROC = '/proc';
 
 /**
- * The processes that have the file open and may be a server: the one with this pid and what it has started, or, for a
- * server that was there before, everything that has a socket.
+ * The processes that have the file open and may be the server: the process `server` and its descendants, or, if `server`
+ * is null, every process that has a socket.
  */
 export function holdersOf(stats: Stats, server: number | null): Holder[] {
   const holders: Holder[] = [];
@@ -34,7 +34,7 @@ function list(path: string): string[] {
   try {
     return readdirSync(path);
   } catch {
-    // It has ended, or is another user's, or there is no /proc.
+    // The process has ended or belongs to another user, or there is no /proc.
     return [];
   }
 }
@@ -51,7 +51,7 @@ function withDescendants(root: number): number[] {
   return [...parents.keys()].filter(isWithin);
 }
 
-/** Behind the name, which may hold anything: `PID (NAME) STATE PPID …`. */
+/** Parses `PID (NAME) STATE PPID …` from behind the name, which may contain any character. */
 function parentOf(pid: number): number {
   const text = readText(`${PROC}/${pid}/stat`);
   return Number(text.slice(text.lastIndexOf(')') + 2).split(' ')[1] ?? 0);

@@ -1,5 +1,5 @@
-// `nbd copy` where one end only flows: standard input and output, pipes and sockets. In order, with reads ahead and
-// writes behind.
+// `nbd copy` from or to a pipe, a socket, standard input or standard output: copies in order, and reads ahead and writes
+// behind on the NBD side.
 
 import { createReadStream as createFileStream } from 'node:fs';
 import { Readable, Transform, Writable } from 'node:stream';
@@ -23,7 +23,7 @@ import { OutputClosed, standardInput } from '../output/standard-io.js';
 import { systemReason } from '../../util/system-reason.js';
 import { parseSmallSize, roundSize } from '../output/text.js';
 
-/** Of what flows, bytes that are looked at for zeroes and written together; more only for larger blocks of zeroes. */
+/** Bytes that are searched for zeroes and written together. Larger pieces are used only for a larger --sparse. */
 const PIECE = 256 * 1024;
 const LARGEST_PIECE = 4 * 1024 * 1024;
 
@@ -49,7 +49,7 @@ export async function stream(
   });
   try {
     const end = writable(destination, sparse, args, context);
-    // To an export, the stream itself gathers what it sends.
+    // The write stream of an export gathers requests itself.
     const stages = destination.kind === 'file' ? [counter, aligned(Math.max(PIECE, sparse))] : [counter];
     await pipeline([readable(source, total, args, context), ...stages, end], { signal: context.signal });
     if (size !== null && done < total) throw new CliError(`${source.name}: unexpected end of file`);
@@ -57,10 +57,11 @@ export async function stream(
     progress.stop();
     if (error instanceof OutputClosed) throw error;
     const what = size === null ? roundSize(done) : `${roundSize(done)} of ${roundSize(total)}`;
-    // What is on its way through the pipes is counted, and may be lost.
-    context.warn(`the copy is incomplete: at most ${what} are at the destination`);
+    // "At most": data that is still in the streams is counted, and may be lost.
+    context.warn(`the copy is incomplete: at most ${what} were copied`);
     if (context.signal.aborted) throw context.signal.reason;
     if (error instanceof NbdStrictError && error.code === 'ENOSPC') {
+      // nbdcopy's message, word for word.
       throw new CliError('error: destination size is smaller than source size', { cause: error });
     }
     throw error;
@@ -84,7 +85,7 @@ function readable(source: End, total: number, args: ParsedArguments, context: Co
     }
     case 'file':
       if (total === 0) return Readable.from([]);
-      // What is appended meanwhile is not part of it.
+      // Bytes that are appended to the file during the copy are not copied.
       return createFileStream('', { fd: source.file, autoClose: false, highWaterMark: 256 * 1024, end: total - 1 });
     case 'pipe':
       return source.flow === null ? standardInput() : source.flow.readable();
@@ -109,14 +110,14 @@ function writable(destination: End, sparse: number, args: ParsedArguments, conte
   }
 }
 
-/** Zeroes become zero commands; where the destination has them already, nothing is sent. */
+/** Sends zeroes as zero commands, or not at all if the destination already reads as zeroes. */
 function toExport(connection: NbdConnection, sparse: number, isZero: boolean): Writable {
-  // A block of zeroes is found only within one request.
+  // A block of zeroes is detected only within a single request.
   const requestSize = Math.min(Math.max(PIECE, sparse), LARGEST_PIECE);
   return createWriteStream(isZero && sparse > 0 ? withZeroes(connection) : connection, { sparse, requestSize });
 }
 
-/** The connection to an export that is zero where nothing was written: zeroing it is done at once. */
+/** Wraps a connection to an export that reads as zeroes: zero() has nothing to do and resolves at once. */
 function withZeroes(connection: NbdConnection): NbdConnection {
   const zeroing = { canZero: () => true, zero: () => Promise.resolve() };
   return new Proxy(connection, {
@@ -128,7 +129,7 @@ function withZeroes(connection: NbdConnection): NbdConnection {
   });
 }
 
-/** Chunks of one size, so that blocks of zeroes lie whole within them. */
+/** Joins chunks to pieces of `size` bytes, so that no block of zeroes crosses a boundary between them. */
 function aligned(size: number): Transform {
   let buffer = Buffer.allocUnsafe(size);
   let filled = 0;
@@ -153,7 +154,7 @@ function aligned(size: number): Transform {
   });
 }
 
-/** A regular file has been cut to nothing: blocks of zeroes are holes between what is written, or behind it. */
+/** A regular file has been truncated to 0, so blocks of zeroes become holes by not being written. */
 function toFile(target: FileTarget, sparse: number): Writable {
   let at = 0;
   const finds = target.isFile ? sparse : 0;
@@ -170,7 +171,7 @@ function toFile(target: FileTarget, sparse: number): Writable {
       writeAll().then(() => callback(), callback);
     },
     final: (callback) => {
-      // What was behind the last data is a hole only when the file has its length.
+      // Zeroes at the end become a hole by setting the size of the file.
       const end = async (): Promise<void> => {
         await target.prepare(0);
         if (target.isFile) await target.resize(at);
@@ -180,7 +181,7 @@ function toFile(target: FileTarget, sparse: number): Writable {
   });
 }
 
-/** Where in the chunk there is something to be written. */
+/** The parts of the chunk that must be written. */
 function dataOf(chunk: Buffer, offset: number, sparse: number): [from: number, to: number][] {
   if (sparse === 0) return [[0, chunk.length]];
   const found: [number, number][] = [];

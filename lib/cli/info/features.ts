@@ -1,14 +1,14 @@
-// The questions of `nbd info --can` and its many spellings.
+// The properties that `nbd info --can` checks, and the spellings of their names and of the option.
 
 import type { NbdConnection } from '../sdk.js';
 import { UsageError } from '../errors.js';
 
-/** A question, and how far the connection must have come to answer it. */
+/** A property, and the state that the connection needs to check it. */
 export interface Question {
   readonly names: readonly string[];
   /**
-   * `connection`: negotiated with the server, whatever the export. `export`: what the server says about the export is
-   * known. `opening`: opening the export is the question.
+   * `connection`: known after connecting, independent of the export. `export`: requires the server's information about
+   * the export. `opening`: whether the export can be opened.
    */
   readonly needs: 'connection' | 'export' | 'opening';
   ask(connection: NbdConnection): boolean;
@@ -43,17 +43,18 @@ const QUESTIONS: readonly Question[] = [
   { names: ['zero'], needs: 'export', ask: (connection) => connection.canZero() },
 ];
 
-/** The question of a name; `-`, `_` and a space are one, and so are capitals. */
+/** Finds a property by name. Case is ignored, and `_` and a space are the same as `-`. */
 export function findQuestion(name: string): Question {
   const plain = name.toLowerCase().replace(/[ _]/g, '-');
   const found = QUESTIONS.find(({ names }) => names.includes(plain));
   if (found !== undefined) return found;
+  // nbdinfo's message, word for word.
   throw new UsageError(`unknown --can or --is option: ${name}`, {
     hint: `one of ${QUESTIONS.map(({ names }) => names[0] ?? '').join(', ')}`,
   });
 }
 
-/** `--can` and what means the same. */
+/** `--can` and its synonyms, and the spellings of its negation. */
 export const CAN_NAMES = ['can', 'is', 'has', 'have'] as const;
 export const CANNOT_NAMES = [
   ...['cannot', 'can-not', 'cant', 'isnt', 'isnot', 'is-not'],

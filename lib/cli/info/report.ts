@@ -1,4 +1,4 @@
-// What `nbd info` says about one export, as text and as JSON, in nbdinfo's layout.
+// The output of `nbd info` for one export, as text and as JSON, in nbdinfo's layout.
 
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -7,7 +7,7 @@ import { type NbdConnection, SIZE_MAXIMUM, SIZE_MINIMUM, SIZE_PREFERRED } from '
 import { COLOURS, humanSize, jsonString, type Paint, sizeWithSuffix } from '../output/text.js';
 import { visible } from '../../util/visible.js';
 
-/** Everything that is told about an export. */
+/** The information that is shown about an export. */
 export interface ExportReport {
   readonly name: string;
   readonly description: string;
@@ -20,18 +20,18 @@ export interface ExportReport {
   readonly blockSizes: readonly (readonly [name: string, bytes: number])[];
 }
 
-/** What of it the caller decides. */
+/** Parameters of collectReport(). */
 export interface ReportOptions {
   readonly description?: string;
   readonly uri: string | null;
   readonly content: boolean;
-  /** Another connection to the export, negotiating, where this one is still needed for others. */
+  /** Opens another connection in option mode, because this one is still needed for other exports. */
   readonly another?: (exportName: string) => Promise<NbdConnection>;
 }
 
 /**
- * Asks the server. The connection is negotiating (or open already, where the server has no option mode) and the
- * export's name is set; afterwards it may be open.
+ * Collects the information from the server. The connection must be in option mode (or already open, if the server does
+ * not support option mode) and its export name must be set. Afterwards the export may be open.
  */
 export async function collectReport(connection: NbdConnection, options: ReportOptions): Promise<ExportReport> {
   if (connection.aioIsNegotiating()) {
@@ -41,8 +41,8 @@ export async function collectReport(connection: NbdConnection, options: ReportOp
   const contexts = connection.aioIsNegotiating() ? await orNull(connection.optListMetaContext()) : null;
   const facts = factsOf(connection, options, contexts);
   if (!options.content && facts.size > 0n) return { ...facts, content: null };
-  // An export of no bytes is rare, and a server that reports one on NBD_OPT_INFO is not: nbd-server 3.16 to 3.27 does so
-  // for every export. What it reports when the export is opened is right.
+  // Empty exports are rare, but nbd-server 3.16 to 3.27 reports a size of 0 for every export in reply to NBD_OPT_INFO.
+  // The size that it reports when the export is opened is correct.
   const opened = await openExport(connection, options);
   if (opened === null) return { ...facts, content: null };
   try {
@@ -53,7 +53,7 @@ export async function collectReport(connection: NbdConnection, options: ReportOp
   }
 }
 
-/** Null where the server refuses, and its answer to NBD_OPT_INFO is all there is. */
+/** Opens the export. Null if the server refuses; then only its reply to NBD_OPT_INFO is available. */
 async function openExport(connection: NbdConnection, options: ReportOptions): Promise<NbdConnection | null> {
   if (!connection.aioIsNegotiating()) return connection;
   if (options.content) {
@@ -101,7 +101,7 @@ function factsOf(
   };
 }
 
-/** opt_info, or opt_go where a server knows only that. */
+/** Requests the information about the export: with optInfo(), or with optGo() if the server supports only that. */
 export async function informed(connection: NbdConnection): Promise<void> {
   try {
     await connection.optInfo();
@@ -113,30 +113,30 @@ export async function informed(connection: NbdConnection): Promise<void> {
 
 const PROBE_LENGTH = 8192;
 
-/** What file(1) says about the first bytes; null when it cannot be asked. */
+/** The output of file(1) for the first bytes of the export; null if it cannot be run. */
 async function probeContent(connection: NbdConnection, size: bigint): Promise<string | null> {
   const count = size < BigInt(PROBE_LENGTH) ? Number(size) : PROBE_LENGTH;
   const bytes = count === 0 ? Buffer.alloc(0) : await orNull(connection.pread(count, 0));
   if (bytes === null) return null;
-  // file(1) looks less closely at a pipe, so that it gets a file.
+  // file(1) detects less on a pipe, so it gets a file.
   const folder = await mkdtemp(join(tmpdir(), 'nbd-info-'));
   try {
     const path = join(folder, 'content');
     await writeFile(path, bytes);
-    return await fileSays(path);
+    return await runFile(path);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
 }
 
-async function fileSays(path: string): Promise<string | null> {
+async function runFile(path: string): Promise<string | null> {
   const { spawn } = await import('node:child_process');
   return new Promise((resolve) => {
     const child = spawn('file', ['-b', path], { stdio: ['ignore', 'pipe', 'ignore'] });
-    let said = '';
-    child.stdout.setEncoding('utf8').on('data', (chunk: string) => (said += chunk));
+    let output = '';
+    child.stdout.setEncoding('utf8').on('data', (chunk: string) => (output += chunk));
     child.on('error', () => resolve(null));
-    child.on('close', () => resolve(said === '' ? null : (said.split('\n')[0] ?? null)));
+    child.on('close', () => resolve(output === '' ? null : (output.split('\n')[0] ?? null)));
   });
 }
 
@@ -156,7 +156,7 @@ function orElse<T>(get: () => T, otherwise: T): T {
   }
 }
 
-/** One line per fact. */
+/** The report as text, one property per line. */
 export function reportText(report: ExportReport, paint: Paint): string {
   let text = `${paint.begin(COLOURS.boldBlack)}export=${jsonString(report.name)}:\n`;
   if (report.description !== '') text += `\tdescription: ${visible(report.description)}\n`;
@@ -181,7 +181,7 @@ export function reportText(report: ExportReport, paint: Paint): string {
   return text;
 }
 
-/** An element of the `exports` array, without what separates it from others. */
+/** The report as an element of the JSON array `exports`, without a separator. */
 export function reportJson(report: ExportReport): string {
   const fields: string[] = [`"export-name": ${jsonString(report.name)}`];
   if (report.description !== '') fields.push(`"description": ${jsonString(report.description)}`);

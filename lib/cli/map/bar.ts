@@ -1,4 +1,4 @@
-// The map as one line of a terminal: a coloured block per stretch, and a legend.
+// The map as one line for a terminal: a coloured block per cell, and a legend.
 
 import { describeType } from './contexts.js';
 import { CellGrid, cellColour, colourOf } from './cells.js';
@@ -6,7 +6,7 @@ import { type Run, Totals } from './runs.js';
 import type { Range } from '../range.js';
 import { type Paint, roundSize } from '../output/text.js';
 
-/** Without colours a letter stands for the commonest type of a stretch. */
+/** Without colours, each cell is a letter for the type that most of its bytes have. */
 const LETTERS = ['#', '.', '0', '-'];
 
 export class MapBar {

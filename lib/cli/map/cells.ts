@@ -1,4 +1,4 @@
-// A map as cells of equal size, for pictures and bars: how much of each cell is of which type.
+// Divides a map into cells of equal size, for pictures and bars, and counts the bytes of each type in each cell.
 
 import type { Run, Totals } from './runs.js';
 import type { Range } from '../range.js';
@@ -10,24 +10,24 @@ export interface Cell {
   readonly shares: ReadonlyMap<bigint, bigint>;
 }
 
-/** One context of the export. */
+/** The map of one context. */
 export interface DrawnMap {
   readonly context: string;
   readonly cells: readonly Cell[];
   readonly totals: Totals['list'];
 }
 
-/** What a picture shows. */
+/** The contents of a picture. */
 export interface Picture extends Range {
   readonly exportName: string;
-  /** Of the whole export. */
+  /** Size of the whole export in bytes. */
   readonly size: bigint;
-  /** Bytes of a cell. */
+  /** Bytes per cell. */
   readonly cellSize: bigint;
   readonly maps: readonly DrawnMap[];
 }
 
-/** A range in cells of `cellSize` bytes, of which the last may be shorter. Only the cells are kept, not the runs. */
+/** A range, divided into cells of `cellSize` bytes; the last may be shorter. Only the cells are kept, not the runs. */
 export class CellGrid {
   readonly #offset: bigint;
   readonly #cellSize: bigint;
@@ -50,7 +50,7 @@ export class CellGrid {
     return this.#cells;
   }
 
-  /** Counts a run, which lies within the range. */
+  /** Adds a run, which must lie within the range. */
   add({ offset, length, type }: Run): void {
     const end = offset + length;
     for (let at = Number((offset - this.#offset) / this.#cellSize); at < this.#cells.length; at++) {
@@ -64,7 +64,7 @@ export class CellGrid {
   }
 }
 
-/** The smallest power of 2, from 512, of which at most `most` cells cover `length`. */
+/** The smallest power of 2, at least 512, with which `most` cells cover `length` bytes. */
 export function niceCellSize(length: bigint, most: number): bigint {
   let size = 512n;
   while (size * BigInt(most) < length) size *= 2n;
@@ -100,13 +100,13 @@ export function colourOf(context: string, type: bigint): Rgb {
   return palette[at] ?? OTHERS[at % OTHERS.length] ?? [0, 0, 0];
 }
 
-/** The type that a picture must not lose, however little of it there is: data, or what is dirty. */
+/** The type that must stay visible in a picture however rare it is: data, or dirty. */
 const loudType = (context: string): bigint => (context === 'base:allocation' ? 0n : 1n);
 
-/** Least weight of the loud type in a cell that has some of it. */
+/** Minimum weight of the loud type in a cell that contains it. */
 const LOUD_SHARE = 0.3;
 
-/** A cell's colour: its types mixed by their shares. */
+/** The colour of a cell: the colours of its types, mixed by their shares. */
 export function cellColour(context: string, cell: Cell): Rgb {
   const loud = loudType(context);
   const weights = [...cell.shares].map(([type, bytes]) => {

@@ -1,11 +1,11 @@
-// What the numbers of a metadata context mean, in libnbd's words and colours.
+// Describes the types of known metadata contexts with the words and colours of nbdinfo.
 
 import { CONTEXT_BASE_ALLOCATION, CONTEXT_QEMU_ALLOCATION_DEPTH, CONTEXT_QEMU_DIRTY_BITMAP } from '../sdk.js';
 import { COLOURS } from '../output/text.js';
 
 export interface TypeDescription {
   readonly text: string | null;
-  /** Colours of the line, or null for the terminal's own. */
+  /** Colours of the line; null for the default colour of the terminal. */
   readonly foreground: string | null;
   readonly background: string | null;
 }
@@ -25,7 +25,7 @@ const ALLOCATION = [
 const BITMAP = [describe('clean', COLOURS.green), describe('dirty', COLOURS.red)] as const;
 const DEPTH = [describe('absent'), describe('local', COLOURS.brightWhite, COLOURS.onBlack)] as const;
 
-/** What a type of a context is; nothing where nobody knows. */
+/** Describes a type of a context. All fields are null if it is unknown. */
 export function describeType(context: string, type: bigint): TypeDescription {
   const at = Number(type);
   if (context === CONTEXT_BASE_ALLOCATION) return ALLOCATION[at] ?? describe(null);

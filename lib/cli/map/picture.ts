@@ -1,4 +1,4 @@
-// `nbd map --picture`: collects the maps and writes the file.
+// `nbd map --picture`: collects the maps and writes the picture.
 
 import type { Operand, ParsedArguments } from '../arguments.js';
 import type { CommandContext } from '../command.js';

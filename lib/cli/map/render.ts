@@ -1,5 +1,5 @@
-// The picture of a map: a grid of cells with a legend and totals, as SVG, and as a page that tells the range under the
-// pointer. Both stand alone: nothing is loaded from anywhere.
+// Renders a picture of a map: a grid of cells with a legend and totals, as SVG, or as an HTML page that shows the range
+// under the pointer. Both are self-contained: they load nothing.
 
 import { describeType } from './contexts.js';
 import { type Cell, cellColour, colourOf, type DrawnMap, hex, type Picture } from './cells.js';
@@ -8,13 +8,13 @@ import { visible } from '../../util/visible.js';
 
 const COLUMNS = 64;
 const MOST_ROWS = 32;
-/** Of one map. */
+/** Maximum number of cells of one map. */
 export const MOST_CELLS = COLUMNS * MOST_ROWS;
 const CELL = 14;
 const GAP = 2;
 const PITCH = CELL + GAP;
 const MARGIN = 24;
-/** Room for the offsets left of the rows. */
+/** Width of the offsets to the left of the rows. */
 const LABELS = 88;
 const WIDTH = MARGIN + LABELS + COLUMNS * PITCH + MARGIN;
 const TITLE_HEIGHT = 64;
@@ -28,7 +28,7 @@ export function escapeXml(text: string): string {
     .replace(/>/g, '&gt;')
     .replace(/"/g, '&quot;')
     .replace(/'/g, '&#39;')
-    // No XML may hold these, escaped or not.
+    // XML must not contain these characters, even escaped.
     .replace(/[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/gu, '\ufffd');
   return visible(escaped);
 }
@@ -94,7 +94,7 @@ function drawMap(map: DrawnMap, picture: Picture, top: number): { svg: string; h
 
 const nameOf = (context: string, type: bigint): string => describeType(context, type).text ?? `type ${type}`;
 
-/** The words for a cell: its range, and what is in it. */
+/** The description of a cell: its range and its contents. */
 function describeCell(context: string, cell: Cell): string {
   const shares = [...cell.shares].sort(([a], [b]) => (a < b ? -1 : 1));
   const [only] = shares;

@@ -1,4 +1,4 @@
-// The map of an export as text and as JSON, in the layout of nbdinfo --map.
+// Prints the map of an export as text or as JSON, in the layout of nbdinfo --map.
 
 import type { Operand, ParsedArguments } from '../arguments.js';
 import type { CommandContext } from '../command.js';
@@ -43,5 +43,5 @@ export async function showMap(
   await listing.print(bar?.text);
 }
 
-/** nbdinfo's own output has no bar. */
+/** Only `nbd map` shows the bar: the output of nbdinfo has none. */
 const isMapCommand = ({ program }: CommandContext): boolean => program.endsWith('map');

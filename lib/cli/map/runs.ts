@@ -1,4 +1,4 @@
-// The runs of a map: extents of one context, cut to the range and joined. Any number of them in bounded memory.
+// The runs of a map: extents of one context, cut to the range and joined. Uses bounded memory for any number of runs.
 
 import { extentBatches } from '../../bulk/maps/extents.js';
 import type { Operand } from '../arguments.js';
@@ -9,14 +9,14 @@ import type { NbdConnection } from '../sdk.js';
 import { openServer } from '../server.js';
 import { jsonString } from '../output/text.js';
 
-/** A stretch of one type. */
+/** A range of one type. */
 export interface Run {
   readonly offset: bigint;
   readonly length: bigint;
   readonly type: bigint;
 }
 
-/** A connection on which the context was negotiated. */
+/** Opens a connection with the contexts. Throws CliError if the server does not support one of them. */
 export async function openForContexts(
   contexts: readonly string[],
   server: Operand,
@@ -25,8 +25,9 @@ export async function openForContexts(
   const connection = await openServer(server, context, { metaContexts: contexts, ...LAST_BLOCK_MAY_BE_SHORT });
   for (const name of contexts) {
     if (!supports(connection, name)) {
+      // nbdinfo's message, word for word.
       throw new CliError(`--map: server does not support metadata context ${jsonString(name)}`, {
-        hint: "'nbd info' shows those that it has",
+        hint: "'nbd info' shows the contexts of the export",
       });
     }
   }
@@ -42,7 +43,7 @@ export function supports(connection: NbdConnection, name: string): boolean {
   }
 }
 
-/** All runs of a range in order, equal neighbours joined. A server has millions of them: none is kept. */
+/** Yields all runs of a range in order, with equal neighbours joined. There may be millions, so none are kept. */
 export async function* mapRuns(
   connection: NbdConnection,
   name: string,
@@ -76,7 +77,7 @@ class Joining {
   }
 }
 
-/** Bytes of each type. */
+/** Counts the bytes of each type. */
 export class Totals {
   readonly #bytes = new Map<bigint, bigint>();
 

@@ -1,5 +1,5 @@
-// nbddump's layout: sixteen bytes a line, repeated lines squashed to one `*`. Bytes come in pieces of any length;
-// zeroes come as a count, so that a hole of a terabyte costs nothing.
+// Formats bytes in nbddump's layout: sixteen bytes per line, repeated lines squashed to one `*`. Bytes are added in
+// pieces of any length, zeroes as a count, so that a hole of a terabyte costs nothing.
 
 import { COLOURS, type Paint } from './text.js';
 
@@ -11,7 +11,7 @@ export class HexDump {
   readonly #size: bigint;
   readonly #paint: Paint;
   readonly #first: bigint;
-  /** Where the line that is being filled begins. */
+  /** Offset of the line that is being filled. */
   #at: bigint;
   readonly #line = Buffer.alloc(WIDTH);
   #filled = 0;
@@ -25,7 +25,7 @@ export class HexDump {
     this.#paint = paint;
   }
 
-  /** The next bytes; gives what can be printed. */
+  /** Adds bytes. Returns the text that can be printed. */
   add(bytes: Buffer): string {
     let text = '';
     let from = 0;
@@ -47,7 +47,7 @@ export class HexDump {
     return text;
   }
 
-  /** The next bytes are zeroes. */
+  /** Adds zeroes. Returns the text that can be printed. */
   zeroes(count: bigint): string {
     let text = '';
     let rest = count;
@@ -68,7 +68,10 @@ export class HexDump {
     return text;
   }
 
-  /** What is left: a short last line. Where a limit cut it, it counts as if zeroes followed, as for nbddump. */
+  /**
+   * Returns the rest: a short last line. If a limit cut the line off, it is compared with the line before as if zeroes
+   * followed, as nbddump does.
+   */
   end(): string {
     if (this.#filled === 0) return '';
     this.#line.fill(0, this.#filled);

@@ -1,5 +1,5 @@
-// Telling how far something is: a bar for people, or `N/100` lines on a file descriptor for programs (nbdcopy's
-// --progress=FD). Both begin with 0 and end with 100, also when there is nothing to do.
+// Reports progress: a bar for people, or `N/100` lines on a file descriptor for programs (nbdcopy's --progress=FD).
+// Both begin with 0 and end with 100, even if there is nothing to do.
 
 import { writeSync } from 'node:fs';
 import type { SingleBar } from 'cli-progress';
@@ -11,9 +11,9 @@ import { duration, parseCount, roundSize } from './text.js';
 export interface Progress {
   /** Bytes done so far. */
   update(done: number): void;
-  /** Leaves the bar as it is: the work ended early. */
+  /** The work ended early: leaves the bar as it is. */
   stop(): void;
-  /** The work is complete. */
+  /** The work is complete: shows 100 %. */
   finish(): void;
 }
 
@@ -22,12 +22,12 @@ export const PROGRESS_OPTION: OptionSpec = {
   short: 'p',
   takes: 'optional',
   value: 'FD',
-  help: 'Show a progress bar on standard error; with a file descriptor, write N/100 lines to it.',
+  help: 'Show a progress bar on standard error; given a file descriptor, write lines N/100 to it instead.',
 };
 
 const NOTHING: Progress = { update: () => undefined, stop: () => undefined, finish: () => undefined };
 
-/** As the options ask; `automatic` shows a bar on a terminal without being asked. */
+/** Creates the progress that the options request. With `automatic`, a terminal gets a bar even without the option. */
 export async function makeProgress(
   args: ParsedArguments,
   total: number,
@@ -46,8 +46,8 @@ export async function makeProgress(
 }
 
 /**
- * Runs `work` with progress. Where it fails or is interrupted, what `partial` says of the bytes done until then is told
- * before its error goes on.
+ * Runs `work` with progress. If it fails or is interrupted, prints the text of `partial`, which describes how much was
+ * done, and rethrows the error.
  */
 export async function withProgress<Result>(
   args: ParsedArguments,
@@ -80,7 +80,7 @@ function machineProgress(fd: number, total: number): Progress {
     try {
       writeSync(fd, `${percent}/100\n`);
     } catch {
-      // Nobody reads any more; the work goes on.
+      // The reader has closed its end; the work continues.
     }
   };
   show(0);
@@ -105,7 +105,7 @@ async function barProgress(total: number): Promise<Progress> {
       stopOnComplete: false,
       noTTYOutput: true,
       notTTYSchedule: 1000,
-      // The bar listens to no signal: the command itself ends it.
+      // The bar must not handle signals: the command itself ends it.
       gracefulExit: false,
     },
     Presets.legacy,
@@ -115,7 +115,7 @@ async function barProgress(total: number): Promise<Progress> {
     const rate = done / seconds;
     return { amount: roundSize(done), rate: roundSize(rate), left: duration((total - done) / rate) };
   };
-  // Of a total of 0 the bar would make 100 % at once.
+  // With a total of 0, the bar would show 100 % at once.
   const scale = Math.max(total, 1);
   bar.start(scale, 0, facts());
   const end = (): void => {

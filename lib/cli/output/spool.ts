@@ -1,5 +1,5 @@
-// Output that must appear as a whole or not at all, in bounded memory: what is short stays in memory, the rest goes to
-// a temporary file that has no name.
+// Collects output that must be printed completely or not at all, in bounded memory: short output stays in memory, longer
+// output goes to an unlinked temporary file.
 
 import { type FileHandle, mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -14,17 +14,17 @@ const PIECE = 64 * 1024;
 export class Spool {
   readonly #context: CommandContext;
   #texts: string[] = [];
-  /** Characters in `#texts`. */
+  /** Number of characters in `#texts`. */
   #length = 0;
   #file: FileHandle | null = null;
-  /** Bytes in the file. */
+  /** Number of bytes in the file. */
   #written = 0;
 
   constructor(context: CommandContext) {
     this.#context = context;
   }
 
-  /** Adds text. Resolves when it may be called again. */
+  /** Adds text. Must not be called again before the promise resolves. */
   async write(text: string): Promise<void> {
     this.#texts.push(text);
     this.#length += text.length;
@@ -40,20 +40,20 @@ export class Spool {
         this.#written += bytesWritten;
       }
     } catch (cause) {
-      throw new CliError(`cannot keep the output in ${tmpdir()}: ${systemReason(cause)}`, {
+      throw new CliError(`cannot write the output to a temporary file in ${tmpdir()}: ${systemReason(cause)}`, {
         cause,
-        hint: 'the variable TMPDIR names another folder',
+        hint: 'set the environment variable TMPDIR to use another directory',
       });
     }
   }
 
-  /** Everything is complete: prints it. */
+  /** Prints everything. Called once the output is complete. */
   async print(): Promise<void> {
     if (this.#file !== null) {
       const piece = Buffer.allocUnsafe(PIECE);
       for (let at = 0; at < this.#written;) {
         const { bytesRead } = await this.#file.read(piece, 0, PIECE, at);
-        if (bytesRead === 0) throw new CliError('the temporary file of the output has become shorter');
+        if (bytesRead === 0) throw new CliError('unexpected end of the temporary file with the output');
         await this.#context.out(piece.subarray(0, bytesRead));
         at += bytesRead;
       }
@@ -61,7 +61,7 @@ export class Spool {
     await this.#context.out(this.#texts.join(''));
   }
 
-  /** A file that goes by itself, however this process ends. */
+  /** Creates a file that is removed at once, so that nothing remains however this process ends. */
   async #create(): Promise<FileHandle> {
     const folder = await mkdtemp(join(tmpdir(), 'nbd-output-'));
     try {

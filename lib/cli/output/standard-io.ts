@@ -1,7 +1,7 @@
-// Standard input and output, whatever they are. Node's own streams are right for pipes, sockets and terminals, where
-// they wait for events; of a file or a device they write a part and report all of it, and for what they do not know,
-// such as a block device or a folder, Node puts streams there that are empty or swallow everything. Those descriptors
-// are read and written here by their numbers, in loops that check every count.
+// Standard input and output of every kind. Node's own streams work for pipes, sockets and terminals, which are driven by
+// events. For a file or a device, however, they may write only a part and report success, and for other kinds, such as a
+// block device or a directory, Node substitutes streams that are empty or discard everything. Those descriptors are read
+// and written here by number, in loops that check every count.
 
 import { close, fstatSync, fsync, read, write, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
@@ -12,13 +12,13 @@ import { systemReason } from '../../util/system-reason.js';
 
 const STDIN = 0;
 const STDOUT = 1;
-/** What a shell says of a program that SIGPIPE has ended, which Node ignores. */
+/** The exit code that a shell reports for a program ended by SIGPIPE; Node itself ignores the signal. */
 const PIPE_BROKEN = 141;
 const READ_SIZE = 256 * 1024;
-/** How long to wait for a descriptor that would block and has no events: from one to the other, in milliseconds. */
+/** Milliseconds to wait for a descriptor that would block and has no events; doubled from the first to the second. */
 const [FIRST_WAIT, LONGEST_WAIT] = [1, 50];
 
-/** The reader has seen enough: `nbd dump … | head`. Nothing is said, and no success is claimed. */
+/** The reader has closed the pipe, as in `nbd dump … | head`. No message is printed, but the exit code is not 0. */
 export class OutputClosed extends CliError {
   constructor(cause: unknown) {
     super('standard output: Broken pipe', { cause, exitCode: PIPE_BROKEN });
@@ -27,7 +27,7 @@ export class OutputClosed extends CliError {
 
 type Transfer = (done: (error: NodeJS.ErrnoException | null, count: number) => void) => void;
 
-/** One read() or write(), tried again while it would block. */
+/** Runs one read() or write(), and retries it while it would block. */
 async function transfer(begin: Transfer): Promise<number> {
   for (let wait = FIRST_WAIT; ; wait = Math.min(2 * wait, LONGEST_WAIT)) {
     const [error, count] = await new Promise<[NodeJS.ErrnoException | null, number]>((resolve) => {
@@ -41,7 +41,7 @@ async function transfer(begin: Transfer): Promise<number> {
   }
 }
 
-/** Writes all of the bytes where the descriptor stands. Rejects with the system's error. */
+/** Writes all bytes at the current position of the descriptor. Rejects with the system's error. */
 export async function writeAll(fd: number, bytes: Uint8Array): Promise<void> {
   for (let at = 0; at < bytes.length;) {
     const count = await transfer((done) => write(fd, bytes, at, bytes.length - at, null, done));
@@ -50,9 +50,9 @@ export async function writeAll(fd: number, bytes: Uint8Array): Promise<void> {
   }
 }
 
-const noRoom = (): Error => Object.assign(new Error('takes no more bytes'), { code: 'ENOSPC' });
+const noRoom = (): Error => Object.assign(new Error('write returned 0 bytes'), { code: 'ENOSPC' });
 
-/** Everything from where the descriptor stands to its end. Rejects with the system's error. */
+/** Reads from the current position of the descriptor to its end. Rejects with the system's error. */
 async function* chunksOf(fd: number): AsyncGenerator<Buffer> {
   for (;;) {
     const buffer = Buffer.allocUnsafe(READ_SIZE);
@@ -70,7 +70,7 @@ async function* named(chunks: AsyncIterable<Buffer>, name: string): AsyncGenerat
   }
 }
 
-/** A descriptor that has no events as a stream; it stays open. */
+/** A stream that reads a descriptor which has no events. The descriptor is not closed. */
 export function readDescriptor(fd: number, name: string): Readable {
   return Readable.from(named(chunksOf(fd), name), { objectMode: false, highWaterMark: READ_SIZE });
 }
@@ -80,21 +80,22 @@ export function standardInput(): Readable {
   return stdin instanceof Socket ? stdin : readDescriptor(STDIN, 'standard input');
 }
 
-/** What commands print to. Every failure is reported by the write, and once more by {@link finish}. */
+/** The standard output of commands. Every failure is reported by the write, and again by {@link finish}. */
 export class StandardOutput {
   readonly #socket: Socket | null;
   #last: Promise<void> = Promise.resolve();
   #failure: CliError | null = null;
+  #isReleased = false;
 
   constructor() {
     const { stdout } = process as { stdout: Writable };
     this.#socket = stdout instanceof Socket ? stdout : null;
-    // A failed write reports itself; an 'error' that nobody listens for would end the process.
+    // A failed write rejects by itself; without a listener, the 'error' event would end the process.
     stdout.on('error', (error) => this.#fail(error));
     if (this.#socket === null) this.#takeOver();
   }
 
-  /** Resolves when all of it has been written. */
+  /** Resolves when all data has been written. */
   write(data: string | Uint8Array): Promise<void> {
     if (this.#failure !== null) return Promise.reject(this.#failure);
     const socket = this.#socket;
@@ -110,12 +111,12 @@ export class StandardOutput {
     const reported = written.catch((error: unknown) => {
       throw this.#fail(error);
     });
-    // What comes behind a failure fails by it, too.
+    // Later writes fail with the same error.
     this.#last = reported.catch(() => undefined);
     return reported;
   }
 
-  /** fsync, where there is something to be made permanent. */
+  /** Calls fsync if standard output is a file or a block device. */
   async flush(): Promise<void> {
     const stats = fstatSync(STDOUT);
     if (!stats.isFile() && !stats.isBlockDevice()) return;
@@ -127,8 +128,14 @@ export class StandardOutput {
     });
   }
 
-  /** Waits for what is still being written; some file systems report only at the close that there was no room. */
+  /** Leaves standard output to other code, such as a connection, which handles errors itself. */
+  release(): void {
+    this.#isReleased = true;
+  }
+
+  /** Waits for pending writes and closes the output: some file systems report a lack of space only then. */
   async finish(): Promise<void> {
+    if (this.#isReleased) return;
     if (this.#socket === null) {
       await this.#last;
       if (this.#failure === null && fstatSync(STDOUT).isBlockDevice()) await this.flush();
@@ -139,7 +146,7 @@ export class StandardOutput {
         });
       });
     } else if (!this.#socket.destroyed) {
-      // A pipe's reader may be slow; what was written must arrive.
+      // The reader of a pipe may be slow; wait until all data has been written.
       await this.write('');
     }
     if (this.#failure !== null) throw this.#failure;
@@ -153,7 +160,7 @@ export class StandardOutput {
     return this.#failure;
   }
 
-  /** For what prints through the console, as code that is given to `nbd shell` does: at once, as Node does it. */
+  /** Replaces process.stdout for code that uses the console, such as the code of `nbd shell`. Synchronous, as in Node. */
   #takeOver(): void {
     const stream = new Writable({
       write: (chunk: Buffer, _encoding, callback) => {

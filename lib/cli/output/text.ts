@@ -1,11 +1,11 @@
-// Sizes, strings and colours as libnbd's tools write them, and the sizes that users write.
+// Formats sizes, strings and colours as libnbd's tools do, and parses the sizes and numbers of options.
 
 import { CliError, UsageError } from '../errors.js';
 import { visibleJson } from '../../util/visible.js';
 
 const SUFFIXES = ['', 'K', 'M', 'G', 'T', 'P', 'E'];
 
-/** Divided by 1024 as long as that is exact: `1M`, `3K`, `513`. */
+/** A size with the largest suffix that is exact: `1M`, `3K`, `513`. */
 export function humanSize(bytes: bigint): string {
   let value = bytes;
   let at = 0;
@@ -16,7 +16,7 @@ export function humanSize(bytes: bigint): string {
   return `${value}${SUFFIXES[at] ?? ''}`;
 }
 
-/** `1048576 (1M)`; without the brackets where there is no suffix to show. */
+/** `1048576 (1M)`; only the number if it has no exact suffix. */
 export function sizeWithSuffix(bytes: bigint): string {
   const human = humanSize(bytes);
   return human === String(bytes) ? human : `${bytes} (${human})`;
@@ -55,12 +55,12 @@ const UNITS: Readonly<Record<string, bigint>> = {
   e: 1n << 60n,
 };
 
-/** A number of bytes with an optional suffix, as nbdkit reads them: `1M`, `512`, `2s`. */
+/** Parses a number of bytes with an optional suffix, as nbdkit does: `1M`, `512`, `2s`. */
 export function parseSize(option: string, text: string): bigint {
   const match = /^(\d+)([bskmgtpe]?)$/i.exec(text.trim());
   if (match === null) {
     throw new UsageError(`--${option}: could not parse: ${text}`, {
-      hint: 'a size is a number with k, M, G, T, P or E',
+      hint: 'a size is a number with an optional suffix k, M, G, T, P or E',
     });
   }
   const bytes = BigInt(match[1] ?? '0') * (UNITS[(match[2] ?? '').toLowerCase() || 'b'] ?? 1n);
@@ -68,20 +68,20 @@ export function parseSize(option: string, text: string): bigint {
   return bytes;
 }
 
-/** A size that is used as a JavaScript number. */
+/** Parses a size that must be a safe integer. */
 export function parseSmallSize(option: string, text: string): number {
   const bytes = parseSize(option, text);
   if (bytes > BigInt(Number.MAX_SAFE_INTEGER)) throw new UsageError(`--${option}: too large: ${text}`);
   return Number(bytes);
 }
 
-/** Seconds, whole or not; gives milliseconds, at least one unless it is 0. */
+/** Parses seconds, possibly with a fraction. Returns milliseconds, rounded up. */
 export function parseSeconds(option: string, text: string): number {
   const seconds = /^\d{1,7}(\.\d+)?$/.test(text) ? Number(text) : NaN;
-  // A timer has 31 bits.
+  // Node's timers are limited to 2^31 - 1 milliseconds.
   if (!(seconds <= MOST_SECONDS)) {
     throw new UsageError(`--${option}: could not parse: ${text}`, {
-      hint: `a number of seconds, up to ${MOST_SECONDS}`,
+      hint: `expected a number of seconds, at most ${MOST_SECONDS}`,
     });
   }
   return Math.ceil(seconds * 1000);
@@ -89,7 +89,7 @@ export function parseSeconds(option: string, text: string): number {
 
 const MOST_SECONDS = 2_000_000;
 
-/** A whole number from `minimum`. */
+/** Parses an integer of at least `minimum`. */
 export function parseCount(option: string, text: string, minimum = 1): number {
   const value = /^\d{1,9}$/.test(text) ? Number(text) : NaN;
   if (!(value >= minimum)) throw new UsageError(`--${option}: could not parse: ${text}`);
@@ -98,7 +98,7 @@ export function parseCount(option: string, text: string, minimum = 1): number {
 
 /**
  * A JSON string with libnbd's escapes: `\"`, `\\`, and `\u00XX` for everything below space (where JSON.stringify
- * would write `\n`); and for what a person would not see, or see wrong, as the rest of this package has it.
+ * would write `\n`). Invisible and misleading characters are escaped as in the rest of this package.
  */
 export function jsonString(text: string): string {
   let out = '"';
@@ -111,10 +111,10 @@ export function jsonString(text: string): string {
   return visibleJson(`${out}"`);
 }
 
-/** printf's %.1f for what is not negative. */
+/** printf's %.1f for a non-negative number. */
 export const oneDecimal = (value: number): string => toEven(value.toFixed(100), 1) ?? value.toFixed(1);
 
-/** printf's %g for what is not negative: six significant digits, no zeroes behind them. */
+/** printf's %g for a non-negative number: six significant digits, without trailing zeroes. */
 export function general(value: number): string {
   if (value === 0) return '0';
   const [exact = '', exactPower] = value.toExponential(100).split('e');
@@ -130,8 +130,8 @@ export function general(value: number): string {
 }
 
 /**
- * C rounds the binary value, and what lies in the middle to the even digit; JavaScript rounds that up. Given the exact
- * digits, the text where these differ, else null.
+ * C rounds a tie to the even digit, JavaScript rounds it up. Takes the exact digits; returns the text in C if it differs
+ * from that in JavaScript, otherwise null.
  */
 function toEven(exact: string, decimals: number): string | null {
   const end = exact.indexOf('.') + 1 + decimals;
@@ -152,7 +152,7 @@ export const COLOURS = {
   onLightGrey: '47',
 } as const;
 
-/** Colours text, or does not. */
+/** Writes the escape sequences of colours, or nothing when colours are off. */
 export class Paint {
   readonly on: boolean;
 
@@ -175,12 +175,12 @@ export class Paint {
 export const COLOUR_OPTIONS = [
   {
     names: ['color', 'colors', 'colour', 'colours'],
-    help: 'Colour the output. Default: when it is a terminal and NO_COLOR is not set.',
+    help: 'Colour the output. Default: if it is a terminal and NO_COLOR is not set.',
   },
   { names: ['no-color', 'no-colors', 'no-colour', 'no-colours'], help: 'Do not colour the output.' },
 ] as const;
 
-/** Whether to colour: the last option given, else a terminal without NO_COLOR. */
+/** Decides whether to colour: by the last option given, otherwise if it is a terminal and NO_COLOR is not set. */
 export function choosePaint(asked: string | undefined): Paint {
   if (asked !== undefined) return new Paint(asked === 'color');
   const refused = (process.env['NO_COLOR'] ?? '') !== '' || process.env['TERM'] === 'dumb';

@@ -1,11 +1,11 @@
-// Files that a command writes as its result: there as a whole or not at all.
+// Writes a file that is the result of a command, completely or not at all.
 
 import { randomUUID } from 'node:crypto';
 import { type FileHandle, open, realpath, rename, rm, stat } from 'node:fs/promises';
 import { CliError } from '../errors.js';
 import { systemReason } from '../../util/system-reason.js';
 
-/** Writes a file that is there as a whole or not at all; what was there before stays if it fails. */
+/** Writes a file completely or not at all. If this fails, a file that existed before is unchanged. */
 export async function writeWhole(path: string, text: string): Promise<void> {
   try {
     await replace(path, text);
@@ -18,7 +18,7 @@ async function replace(path: string, text: string): Promise<void> {
   const target = await realpath(path).catch(() => path);
   const found = await stat(target).catch(() => null);
   if (found !== null && !found.isFile()) {
-    // A device or a pipe has no other name to write to.
+    // A device or a pipe cannot be replaced by renaming another file.
     await written(await open(target, 'w'), text);
     return;
   }
@@ -32,7 +32,7 @@ async function replace(path: string, text: string): Promise<void> {
   }
 }
 
-/** Closes the file, too: some file systems report only then that there is no room. */
+/** Writes and closes the file: some file systems report a lack of space only on close. */
 async function written(file: FileHandle, text: string): Promise<void> {
   try {
     await file.writeFile(text);

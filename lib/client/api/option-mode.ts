@@ -6,7 +6,6 @@ import type { ListedExport } from '../../protocol/handshake/opt-list.js';
 import { extendedHeaders, startTls, structuredReply } from '../../protocol/handshake/opt-simple.js';
 import { toCallback } from '../../protocol/strict.js';
 import { lifecycleOf } from './settings.js';
-import type { Lifecycle } from '../lifecycle.js';
 import {
   optBoolean,
   optGo,
@@ -16,39 +15,32 @@ import {
   optRequired,
   type OptionRun,
 } from '../connect/option-runs.js';
-import { checkNames, checkSignal, type NbdConnectionOptions } from '../options/options.js';
-import { NbdSecurity } from './security-settings.js';
+import { checkNames, checkSignal } from '../options/options.js';
+import { NbdSecuritySettings } from './security-settings.js';
 import { checkState, WHEN_NEGOTIATING } from '../state.js';
 
-/** Told once how a raw option went. */
+/** Called once with the outcome of a raw option. */
 export type OptionCallback = (error: NbdError | null) => void;
 
-/** Called for every export of a list; the description is `''` where the server gives none. */
+/** Called for every export of a list; the description is `''` if the server sends none. */
 export type ListCallback = (name: string, description: string) => void;
 
-/** Called for every context that the server named. */
+/** Called for every context that the server reports. */
 export type ContextCallback = (name: string) => void;
 
 /**
- * Option mode of an {@link NbdConnection}. Each call is permitted while negotiating only: else NbdStateError, ENOTCONN
- * before connecting and EINVAL after. A refusal is an NbdOptionError and the connection stays negotiating (an
- * ESHUTDOWN closes it); a server that breaks the protocol, or does not answer within `connectTimeout`, ends the
- * connection. What a callback throws is what the call rejects with. There is one option at a time: until the server has
- * answered, the connection is `connecting`, and other options, the settings of the handshake and the facts of the
- * export are refused with EINVAL. An option cannot be cancelled: an abort rejects at once, and the answer is still
- * waited for.
+ * Option mode of an {@link NbdConnection}. Its methods are permitted only while negotiating: otherwise they fail with
+ * an NbdStateError, ENOTCONN before connecting and EINVAL after. A refusal is an NbdOptionError and the connection
+ * stays negotiating (an ESHUTDOWN closes it); a server that violates the protocol, or does not answer within
+ * `connectTimeout`, ends the connection. If a callback throws, the call rejects with what it threw. Only one option may
+ * be pending: until the server has answered, the connection is `connecting`, and other options, the settings of the
+ * handshake and the facts of the export are refused with EINVAL. An option cannot be cancelled: an abort rejects at
+ * once, but the connection still waits for the answer.
  */
-export abstract class NbdNegotiation extends NbdSecurity {
-  readonly #lifecycle: Lifecycle;
-
-  protected constructor(options?: NbdConnectionOptions) {
-    super(options);
-    this.#lifecycle = lifecycleOf(this);
-  }
-
+export abstract class NbdOptionMode extends NbdSecuritySettings {
   /**
-   * Opens the export (libnbd: `nbd_opt_go`); the connection is then ready. Asks for the contexts that were added first,
-   * unless `requestMetaContext` is false.
+   * Opens the export (libnbd: `nbd_opt_go`); the connection is ready then. First it asks for the contexts that were
+   * added, unless `requestMetaContext` is false.
    *
    * @throws (rejects) NbdOptionError, `ENOENT` for an unknown export.
    */
@@ -56,7 +48,9 @@ export abstract class NbdNegotiation extends NbdSecurity {
     return this.#promise('optGo', () => optGo, signal);
   }
 
-  /** Asks about the export without opening it (libnbd: `nbd_opt_info`): `getSize`, `can*` and so on then answer. */
+  /**
+   * Asks about the export without opening it (libnbd: `nbd_opt_info`): `getSize`, `can*` and so on are available then.
+   */
   optInfo(signal?: AbortSignal): Promise<void> {
     return this.#promise('optInfo', () => optInfo, signal);
   }
@@ -64,13 +58,16 @@ export abstract class NbdNegotiation extends NbdSecurity {
   /**
    * Asks for the server's exports (libnbd: `nbd_opt_list`): resolves with them, and calls `found` for each if given.
    *
-   * @throws (rejects) NbdOptionError where the server does not tell; `EOVERFLOW` above 10,000 exports.
+   * @throws (rejects) NbdOptionError if the server refuses to list them; `EOVERFLOW` above 10,000 exports.
    */
   optList(found?: ListCallback, signal?: AbortSignal): Promise<readonly ListedExport[]> {
     return this.#promise('optList', () => optList, signal, eachExport(toCallback(found, 'optList', 'found')));
   }
 
-  /** Which of the contexts that were added the export has, all that it has if none was added (libnbd: `nbd_opt_list_meta_context`). */
+  /**
+   * Resolves with those of the added contexts that the export has, or with all of its contexts if none was added
+   * (libnbd: `nbd_opt_list_meta_context`).
+   */
   optListMetaContext(found?: ContextCallback, signal?: AbortSignal): Promise<readonly string[]> {
     return this.#contexts('optListMetaContext', listMetaContext, this.#added, found, signal);
   }
@@ -98,7 +95,7 @@ export abstract class NbdNegotiation extends NbdSecurity {
     return this.#contexts('optSetMetaContextQueries', setMetaContext, queries, found, signal);
   }
 
-  /** Asks for TLS (libnbd: `nbd_opt_starttls`); false when the server refuses. What was negotiated is forgotten. */
+  /** Asks for TLS (libnbd: `nbd_opt_starttls`); false when the server refuses. Discards what was negotiated before. */
   optStarttls(signal?: AbortSignal): Promise<boolean> {
     return this.#promise('optStarttls', () => optBoolean(startTls), signal);
   }
@@ -113,10 +110,10 @@ export abstract class NbdNegotiation extends NbdSecurity {
     return this.#promise('optStructuredReply', () => optBoolean(structuredReply), signal);
   }
 
-  /** Leaves without opening an export (libnbd: `nbd_opt_abort`): the connection is then closed. */
+  /** Ends the negotiation without opening an export (libnbd: `nbd_opt_abort`): the connection is closed then. */
   async optAbort(): Promise<void> {
     this.#check('optAbort');
-    await this.#lifecycle.shutdown();
+    await lifecycleOf(this).shutdown();
   }
 
   /** Raw form of {@link optGo} (libnbd: `nbd_aio_opt_go`). */
@@ -177,31 +174,32 @@ export abstract class NbdNegotiation extends NbdSecurity {
     this.#raw('aioOptStructuredReply', optRequired(structuredReply), completion);
   }
 
-  /** Raw form of {@link optAbort} (libnbd: `nbd_aio_opt_abort`); `close` tells when it is over. */
+  /** Raw form of {@link optAbort} (libnbd: `nbd_aio_opt_abort`); `close` is emitted when it is over. */
   aioOptAbort(): void {
     this.#check('aioOptAbort');
-    void this.#lifecycle.shutdown();
+    void lifecycleOf(this).shutdown();
   }
 
   get #added(): readonly string[] {
-    return this.#lifecycle.settings.metaContexts;
+    return lifecycleOf(this).settings.metaContexts;
   }
 
   #check(method: string): void {
-    this.#lifecycle.checkNoOption(method);
-    checkState(method, this.#lifecycle.phase, WHEN_NEGOTIATING, this.#lifecycle.error);
+    const lifecycle = lifecycleOf(this);
+    lifecycle.checkNoOption(method);
+    checkState(method, lifecycle.phase, WHEN_NEGOTIATING, lifecycle.error);
   }
 
   async #promise<Result>(
     method: string,
     run: () => OptionRun<Result>,
     signal?: AbortSignal,
-    tell?: (result: Result) => void,
+    report?: (result: Result) => void,
   ): Promise<Result> {
     this.#check(method);
     checkSignal(method, signal);
-    const result = await this.#lifecycle.runOption(method, run(), signal);
-    tell?.(result);
+    const result = await lifecycleOf(this).runOption(method, run(), signal);
+    report?.(result);
     return result;
   }
 
@@ -235,11 +233,11 @@ export abstract class NbdNegotiation extends NbdSecurity {
     method: string,
     run: OptionRun<Result>,
     completion: OptionCallback | null | undefined,
-    tell?: (result: Result) => void,
+    report?: (result: Result) => void,
   ): void {
     const callback = toCallback(completion, method, 'completion');
     this.#check(method);
-    this.#promise(method, () => run, undefined, tell).then(
+    this.#promise(method, () => run, undefined, report).then(
       () => callback?.(null),
       (error: unknown) => callback?.(error as NbdError),
     );

@@ -1,32 +1,25 @@
-// The settings of a connection that decide whom it trusts: TLS, what a URI may do, and how programs are started.
+// TLS settings, URI permissions and the socket-activation name.
 
 import { NbdFacts } from './facts.js';
 import { lifecycleOf } from './settings.js';
-import type { Lifecycle } from '../lifecycle.js';
 import { assign, type NbdConnectionOptions, type Settings } from '../options/options.js';
 import { checkState, WHEN_CREATED } from '../state.js';
 import { tlsUsernameOf } from '../options/tls-options.js';
 
 /**
  * TLS and URI settings of an {@link NbdConnection}. Each is also a constructor option; `ca`, `cert`, `key`,
- * `passphrase`, `crl` and `tlsPsk`, which hold their material in memory, are constructor options only. All are to be
- * set before connecting: later they throw NbdStateError `EINVAL`. A refused value throws NbdStrictError `EINVAL` and
- * leaves the old one.
+ * `passphrase`, `crl` and `tlsPsk`, which hold their material in memory, are constructor options only. Set them before
+ * connecting: later they throw NbdStateError `EINVAL`. An invalid value throws NbdStrictError `EINVAL` and the old
+ * value stays.
  */
-export abstract class NbdSecurity extends NbdFacts {
-  readonly #lifecycle: Lifecycle;
-
-  protected constructor(options?: NbdConnectionOptions) {
-    super(options);
-    this.#lifecycle = lifecycleOf(this);
-  }
-
+export abstract class NbdSecuritySettings extends NbdFacts {
   get #settings(): Settings {
-    return this.#lifecycle.settings;
+    return lifecycleOf(this).settings;
   }
 
   #set(method: string, name: keyof NbdConnectionOptions, value: unknown): void {
-    checkState(method, this.#lifecycle.phase, WHEN_CREATED, this.#lifecycle.error);
+    const { phase, error } = lifecycleOf(this);
+    checkState(method, phase, WHEN_CREATED, error);
     assign(this.#settings, name, value, method);
   }
 
@@ -35,13 +28,13 @@ export abstract class NbdSecurity extends NbdFacts {
     this.#set('setTls', 'tls', tls);
   }
 
-  /** As set, or as a URI has set it; `TLS_DISABLE` by default (libnbd: `nbd_get_tls`). */
+  /** As set, or as a URI set it; `TLS_DISABLE` by default (libnbd: `nbd_get_tls`). */
   getTls(): number {
     return this.#settings.tls;
   }
 
   /**
-   * The folder of the certificates (libnbd: `nbd_set_tls_certificates`): `ca-cert.pem`, and where they are needed
+   * The folder of the certificates (libnbd: `nbd_set_tls_certificates`): `ca-cert.pem`, and if they are needed
    * `client-cert.pem`, `client-key.pem`, `client-cert-0.pem` …, `ca-crl.pem`. It is read when the connection is made.
    */
   setTlsCertificates(folder: string): void {
@@ -63,7 +56,9 @@ export abstract class NbdSecurity extends NbdFacts {
     return this.#settings.tlsVerifyPeer;
   }
 
-  /** The name that the server's certificate must have; `''`: the host's (libnbd: `nbd_set_tls_hostname`). */
+  /**
+   * The name that the server's certificate must have; `''` for the name of the host (libnbd: `nbd_set_tls_hostname`).
+   */
   setTlsHostname(name: string): void {
     this.#set('setTlsHostname', 'tlsHostname', name);
   }
@@ -83,7 +78,7 @@ export abstract class NbdSecurity extends NbdFacts {
     return tlsUsernameOf(this.#settings);
   }
 
-  /** OpenSSL's list of ciphers, as `ciphers` of node:tls; `''`: the default (libnbd: `nbd_set_tls_priority`). */
+  /** OpenSSL's list of ciphers, as `ciphers` of node:tls; `''` for the default (libnbd: `nbd_set_tls_priority`). */
   setTlsPriority(ciphers: string): void {
     this.#set('setTlsPriority', 'tlsPriority', ciphers);
   }
@@ -114,7 +109,7 @@ export abstract class NbdSecurity extends NbdFacts {
   }
 
   /**
-   * What {@link NbdConnection.connectSystemdSocketActivation} calls the socket (libnbd:
+   * The name that {@link NbdConnection.connectSystemdSocketActivation} gives the socket (libnbd:
    * `nbd_set_socket_activation_name`): up to 32 letters and digits; `''` for `unknown`.
    *
    * @throws NbdStrictError `ENAMETOOLONG` above 32 characters, `EINVAL` for others than ASCII letters and digits.

@@ -1,4 +1,5 @@
-// What a connection is set to. The public face is built in layers: settings, facts, option mode, commands.
+// Settings of a connection (libnbd's set_* and get_*). The public class is split over five files, each extending the
+// one before: settings, facts, security settings, option mode, and connection.ts with the commands.
 
 import { EventEmitter } from 'eventemitter3';
 import { type NbdError, NbdStrictError } from '../../errors.js';
@@ -15,13 +16,13 @@ import {
   WHEN_CREATED_OR_NEGOTIATING,
 } from '../state.js';
 
-/** What a connection emits. None of these is needed to use it: every failure also reaches its own caller. */
+/** The events of a connection. No listener is required: every failure also reaches its own caller. */
 export interface NbdConnectionEvents {
   /** The state changed. `ready` and `processing` are one state here, reported as `ready`. */
   stateChange: (state: ConnectionState, previous: ConnectionState) => void;
-  /** The connection ended, with the error if it did not end by itself. Once, last. */
+  /** The connection ended; `error` is set unless it ended in good order. Emitted once, as the last event. */
   close: (error?: NbdError) => void;
-  /** No command is waiting any more after some had to: the moment to go on after `EAGAIN`. */
+  /** Emitted when the waiting line becomes empty again: retry after an `EAGAIN`. */
   drain: () => void;
   /**
    * A debug message, while debugging is on (`setDebug`): `context` is the method or the event that it is about. With a
@@ -30,39 +31,39 @@ export interface NbdConnectionEvents {
   debug: (context: string, message: string) => void;
 }
 
-/** The lifecycle of a handle: for the subclass that connects and commands. */
-export let lifecycleOf: (handle: NbdHandle) => Lifecycle;
+/** The lifecycle of a connection: the one accessor of all the classes that it is built of. */
+export let lifecycleOf: (connection: NbdSettings) => Lifecycle;
 
-/** The settings of an {@link NbdConnection}; not made by itself. */
-export abstract class NbdHandle extends EventEmitter<NbdConnectionEvents> {
+/** The settings of an {@link NbdConnection}. */
+export abstract class NbdSettings extends EventEmitter<NbdConnectionEvents> {
   readonly #lifecycle: Lifecycle;
 
   static {
-    lifecycleOf = (handle) => handle.#lifecycle;
+    lifecycleOf = (connection) => connection.#lifecycle;
   }
 
   protected constructor(options?: NbdConnectionOptions) {
     super();
     this.#lifecycle = new Lifecycle(this, makeSettings(options), {
       stateChange: (state, previous) => {
-        this.#tell(() => this.emit('stateChange', state, previous));
+        this.#notify(() => this.emit('stateChange', state, previous));
       },
       close: (error) => {
-        this.#tell(() => this.emit('close', error));
+        this.#notify(() => this.emit('close', error));
       },
       drain: () => {
-        this.#tell(() => this.emit('drain'));
+        this.#notify(() => this.emit('drain'));
       },
       debug: (context, message) => {
         const isHeard = this.listenerCount('debug') > 0;
-        if (isHeard) this.#tell(() => this.emit('debug', context, message));
+        if (isHeard) this.#notify(() => this.emit('debug', context, message));
         return isHeard;
       },
     });
   }
 
-  /** A listener that throws is a bug of its own: it surfaces as an uncaught exception, never inside a callback. */
-  #tell(emit: () => unknown): void {
+  /** The exception of a listener becomes an uncaught exception; it never interrupts the connection. */
+  #notify(emit: () => unknown): void {
     try {
       emit();
     } catch (error) {
@@ -82,9 +83,9 @@ export abstract class NbdHandle extends EventEmitter<NbdConnectionEvents> {
   }
 
   // ── Settings ──────────────────────────────────────────────────────────────────────────────────────────────────
-  // Each is also a constructor option. A refused value throws NbdStrictError and leaves the old one.
+  // Each is also a constructor option. An invalid value throws NbdStrictError and the old value stays.
 
-  /** Names the export to open (libnbd: `nbd_set_export_name`). Before connecting, or in option mode. */
+  /** Names the export to open (libnbd: `nbd_set_export_name`). Allowed before connecting, and in option mode. */
   setExportName(name: string): void {
     this.#check('setExportName', WHEN_CREATED_OR_NEGOTIATING);
     const before = this.#lifecycle.settings.exportName;
@@ -98,8 +99,8 @@ export abstract class NbdHandle extends EventEmitter<NbdConnectionEvents> {
   }
 
   /**
-   * Chooses what is checked before a command is sent (libnbd: `nbd_set_strict_mode`): `STRICT_*` bits. In any state,
-   * at any time; commands that wait already are not affected.
+   * Chooses what is checked before a command is sent (libnbd: `nbd_set_strict_mode`): `STRICT_*` bits. Allowed at any
+   * time; commands that wait already are not affected.
    *
    * @throws NbdStrictError `EINVAL` for an unknown bit.
    */
@@ -113,7 +114,9 @@ export abstract class NbdHandle extends EventEmitter<NbdConnectionEvents> {
     return this.#lifecycle.settings.strictMode;
   }
 
-  /** Stops after the first options, so that `opt*` can be called (libnbd: `nbd_set_opt_mode`). Before connecting. */
+  /**
+   * Stops after the first options, so that `opt*` can be called (libnbd: `nbd_set_opt_mode`). Set it before connecting.
+   */
   setOptMode(enable: boolean): void {
     this.#set('setOptMode', 'optMode', enable, WHEN_CREATED);
   }
@@ -123,7 +126,7 @@ export abstract class NbdHandle extends EventEmitter<NbdConnectionEvents> {
     return this.#lifecycle.settings.optMode;
   }
 
-  /** Asks for the canonical name and the description as well (libnbd: `nbd_set_full_info`). */
+  /** Whether to ask for the canonical name and the description as well (libnbd: `nbd_set_full_info`). */
   setFullInfo(request: boolean): void {
     this.#set('setFullInfo', 'fullInfo', request, WHEN_CREATED_OR_NEGOTIATING);
   }
@@ -153,7 +156,7 @@ export abstract class NbdHandle extends EventEmitter<NbdConnectionEvents> {
     return this.#lifecycle.settings.requestMetaContext;
   }
 
-  /** Whether to ask for structured replies (libnbd: `nbd_set_request_structured_replies`). Before connecting. */
+  /** Whether to ask for structured replies (libnbd: `nbd_set_request_structured_replies`). Set it before connecting. */
   setRequestStructuredReplies(request: boolean): void {
     this.#set('setRequestStructuredReplies', 'requestStructuredReplies', request, WHEN_CREATED);
   }
@@ -163,7 +166,7 @@ export abstract class NbdHandle extends EventEmitter<NbdConnectionEvents> {
     return this.#lifecycle.settings.requestStructuredReplies;
   }
 
-  /** Whether to ask for extended headers (libnbd: `nbd_set_request_extended_headers`). Before connecting. */
+  /** Whether to ask for extended headers (libnbd: `nbd_set_request_extended_headers`). Set it before connecting. */
   setRequestExtendedHeaders(request: boolean): void {
     this.#set('setRequestExtendedHeaders', 'requestExtendedHeaders', request, WHEN_CREATED);
   }
@@ -173,7 +176,7 @@ export abstract class NbdHandle extends EventEmitter<NbdConnectionEvents> {
     return this.#lifecycle.settings.requestExtendedHeaders;
   }
 
-  /** Which handshake flags may be used: `HANDSHAKE_FLAG_*` (libnbd: `nbd_set_handshake_flags`). Before connecting. */
+  /** Which `HANDSHAKE_FLAG_*` may be used (libnbd: `nbd_set_handshake_flags`). Set it before connecting. */
   setHandshakeFlags(flags: number): void {
     this.#set('setHandshakeFlags', 'handshakeFlags', flags, WHEN_CREATED);
   }
@@ -184,8 +187,8 @@ export abstract class NbdHandle extends EventEmitter<NbdConnectionEvents> {
   }
 
   /**
-   * Opens the export with NBD_OPT_EXPORT_NAME and sends no option but that and, for TLS, NBD_OPT_STARTTLS: for old
-   * servers that hang up at NBD_OPT_GO. libnbd has nothing like it. Before connecting.
+   * Opens the export with NBD_OPT_EXPORT_NAME and sends no other option, except NBD_OPT_STARTTLS for TLS. For old
+   * servers that hang up at NBD_OPT_GO. libnbd has no such setting. Set it before connecting.
    */
   setExportNameOnly(only: boolean): void {
     this.#set('setExportNameOnly', 'exportNameOnly', only, WHEN_CREATED);
@@ -196,7 +199,7 @@ export abstract class NbdHandle extends EventEmitter<NbdConnectionEvents> {
     return this.#lifecycle.settings.exportNameOnly;
   }
 
-  /** Whether to tell what happens (libnbd: `nbd_set_debug`). */
+  /** Whether debug messages are emitted (libnbd: `nbd_set_debug`). */
   setDebug(debug: boolean): void {
     this.#set('setDebug', 'debug', debug);
     this.#lifecycle.debug.enabled = debug;
@@ -207,12 +210,12 @@ export abstract class NbdHandle extends EventEmitter<NbdConnectionEvents> {
     return this.#lifecycle.settings.debug;
   }
 
-  /** Sends debug messages to `callback` in place of stderr (libnbd: `nbd_set_debug_callback`). */
+  /** Sends debug messages to `callback` instead of stderr (libnbd: `nbd_set_debug_callback`). */
   setDebugCallback(callback: DebugCallback): void {
     this.#lifecycle.debug.callback = toCallback(callback, 'setDebugCallback', 'callback');
   }
 
-  /** Sends them to stderr again (libnbd: `nbd_clear_debug_callback`). */
+  /** Sends debug messages to stderr again (libnbd: `nbd_clear_debug_callback`). */
   clearDebugCallback(): void {
     this.#lifecycle.debug.callback = null;
   }
@@ -227,22 +230,22 @@ export abstract class NbdHandle extends EventEmitter<NbdConnectionEvents> {
     return VERSION;
   }
 
-  /** What a distributor adds to the version: nothing (libnbd: `nbd_get_version_extra`). */
+  /** What a distributor adds to the version: an empty string (libnbd: `nbd_get_version_extra`). */
   getVersionExtra(): string {
     return '';
   }
 
-  /** TLS is always there (libnbd: `nbd_supports_tls`). */
+  /** Always true: TLS is supported (libnbd: `nbd_supports_tls`). */
   supportsTls(): boolean {
     return true;
   }
 
-  /** AF_VSOCK is there on Linux, through a helper program (libnbd: `nbd_supports_vsock`). */
+  /** True on Linux, where a helper program connects to AF_VSOCK (libnbd: `nbd_supports_vsock`). */
   supportsVsock(): boolean {
     return process.platform === 'linux';
   }
 
-  /** URIs are always there (libnbd: `nbd_supports_uri`). */
+  /** Always true: URIs are supported (libnbd: `nbd_supports_uri`). */
   supportsUri(): boolean {
     return true;
   }
@@ -267,25 +270,28 @@ export abstract class NbdHandle extends EventEmitter<NbdConnectionEvents> {
     return this.#lifecycle.settings.preadInitialize;
   }
 
-  /** Asks for a metadata context, such as `base:allocation` (libnbd: `nbd_add_meta_context`). Before connecting. */
+  /**
+   * Adds a metadata context to ask for, such as `base:allocation` (libnbd: `nbd_add_meta_context`). Call it before
+   * connecting.
+   */
   addMetaContext(name: string): void {
     this.#check('addMetaContext', WHEN_CREATED_OR_NEGOTIATING);
     const { settings } = this.#lifecycle;
     settings.metaContexts = [...settings.metaContexts, checkName('addMetaContext', name)];
   }
 
-  /** Asks for no context any more (libnbd: `nbd_clear_meta_contexts`). */
+  /** Removes all contexts that were added (libnbd: `nbd_clear_meta_contexts`). */
   clearMetaContexts(): void {
     this.#check('clearMetaContexts', WHEN_CREATED_OR_NEGOTIATING);
     this.#lifecycle.settings.metaContexts = [];
   }
 
-  /** How many contexts are asked for (libnbd: `nbd_get_nr_meta_contexts`). */
+  /** How many contexts were added (libnbd: `nbd_get_nr_meta_contexts`). */
   getNrMetaContexts(): number {
     return this.#lifecycle.settings.metaContexts.length;
   }
 
-  /** The i-th context that is asked for (libnbd: `nbd_get_meta_context`). */
+  /** The i-th context that was added, from 0 (libnbd: `nbd_get_meta_context`). */
   getMetaContext(i: number): string {
     const name = this.#lifecycle.settings.metaContexts[i];
     if (name !== undefined) return name;

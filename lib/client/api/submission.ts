@@ -1,10 +1,12 @@
-// From a method's arguments to an accepted command: signal, state, types, flags and strict mode, in that order.
-// A throw here means that nothing was queued, no cookie was used and no byte was sent. Promise calls reject instead.
+// Turns the arguments of a method into an accepted command; checks signal, state, types, flags and strict mode, in that
+// order. An exception here means that nothing was queued, no cookie was used and no byte was sent; promise forms
+// reject.
 
 import { NbdStateError, NbdStrictError } from '../../errors.js';
 import { encodeBlockStatusFilter } from '../../protocol/block-status.js';
 import { CMD_FLAG_PAYLOAD_LEN } from '../../protocol/client-constants.js';
-import { type ChunkCallback, Command, type CompletionCallback, type ExtentCallback } from '../../protocol/command.js';
+import type { ChunkCallback, ExtentCallback } from '../../protocol/reply-target.js';
+import { Command, type CompletionCallback } from '../transmission/command.js';
 import { type CommandSpec, PREAD, PREAD_STRUCTURED, PWRITE } from '../../protocol/commands.js';
 import { checkStrict, toBytes, toCallback, toFlags, toU64 } from '../../protocol/strict.js';
 import { Extents } from '../../util/extents.js';
@@ -19,12 +21,12 @@ import { quoted } from '../../util/visible.js';
 
 const ZERO_BYTES = new Uint8Array(0);
 
-// eslint-disable-next-line @typescript-eslint/unbound-method -- not the one that a subclass may have
+// eslint-disable-next-line @typescript-eslint/unbound-method -- a subclass may override it
 const { fill } = Uint8Array.prototype;
 
 const allocateZeroed = (length: number): Buffer => Buffer.alloc(length);
 
-// One executor for every promise: a closure each would be a quarter of the cost of the call.
+// One executor for all promises: a closure for each would be a quarter of the cost of a call.
 let takenResolve: ((value: unknown) => void) | null = null;
 let takenReject: ((reason: unknown) => void) | null = null;
 const executor = (resolve: (value: unknown) => void, reject: (reason: unknown) => void): void => {
@@ -87,7 +89,7 @@ export class Submission {
       const command = this.#prepare(PREAD_STRUCTURED, count, offset, flags);
       command.onChunk = toCallback(chunk, PREAD_STRUCTURED.method, 'chunk');
       command.weight = Number(command.count);
-      // The callback can look around in the buffer before all of it is there.
+      // The callback can read all of the buffer before all bytes have arrived.
       command.allocate = this.#lifecycle.settings.preadInitialize ? allocateZeroed : this.#memory.allocate;
       if (command.count === 0) command.result = Buffer.alloc(0);
       return this.#promise(command, signal);
@@ -125,7 +127,7 @@ export class Submission {
   ): bigint {
     this.#initialize(buffer);
     const command = this.#prepareRead(PREAD_STRUCTURED, 'preadStructured', buffer, offset, flags);
-    // Its chunks are views of the same memory.
+    // The chunks of a structured read are views of this memory.
     if (command.buffer !== null) command.buffer = memoryOf(command.buffer);
     command.onChunk = toCallback(chunk, PREAD_STRUCTURED.method, 'chunk');
     return this.#raw(command, completion);
@@ -207,7 +209,7 @@ export class Submission {
     const { transmission } = lifecycle;
     if (lifecycle.phase === 'connected' && transmission !== null) return transmission;
     checkState(method, lifecycle.phase, WHEN_CONNECTED, lifecycle.error);
-    // It may not be connected without a transmission; a call that went on would never settle.
+    // It is never connected without a transmission; a call that went on would never settle.
     throw new NbdStateError(`${method}: the connection is not ready`, { code: 'EINVAL', syscall: method });
   }
 
@@ -219,7 +221,7 @@ export class Submission {
   #checked(spec: CommandSpec, count: U64, offset: U64, flags: unknown): Command {
     const context = this.#lifecycle.strict;
     const asked = toFlags(flags, spec.method);
-    // There is a context wherever there is a transmission.
+    // There is always a context when there is a transmission.
     const wireFlags = context === null ? asked : checkStrict(spec, count, offset, asked, context);
     return new Command(spec, count, offset, wireFlags);
   }
@@ -256,7 +258,7 @@ export class Submission {
     const command = this.#prepare(spec, count, offset, flags);
     command.onExtent = toCallback(extent, spec.method, 'extent');
     const wanted = contexts === undefined ? null : this.#contextIds(spec.method, contexts);
-    // Only with the flag and extended headers is a payload read as one: elsewhere it would be taken for a request.
+    // A server expects a payload only with the flag and extended headers: otherwise it would read it as a request.
     const takesFilter =
       this.#lifecycle.strict?.extendedHeaders === true && (command.flags & CMD_FLAG_PAYLOAD_LEN) !== 0;
     if (wanted !== null && takesFilter) {
@@ -266,7 +268,7 @@ export class Submission {
     return command;
   }
 
-  /** The IDs of negotiated contexts; a name that is none is refused here, as libnbd does. */
+  /** The IDs of negotiated contexts; throws for other names, as libnbd does. */
   #contextIds(method: string, contexts: unknown): number[] {
     const negotiated = [...(this.#lifecycle.session?.negotiated.contexts ?? [])];
     return checkNames(method, contexts).map((name) => {
@@ -279,7 +281,7 @@ export class Submission {
     });
   }
 
-  /** As libnbd does before any check, so that even a refused read leaves no old bytes. */
+  /** Done before any check, as in libnbd, so that even a refused read leaves no old bytes. */
   #initialize(buffer: unknown): void {
     if (this.#lifecycle.settings.preadInitialize && isUint8Array(buffer)) fill.call(buffer, 0);
   }
@@ -299,7 +301,7 @@ export class Submission {
   }
 
   #accept(command: Command, signal?: AbortSignal): void {
-    // Asked again: what a caller hands over may have ended the connection while it was looked at (a getter, a Proxy).
+    // Checked again: reading the caller's arguments may have ended the connection (a getter, a Proxy).
     const transmission = this.#connected(command.spec.method);
     if (command.spec.writes) this.#lifecycle.hasWritten = true;
     transmission.accept(command, signal);

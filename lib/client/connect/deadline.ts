@@ -1,11 +1,11 @@
-// Work under a caller's signal and a deadline of its own.
+// Runs work under the caller's signal and a deadline.
 
 import { addAbortListener, removeAbortListener } from '../../util/abort.js';
 
 /**
- * Runs `work` with a signal that is aborted by `outer`, by `timeout` milliseconds (0: none) with the error that
- * `makeError` then makes, or by the returned controller. Leaves no timer and no listener. The signal may be aborted when
- * the work begins: a listener of the caller's has done that meanwhile.
+ * Runs `work` with a controller whose signal is aborted by `outer`, or after `timeout` milliseconds (0: never) with the
+ * error that `makeError` returns; `work` may abort it too. Leaves no timer and no listener. The signal may already be
+ * aborted when `work` starts: a listener of the caller's may have done that meanwhile.
  */
 export async function withDeadline<Result>(
   outer: AbortSignal | undefined,

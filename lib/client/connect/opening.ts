@@ -1,5 +1,4 @@
-// The way from a target to a handshake that has come to its stage: opens the transport, puts a link and a negotiator
-// on it. It ends nothing itself; whoever runs it does, when it rejects.
+// Connects to a target and runs the handshake on it. Cleans up nothing on failure: the lifecycle does.
 
 import { NbdConnectionError, NbdError, NbdOptionError, NbdStateError } from '../../errors.js';
 import type { ReplyContext } from '../../protocol/reply-rules.js';
@@ -20,48 +19,51 @@ import type { U64 } from '../../util/u64.js';
 import { isFatal, optionTimeout, toConnectionError, withContext } from '../connection-errors.js';
 import { withDeadline } from './deadline.js';
 import { Link, type LinkOwner } from '../link.js';
-import { Negotiator } from './handshake-phase.js';
+import { HandshakePhase } from './handshake-phase.js';
 import type { OptionRun } from './option-runs.js';
 import { handshakeRequest, type Settings } from '../options/options.js';
 import type { TlsSetup } from '../tls/setup.js';
 import { quoted } from '../../util/visible.js';
 
 type Without<Parts, Keys extends string> = Parts extends unknown ? Omit<Parts, Keys> : never;
-/** The part of a URI that tells the place. */
+/** The part of a URI that describes the location. */
 export type TargetLocation = Without<NbdUriParts, 'tls' | 'exportName' | `tls${string}`>;
 
-/** What is to be connected to. */
+/** What a connection connects to. */
 export interface Target {
   /** For messages: `127.0.0.1:10809`, a socket's path. */
   readonly description: string;
   /** A TCP connect that fails leaves the connection as it was, so that it can be tried again (libnbd). */
   readonly mayRetry: boolean;
-  /** The TCP host: what the server is told that it was called by, if it is a name. */
+  /** The TCP host, which is sent to the server (SNI) if it is a name. */
   readonly serverName?: string;
-  /** The name that the server's certificate must have where the user sets none; none: the user must. */
+  /** The name that the server's certificate must have if the user sets none. Without it, the user must set one. */
   readonly certificateName?: string;
   /** The program that was started for it. */
   readonly subprocess?: Subprocess | null;
-  /** Where it is, as a URI says it; absent where none can. */
+  /** Its location, as a URI describes it; absent if no URI can. */
   readonly location?: TargetLocation | null;
   open(signal: AbortSignal): Promise<Transport>;
-  /** Ends what was given in an open state, where the connection comes to nothing before it could be taken over. */
+  /**
+   * Destroys a stream that was passed in already open, when connecting fails before the connection has taken ownership
+   * of it.
+   */
   discard?(): void;
 }
 
-/** Options that a server can only refuse by hanging up, or that some do. */
+/** Options that some servers refuse by hanging up. */
 const OPENING_OPTIONS: ReadonlySet<number> = new Set([NBD_OPT_EXPORT_NAME, NBD_OPT_GO, NBD_OPT_INFO]);
 
 const TRY_EXPORT_NAME = '; if it is an old server that does not know this option, try exportNameOnly';
 
-/** A handshake on a link: what there is of a connection before its transmission phase, and what that builds on. */
+/** A connection up to its transmission phase: the target, the link and the handshake. */
 export class Opening {
   readonly target: Target;
   readonly session: HandshakeSession;
   #link: Link | null = null;
-  #negotiator: Negotiator | null = null;
+  #handshake: HandshakePhase | null = null;
   readonly #settings: Settings;
-  /** Read before anything is opened: where it fails, nothing has happened yet. */
+  /** Loaded before anything is opened, so that a failure has no effect on the server. */
   #tls: TlsSetup | null = null;
 
   constructor(target: Target, settings: Settings) {
@@ -74,8 +76,8 @@ export class Opening {
     return this.#link;
   }
 
-  get negotiator(): Negotiator | null {
-    return this.#negotiator;
+  get handshake(): HandshakePhase | null {
+    return this.#handshake;
   }
 
   /**
@@ -107,7 +109,7 @@ export class Opening {
     if (settings.tls !== TLS_DISABLE) this.#tls.check();
   }
 
-  /** At once takes the transport away from the link, which gets it back encrypted. */
+  /** Takes the transport away from the link at once, and gives it back encrypted. */
   async #startTls(): Promise<Transport> {
     const link = this.#link;
     const raw = link?.transport;
@@ -121,8 +123,8 @@ export class Opening {
   }
 
   /**
-   * Runs the handshake. `reached` is called synchronously: the bytes behind its last reply belong to the next phase
-   * and may be in the same event. Rejects with the signal's reason, or with why the handshake failed.
+   * Runs the handshake. `reached` is called synchronously: the bytes behind the last reply belong to the next phase and
+   * may arrive in the same event. Rejects with the signal's reason, or with the error of the handshake.
    */
   negotiate(
     transport: Transport,
@@ -135,16 +137,16 @@ export class Opening {
       transport.destroy();
       return Promise.reject(signal.reason as Error);
     }
-    const negotiator = new Negotiator(transport, () => this.#startTls());
-    this.#negotiator = negotiator;
-    const link = new Link(transport, negotiator, owner);
+    const handshake = new HandshakePhase(transport, () => this.#startTls());
+    this.#handshake = handshake;
+    const link = new Link(transport, handshake, owner);
     this.#link = link;
     return new Promise((resolve, reject) => {
       const onAbort = (): void => {
-        negotiator.stop(signal.reason);
+        handshake.stop(signal.reason);
       };
       signal.addEventListener('abort', onAbort);
-      negotiator.run(
+      handshake.run(
         negotiate(this.session),
         (stage) => {
           signal.removeEventListener('abort', onAbort);
@@ -154,8 +156,8 @@ export class Opening {
         (thrown) => {
           signal.removeEventListener('abort', onAbort);
           const greeting = greetingOf(thrown);
-          const error = greeting === undefined ? thrown : notNbd(Buffer.concat([greeting, ...negotiator.takeRest()]));
-          // The server refused in good order: it is told that we leave.
+          const error = greeting === undefined ? thrown : notNbd(Buffer.concat([greeting, ...handshake.takeRest()]));
+          // The server refused an option in good order: end the handshake in good order as well.
           if (error instanceof NbdOptionError) this.sendAbort();
           if (signal.aborted) reject(signal.reason as Error);
           else if (error instanceof NbdError) reject(withContext(error, this.#what, 'connect'));
@@ -166,14 +168,14 @@ export class Opening {
     });
   }
 
-  /** What commands are checked against, once the export is open. */
+  /** The facts that commands are checked against, once the export is open. */
   strictContext(info: ExportInfo): StrictContext & { strictMode: number } {
     const { structuredReplies, extendedHeaders, contexts } = this.session.negotiated;
     const { strictMode } = this.#settings;
     return { strictMode, info, structuredReplies, extendedHeaders, hasContexts: (contexts?.size ?? 0) > 0 };
   }
 
-  /** How replies are read, once the export is open. */
+  /** The facts that replies are decoded with, once the export is open. */
   replyContext(exportSize: U64): ReplyContext {
     const { structuredReplies, extendedHeaders, contexts } = this.session.negotiated;
     return {
@@ -182,30 +184,30 @@ export class Opening {
     };
   }
 
-  /** The stream's end during the handshake, as ours. */
+  /** Wraps the error of a stream that ended during the handshake. */
   explain(error: Error): NbdError {
     if (error instanceof NbdError) return withContext(error, this.#what, 'connect');
     const explained = toConnectionError(error, this.#what, 'ENOTCONN');
-    // The server hung up, and had read less than was sent: the stream is reset then.
+    // The server hung up before it had read everything: the stream is reset then.
     if ((error as NodeJS.ErrnoException).code === 'ECONNRESET') explained.message += this.#whyHungUp();
     return explained;
   }
 
-  /** The server sends no more, in the middle of the handshake. */
+  /** The error for a stream that the server ended in the middle of the handshake. */
   ended(): NbdConnectionError {
     const why = this.#whyHungUp();
     return new NbdConnectionError(`the server closed the connection during the handshake${why}`, { code: 'ENOTCONN' });
   }
 
-  /** What a server means that hangs up, as far as the moment tells: the protocol gives it no words. */
+  /** The likely reason for which a server has hung up, judging by when it did: the protocol has no message for it. */
   #whyHungUp(): string {
     const { lastOption, protocol, shownName } = this.session;
     if (protocol === null) {
-      const said = Buffer.concat(this.#negotiator?.takeRest() ?? []);
-      if (said.length > 0) return `: ${notNbd(said).message}`;
+      const received = Buffer.concat(this.#handshake?.takeRest() ?? []);
+      if (received.length > 0) return `: ${notNbd(received).message}`;
       return ', before it had greeted: it may not accept connections from this address, or no more of them';
     }
-    if (lastOption === null || this.#negotiator?.isBusy !== true) return '';
+    if (lastOption === null || this.#handshake?.isBusy !== true) return '';
     const at = `, at ${optionName(lastOption)}`;
     if (!OPENING_OPTIONS.has(lastOption)) return `${at}${lastOption === NBD_OPT_STARTTLS ? '' : TRY_EXPORT_NAME}`;
     return (
@@ -214,9 +216,9 @@ export class Opening {
     );
   }
 
-  /** Throws when an option is pending: there is one at a time. */
+  /** Throws while an option is pending: only one may be pending at a time. */
   checkNoOption(method: string): void {
-    if (this.#negotiator?.isBusy !== true) return;
+    if (this.#handshake?.isBusy !== true) return;
     throw new NbdStateError(`${method}: another option is pending: there is one at a time`, {
       code: 'EINVAL',
       syscall: method,
@@ -231,17 +233,17 @@ export class Opening {
     reached: () => void,
   ): Promise<Result> {
     this.checkNoOption(method);
-    const negotiator = this.#negotiator;
+    const handshake = this.#handshake;
     const timeout = this.#settings.connectTimeout;
     const makeError = (): Error => optionTimeout(method, timeout);
     return withDeadline(signal, timeout, makeError, (controller) => {
       controller.signal.throwIfAborted();
       return new Promise<Result>((resolve, reject) => {
-        // A late answer finds nobody; after a timeout the connection ends, because it may never come.
+        // A later answer is ignored. After a timeout the connection ends, because the answer may never arrive.
         controller.signal.addEventListener('abort', () => {
           reject(controller.signal.reason as Error);
         });
-        negotiator?.run(
+        handshake?.run(
           run(this.session),
           (result) => {
             reached();
@@ -255,14 +257,14 @@ export class Opening {
     });
   }
 
-  /** NBD_OPT_ABORT, and no more; the server may close without a reply. */
+  /** Sends NBD_OPT_ABORT and ends our side; the server may close without a reply. */
   sendAbort(): void {
     const link = this.#link;
-    const negotiator = this.#negotiator;
-    if (link === null || negotiator === null) return;
+    const handshake = this.#handshake;
+    if (link === null || handshake === null) return;
     const bytes = encodeAbort();
     this.session.optionsSent++;
-    negotiator.bytesSent += bytes.length;
+    handshake.bytesSent += bytes.length;
     link.transport.write([bytes], () => undefined);
     link.transport.end();
   }

@@ -1,5 +1,5 @@
-// What the opt* methods run: the handshake's options with libnbd's rules around them. A refusal is thrown; where
-// libnbd answers with a boolean it is `false`.
+// The runs of the opt* methods: the handshake's options with libnbd's rules around them. A refusal is thrown, or
+// `false` where libnbd returns a boolean.
 
 import { NbdError, type NbdOptionError, NbdStateError } from '../../errors.js';
 import * as c from '../../protocol/constants.js';
@@ -13,21 +13,21 @@ import type { HandshakeSession } from '../../protocol/handshake/session.js';
 
 export type OptionRun<Result> = (session: HandshakeSession) => Handshake<Result>;
 
-/** The plain newstyle handshake has no option but EXPORT_NAME; a server may be spared all others but STARTTLS. */
+/** The plain newstyle handshake has only EXPORT_NAME; with exportNameOnly, only that and STARTTLS are sent. */
 function requireFixed(session: HandshakeSession, option?: SimpleOption): void {
   if (!session.isFixedNewstyle) {
-    throw new NbdStateError('the server does not speak the fixed newstyle handshake, which has this option', {
+    throw new NbdStateError('the server does not support the fixed newstyle handshake, which this option requires', {
       code: 'ENOTSUP',
     });
   }
   if (session.request.exportNameOnly === true && option !== startTls) {
-    throw new NbdStateError('exportNameOnly is set: no option but NBD_OPT_EXPORT_NAME is sent (see optGo)', {
+    throw new NbdStateError('exportNameOnly is set: only NBD_OPT_EXPORT_NAME may be sent (see optGo)', {
       code: 'ENOTSUP',
     });
   }
 }
 
-/** The result, with an error that was returned thrown instead. */
+/** Returns the result, but throws it if it is an error. */
 function unwrap<Result>(result: Result | NbdError | null): Result {
   if (result instanceof NbdError) throw result;
   return result as Result;
@@ -58,9 +58,9 @@ type MetaContextOption = (
 export function optMetaContext(option: MetaContextOption, queries: readonly string[]): OptionRun<readonly string[]> {
   return function* (session) {
     requireFixed(session);
-    // Contexts are of use with structured replies only, but servers list them without.
+    // Contexts can only be used with structured replies, but servers list them without.
     if (option === setMetaContext && !session.negotiated.structuredReplies) {
-      throw new NbdStateError('metadata contexts need structured replies, which were not negotiated', {
+      throw new NbdStateError('metadata contexts require structured replies, which were not negotiated', {
         code: 'ENOTSUP',
       });
     }
@@ -71,7 +71,7 @@ export function optMetaContext(option: MetaContextOption, queries: readonly stri
 /** An option that is acknowledged or refused. */
 type SimpleOption = (session: HandshakeSession) => Handshake<NbdOptionError | null>;
 
-/** True when the server agreed, false when it refused; the refusal of a server that is going away is thrown. */
+/** True if the server agreed, false if it refused; the refusal of a server that is shutting down is thrown. */
 export function optBoolean(option: SimpleOption): OptionRun<boolean> {
   return function* (session) {
     requireFixed(session, option);
@@ -81,7 +81,7 @@ export function optBoolean(option: SimpleOption): OptionRun<boolean> {
   };
 }
 
-/** Throws the refusal. */
+/** Throws if the server refuses. */
 export function optRequired(option: SimpleOption): OptionRun<void> {
   return function* (session) {
     requireFixed(session, option);

@@ -1,5 +1,5 @@
-// Targets behind a program that this process runs: commands, socket activation, and the helpers for what Node cannot
-// reach by itself, ssh and vsock.
+// Targets that are reached through a program that this process runs: commands, socket activation, and helpers for
+// transports that Node lacks, ssh and vsock.
 
 import { constants } from 'node:os';
 import type { Transport } from '../../transport/transport.js';
@@ -7,17 +7,16 @@ import { dialUnix } from '../../transport/dial.js';
 import { abstractCommands, firstAvailable, nameOf, sshCommand, vsockCommands } from '../../transport/programs.js';
 import type { Running, Subprocess, SubprocessOptions } from '../../transport/subprocess.js';
 import { findAbstract } from '../../transport/unix-path.js';
+import { MAX_U32 } from '../../util/u64.js';
 import type { SshUriParts } from '../../protocol/uri-parts.js';
 import { refuse, shown } from '../options/checks.js';
 import type { Target, TargetLocation } from './opening.js';
 import type { Settings } from '../options/options.js';
 
-/** Helpers only pass bytes on: they have nothing to finish once the connection is gone. */
+/** Milliseconds. Helpers only forward bytes: they have nothing to finish once the connection has ended. */
 const HELPER_GRACE = 500;
-/** For a `closeTimeout` that is no limit. */
+/** Milliseconds, if `closeTimeout` is 0 (no limit). */
 const DEFAULT_GRACE = 5000;
-
-const MAX_U32 = 0xffff_ffff;
 
 /** A program and its arguments. */
 function checkArgv(method: string, value: unknown): string[] {
@@ -26,7 +25,7 @@ function checkArgv(method: string, value: unknown): string[] {
   if (value.length === 0 || value[0] === '') throw refuse(method, 'missing command name in argv');
   return value.map((argument: unknown) => {
     if (typeof argument !== 'string') throw refuse(method, `argv must be strings, not ${shown(argument)}`);
-    if (argument.includes('\0')) throw refuse(method, 'an argument cannot hold a NUL');
+    if (argument.includes('\0')) throw refuse(method, 'an argument cannot contain a NUL');
     return argument;
   });
 }
@@ -37,7 +36,7 @@ function checkNumber(method: string, name: string, value: unknown): number {
   throw refuse(method, `${name} must be from 0 to ${MAX_U32}, not ${shown(value)}`);
 }
 
-/** A target whose subprocess is known once it runs. */
+/** A target whose subprocess becomes known once it runs. */
 class ProcessTarget implements Target {
   readonly description: string;
   readonly mayRetry = false;
@@ -62,11 +61,11 @@ class ProcessTarget implements Target {
 }
 
 function subprocessOptions(settings: Settings): SubprocessOptions {
-  // Time for the end of the input, then for SIGTERM, and the rest for SIGKILL.
+  // 40 % to react to the end of the input, 40 % to SIGTERM, and the rest to SIGKILL.
   return { errorOutput: settings.subprocessStderr, grace: (settings.closeTimeout || DEFAULT_GRACE) * 0.4 };
 }
 
-/** Loaded when first needed: most connections start no program. */
+/** The module is loaded on demand: most connections start no program. */
 async function run(command: readonly string[], options: SubprocessOptions, signal: AbortSignal): Promise<Running> {
   const { runCommand } = await import('../../transport/subprocess.js');
   return runCommand(command, options, signal);
@@ -95,7 +94,7 @@ export function activationTarget(method: string, argv: unknown, settings: Settin
   });
 }
 
-/** AF_VSOCK, through whichever helper there is; it is no subprocess of the user's. */
+/** AF_VSOCK through socat or ncat. The helper is not exposed as the connection's subprocess. */
 export function vsockTarget(method: string, cid: unknown, port: unknown, settings: Settings): Target {
   const where = { cid: checkNumber(method, 'cid', cid), port: checkNumber(method, 'port', port) };
   const commands = vsockCommands(where.cid, where.port);
@@ -112,15 +111,15 @@ export function vsockTarget(method: string, cid: unknown, port: unknown, setting
   return target;
 }
 
-/** An abstract Unix socket, with a Node that would change its name. */
+/** An abstract Unix socket, for versions of Node that would change its name. */
 export function abstractTarget(path: string, description: string, settings: Settings): Target {
   const target = new ProcessTarget(description, async (signal) => {
     const found = await findAbstract(path);
     signal.throwIfAborted();
-    // Another Node of the same kind listens on it.
+    // The listener is another Node that changes names in the same way.
     if (found === 'padded') return dialUnix(path, signal);
     if (found === 'absent') throw Object.assign(new Error('nothing listens on it'), { code: 'ECONNREFUSED' });
-    const command = await firstAvailable(abstractCommands(path), 'an abstract Unix socket, before Node 22,');
+    const command = await firstAvailable(abstractCommands(path), 'an abstract Unix socket before Node 22');
     const { transport } = await run(command, { ...subprocessOptions(settings), grace: HELPER_GRACE }, signal);
     return transport;
   });
@@ -128,7 +127,7 @@ export function abstractTarget(path: string, description: string, settings: Sett
   return target;
 }
 
-/** An NBD server on, or reachable from, an ssh server. */
+/** An NBD server that is reached through an ssh server. */
 export function sshTarget(method: string, uri: SshUriParts, settings: Settings): Target {
   const { host, port, user, compress, socketPath, nbdPort } = uri;
   const remote = socketPath === undefined ? { port: nbdPort } : { socketPath };
@@ -158,11 +157,11 @@ export function sshTarget(method: string, uri: SshUriParts, settings: Settings):
   return target;
 }
 
-/** The running program behind a target. */
+/** The running program of a target. */
 export function subprocessOf(method: string, target: Target | null): Subprocess {
   const subprocess = target?.subprocess;
   if (subprocess?.isRunning === true) return subprocess;
-  throw refuse(method, 'no subprocess exists', 'ESRCH');
+  throw refuse(method, 'this connection has no running subprocess', 'ESRCH');
 }
 
 export function killSubprocess(method: string, target: Target | null, signal: unknown): void {
@@ -171,7 +170,7 @@ export function killSubprocess(method: string, target: Target | null, signal: un
   if (typeof number !== 'number' || !Object.values(SIGNALS).includes(number)) {
     throw refuse(method, `must be the number or the name of a signal, not ${shown(signal)}`);
   }
-  if (!subprocess.kill(number)) throw refuse(method, 'no subprocess exists', 'ESRCH');
+  if (!subprocess.kill(number)) throw refuse(method, 'this connection has no running subprocess', 'ESRCH');
 }
 
 const SIGNALS: Readonly<Record<string, number | undefined>> = constants.signals;

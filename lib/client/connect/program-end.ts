@@ -1,15 +1,15 @@
-// Waiting for the end of a program that a connection has started, and what its end says of what was written to it.
+// Waits for the exit of a program that a connection has started, and judges by it whether written data is safe.
 
 import { NbdConnectionError } from '../../errors.js';
 import type { Subprocess } from '../../transport/subprocess.js';
 
 /**
- * Resolves when the program has ended. One that may hold data has all the time that it needs: what was written is safe
- * when it has put it away, and not before. Any other is waited for until the deadline.
+ * Resolves when the program has exited. A program that may hold data may take as long as it needs: what was written is
+ * not safe before it has been stored. Any other program is waited for until the deadline.
  *
- * @param deadline As Date.now() counts.
- * @param isNews False when commands have failed with how it ended.
- * @throws NbdConnectionError `EIO` when it was written to and has failed.
+ * @param deadline In milliseconds, on the clock of Date.now().
+ * @param isNews False if commands have already failed because of this exit.
+ * @throws NbdConnectionError `EIO` if the program took writes and failed.
  */
 export async function endOfProgram(subprocess: Subprocess, deadline: number, isNews: boolean): Promise<void> {
   await subprocess.endedWithin(subprocess.mayHoldData ? Infinity : Math.max(0, deadline - Date.now()));
@@ -22,12 +22,12 @@ export async function endOfProgram(subprocess: Subprocess, deadline: number, isN
   });
 }
 
-/** How long a program may take to end by SIGTERM once nobody waits for it any more. */
+/** Milliseconds between SIGTERM and SIGKILL after the caller has stopped waiting. */
 const PATIENCE = 1000;
 
 /**
- * A shutdown that can be given up: then the connection is closed, the program is ended, by force if need be, and what
- * it has not put away is lost. Rejects with the signal's reason at once.
+ * Makes a shutdown abortable. An abort rejects with the signal's reason at once, closes the connection and ends the
+ * program, by force if need be; data that the program has not stored is lost.
  */
 export function abortable(
   ended: Promise<void>,

@@ -1,4 +1,4 @@
-// What can be connected to, as a way to open it: TCP, Unix socket, a stream that is open already, a URI.
+// The targets of a connection and how each is opened: TCP, a Unix socket, a stream that is already open.
 
 import { Duplex } from 'node:stream';
 import { DEFAULT_PORT } from '../../protocol/constants.js';
@@ -34,8 +34,8 @@ export function tcpTarget(method: string, host: unknown, port: unknown): Target 
 /** A path in the file system, or `\0name` for an abstract socket. */
 export function unixTarget(method: string, path: unknown, settings: Settings): Target {
   if (typeof path !== 'string' || path === '') throw refuse(method, 'path must be the path of a Unix socket');
-  if (path.includes('\0', 1)) throw refuse(method, 'path cannot hold a NUL');
-  if (path === '\0') throw refuse(method, 'path has no name behind its NUL');
+  if (path.includes('\0', 1)) throw refuse(method, 'path cannot contain a NUL');
+  if (path === '\0') throw refuse(method, 'path has no name after its NUL');
   const wrong = unixPathProblem(path);
   if (wrong !== null) throw refuse(method, wrong.message, wrong.code);
   const description = printableText(path.replace('\0', '@'));
@@ -48,7 +48,7 @@ export function unixTarget(method: string, path: unknown, settings: Settings): T
   };
 }
 
-/** Any connected Duplex; it becomes the connection's own and is destroyed with it. */
+/** Any connected Duplex. The connection takes ownership of it and destroys it at the end. */
 export function streamTarget(method: string, stream: unknown): Target {
   if (!isDuplex(stream)) throw refuse(method, 'must be a Duplex stream, such as a net.Socket');
   if (stream.destroyed) throw refuse(method, 'the stream is destroyed');
@@ -75,18 +75,43 @@ function isDuplex(value: unknown): value is Duplex {
   );
 }
 
-/** What `NbdConnection.connect` takes. */
+/** Accepted by `NbdConnection.connect`, which describes each form. */
 export type NbdTarget =
   | string
   | URL
   | Duplex
-  | { readonly host?: string; readonly port?: number | string }
-  | { readonly path: string }
-  | { readonly cid: number; readonly port?: number }
-  | { readonly command: readonly string[] }
-  | { readonly socketActivation: readonly string[] };
+  | {
+      /** Name or address. Default `localhost`. */
+      readonly host?: string;
+      /** Default 10809. */
+      readonly port?: number | string;
+    }
+  | {
+      /** Path of a Unix socket, or `'\0name'` for an abstract socket. */
+      readonly path: string;
+    }
+  | {
+      /** The context identifier of a virtual machine. */
+      readonly cid: number;
+      /** Default 10809. */
+      readonly port?: number;
+    }
+  | {
+      /** A program and its arguments; the server uses its standard input and output. */
+      readonly command: readonly string[];
+    }
+  | {
+      /** A program and its arguments; the server is passed a listening socket. */
+      readonly socketActivation: readonly string[];
+    };
 
-/** A target that is not a URI. */
+/** Whether an object names a place that can be connected to again, rather than a stream or a program. */
+export function isPlace(target: unknown): boolean {
+  if (typeof target !== 'object' || target === null || isDuplex(target)) return false;
+  return !('command' in target) && !('socketActivation' in target);
+}
+
+/** The target for anything but a URI. */
 export function namedTarget(method: string, target: unknown, settings: Settings): Target {
   if (isDuplex(target)) return streamTarget(method, target);
   if (typeof target === 'object' && target !== null) {

@@ -1,4 +1,4 @@
-// What a URI does to a connection: first everything is checked, then its settings are taken over.
+// Applies a URI to a connection: checks everything first, then sets its settings.
 
 import { TLS_DISABLE, TLS_REQUIRE } from '../../protocol/client-constants.js';
 import { checkUriAllowed, type NbdUri } from '../../protocol/uri.js';
@@ -10,7 +10,7 @@ import { sshTarget, vsockTarget } from './process-targets.js';
 import { tcpTarget, unixTarget } from './targets.js';
 import { checkIdentity, checkPriority, type TlsSettings } from '../options/tls-options.js';
 
-/** The target of a URI. Throws NbdStrictError, and has changed nothing then. */
+/** The target of a URI. Throws NbdStrictError, and then leaves the settings unchanged. */
 export function uriTarget(method: string, uri: NbdUri, settings: Settings): Target {
   const permissions = {
     transports: settings.uriAllowTransports,
@@ -22,15 +22,15 @@ export function uriTarget(method: string, uri: NbdUri, settings: Settings): Targ
   checkNotOverridden(method, uri, settings);
   const tls = tlsSettings(method, uri, settings);
   const target = makeTarget(method, uri, settings);
-  // A URI without a name leaves the name that was set.
+  // A URI without an export name keeps the name that was set.
   const exportName = uri.exportName === '' ? settings.exportName : checkName(method, uri.exportName);
-  // A session is a credential: messages do not show the name that it is part of, unless the program wants them to.
+  // A session is a credential: messages mask the export name that contains it, unless the program decides otherwise.
   const isMasked = uri.hasSession === true && !isExplicit(settings, 'maskExportName');
   Object.assign(settings, { exportName, ...tls, ...(isMasked ? { maskExportName: true } : {}) });
   return target;
 }
 
-/** A URI may choose how the server is verified only where the program has not; the same choice is none. */
+/** A URI may only set how the server is verified if the program has not, or to the same value. */
 function checkNotOverridden(method: string, uri: NbdUri, settings: Settings): void {
   const forbid = (parameter: string, name: keyof NbdConnectionOptions): never => {
     throw refuse(method, `the URI's ${parameter} contradicts ${name}, which the program has set`, 'EPERM');
@@ -41,7 +41,7 @@ function checkNotOverridden(method: string, uri: NbdUri, settings: Settings): vo
   ] as const) {
     if (value !== undefined && value !== settings[name] && isExplicit(settings, name)) forbid(parameter, name);
   }
-  // With tls-type=x509 the pre-shared key would play no part.
+  // With tls-type=x509 the pre-shared key would be ignored.
   if (uri.tlsType === 'x509') {
     if (settings.tlsPsk !== null) forbid('tls-type', 'tlsPsk');
     if (settings.tlsPskFile !== '' && isExplicit(settings, 'tlsPskFile')) forbid('tls-type', 'tlsPskFile');
@@ -49,8 +49,8 @@ function checkNotOverridden(method: string, uri: NbdUri, settings: Settings): vo
 }
 
 /**
- * The URI of what was connected to, with what of the settings a URI says (libnbd's nbd_get_uri). One that came to TLS
- * says `nbds`, though TLS was only allowed: who follows it is not to fall back.
+ * The URI of the connection, including the settings that a URI can express (libnbd's nbd_get_uri). It is `nbds` if TLS
+ * was negotiated, even if TLS was only allowed: a client that uses the URI must not fall back to plaintext.
  */
 export function uriOf(method: string, target: Target | null, settings: Settings, isEncrypted = false): string {
   const location = target?.location;
@@ -86,9 +86,9 @@ function makeTarget(method: string, uri: NbdUri, settings: Settings): Target {
 
 function tlsSettings(method: string, uri: NbdUri, settings: Settings): Partial<TlsSettings> {
   const { tlsPskFile } = uri;
-  if (uri.tlsType === 'anon') throw refuse(method, 'anonymous TLS (tls-type=anon) protects nothing', 'ENOTSUP');
+  if (uri.tlsType === 'anon') throw refuse(method, 'anonymous TLS (tls-type=anon) is not secure', 'ENOTSUP');
   if (uri.tlsType === 'psk' && tlsPskFile === undefined && settings.tlsPsk === null && settings.tlsPskFile === '') {
-    throw refuse(method, 'tls-type=psk needs a pre-shared key (tlsPskFile or tlsPsk)');
+    throw refuse(method, 'tls-type=psk requires a pre-shared key (tlsPskFile or tlsPsk)');
   }
   return {
     ...(uri.tls ? { tls: TLS_REQUIRE } : {}),

@@ -1,5 +1,5 @@
-// The options of a connection: their types, their defaults (libnbd's, lib/handle.c), and their validation, which
-// the constructor and the setters share.
+// The options of a connection: types, defaults (those of libnbd's lib/handle.c), and the validation that the
+// constructor and the setters share.
 
 import * as s from '../../protocol/client-constants.js';
 import type { HandshakeRequest } from '../../protocol/handshake/session.js';
@@ -20,90 +20,93 @@ import { type NbdTlsOptions, TLS_CHECKS, tlsDefaults, type TlsSettings } from '.
 
 export { checkBits, checkName, checkNames, checkSignal } from './checks.js';
 
-/** What `new NbdConnection(options)` and the `connect` functions take. Each libnbd option has a setter as well. */
+/** Options of `new NbdConnection(options)` and `NbdConnection.connect`. Those that libnbd has too have a setter. */
 export interface NbdConnectionOptions extends NbdTlsOptions {
   /** The export to open. Default `''`, the server's default export. At most 4096 bytes of UTF-8. */
   exportName?: string;
-  /** STRICT_* bits: what is checked before a command is sent. Default: everything. */
+  /** STRICT_* bits: the checks that are made before a command is sent. Default STRICT_MASK, all of them. */
   strictMode?: number;
-  /** Stop after the first options of the handshake, so that `opt*` calls can be made. Default false. */
+  /** Pause the handshake before an export is opened, so that `opt*` methods can be called. Default false. */
   optMode?: boolean;
-  /** Metadata contexts to ask for, such as `CONTEXT_BASE_ALLOCATION`. Default none. */
+  /** Metadata contexts to request, such as `CONTEXT_BASE_ALLOCATION`. Default `[]`. */
   metaContexts?: readonly string[];
-  /** Whether to ask for the contexts at all. Default true. */
+  /** Whether to request the metadata contexts. Default true. */
   requestMetaContext?: boolean;
-  /** Whether to ask for structured replies. Default true. */
+  /** Whether to request structured replies. Default true. */
   requestStructuredReplies?: boolean;
-  /** Whether to ask for 64-bit extended headers. Default true. */
+  /** Whether to request extended headers (64-bit lengths). Default true. */
   requestExtendedHeaders?: boolean;
-  /** Whether to ask for the server's block sizes. Default true. */
+  /** Whether to request the server's block sizes. Default true. */
   requestBlockSize?: boolean;
-  /** Whether to ask for the export's canonical name and description. Default false. */
+  /** Whether to request the export's canonical name and description. Default false. */
   fullInfo?: boolean;
-  /** HANDSHAKE_FLAG_* bits that may be used. Default: all. */
+  /** HANDSHAKE_FLAG_* bits that may be used. Default HANDSHAKE_FLAG_MASK, all of them. */
   handshakeFlags?: number;
   /**
-   * Open the export with NBD_OPT_EXPORT_NAME and send no option but that and, for TLS, NBD_OPT_STARTTLS: for old
-   * servers that hang up at an option they do not know, NBD_OPT_GO for example. Structured replies, metadata contexts
-   * and block sizes are then not available. Default false.
+   * Open the export with NBD_OPT_EXPORT_NAME and send no other option, except NBD_OPT_STARTTLS for TLS: for old servers
+   * that close the connection on an unknown option, such as NBD_OPT_GO. Structured replies, metadata contexts and block
+   * sizes are then not available. Default false.
    */
   exportNameOnly?: boolean;
-  /** Clear the caller's buffers before a read, so that a failed one leaves no old bytes. Default true. */
+  /** Clear the caller's buffers before a read, so that a failed read leaves no stale bytes. Default true. */
   preadInitialize?: boolean;
-  /** Tell on stderr, or the debug callback, what happens. Default: whether the variable LIBNBD_DEBUG is `1`. */
+  /** Log debug messages to stderr, or to the debug callback. Default true if the variable LIBNBD_DEBUG is `1`. */
   debug?: boolean;
   /** The export name is a secret, such as a token: errors, `inspect` and messages show `***`. Default false. */
   maskExportName?: boolean;
   /** A name for messages and debugging. Default `nbd1`, `nbd2` … */
   handleName?: string;
 
-  /** Commands on the wire at once. Default 64. */
+  /** Maximum number of commands in flight. Default 64. */
   maxInFlight?: number;
-  /** Bytes of payload on the wire at once; one larger command goes alone. Default 64 MiB. */
+  /** Maximum bytes of payload in flight; a larger command is sent when nothing else is. Default 64 MiB. */
   maxInFlightBytes?: number;
-  /** Commands that may wait beyond those on the wire; more fail with `EAGAIN`. Default Infinity. */
+  /** Maximum number of commands waiting to be sent; further ones fail with `EAGAIN`. Default Infinity. */
   maxQueued?: number;
-  /** Milliseconds for name look-up, connect, TLS and handshake together. 0 or Infinity: no limit. Default 10,000. */
+  /**
+   * Milliseconds for name resolution, connect, TLS and handshake together. 0 or Infinity: no limit. Default 10,000.
+   */
   connectTimeout?: number;
   /**
-   * Milliseconds without any progress of a command, nor of those sent before it, after which its connection is given
-   * up. Bytes of a payload that come or leave are progress. 0 or Infinity: no limit. Default 0.
+   * Milliseconds without progress on a command or on any command sent before it, after which the connection is closed.
+   * Bytes of a payload sent or received are progress. 0 or Infinity: no limit. Default 0.
    */
   requestTimeout?: number;
   /**
-   * Microseconds without a reply for which the event loop goes round instead of sleeping, while few commands or large
-   * ones are in flight: a server near by answers sooner than a process is woken. Where it is in vain it is hardly ever
-   * tried again. Default 100; 0: never.
+   * Microseconds to busy-poll for a reply before letting the event loop sleep, while few or large commands are in
+   * flight: a nearby server replies faster than a process wakes up. Backs off when polling does not pay. 0: never.
+   * Default 100.
    */
   busyPoll?: number;
   /**
-   * Milliseconds that the goodbye of `shutdown()` may take before it closes. A program that was started and written to
-   * has its own time to end, without a limit. Also how long the socket may take no byte of a write that was aborted
-   * half-way, before the connection is given up. Default 5,000; 0: no limit, but 5,000 for the latter.
+   * Milliseconds that `shutdown()` waits for the server to close before it closes the connection. A program that this
+   * connection started and wrote to may take as long as it needs. Also how long the socket may accept no bytes of a
+   * write that was aborted half-way before the connection is closed. 0: no limit, but 5,000 for aborted writes.
+   * Default 5,000.
    */
   closeTimeout?: number;
 
-  /** ALLOW_TRANSPORT_* bits: the transports that a URI may use. Default: all. */
+  /** ALLOW_TRANSPORT_* bits: the transports that a URI may use. Default ALLOW_TRANSPORT_MASK, all of them. */
   uriAllowTransports?: number;
-  /** TLS_DISABLE: no `nbds` URIs; TLS_REQUIRE: no others. Default TLS_ALLOW: either. */
+  /** TLS_DISABLE: no `nbds` URIs; TLS_REQUIRE: `nbds` URIs only; TLS_ALLOW: either. Default TLS_ALLOW. */
   uriAllowTls?: number;
-  /** Whether a URI may name files of this machine, as `tls-certificates` does. Default false. */
+  /** Whether a URI may name local files, for example in `tls-certificates`. Default false. */
   uriAllowLocalFile?: boolean;
-  /** Whether a URI may choose the ciphers, with `tls-priority`. Default false. */
+  /** Whether a URI may choose the ciphers with `tls-priority`. Default false. */
   uriAllowTlsPriority?: boolean;
 
-  /** What the socket is called that `connectSystemdSocketActivation` hands over. Default `''`: unknown. */
+  /** Name of the socket that `connectSystemdSocketActivation` passes on. Default `''`: the server sees `unknown`. */
   socketActivationName?: string;
   /**
-   * Where the stderr of a program goes that a connection starts. `capture`, the default, keeps the end of it for the
-   * error when the program dies; `inherit` leaves it to this process's stderr.
+   * What happens to the stderr of a program that the connection starts. `capture` keeps the last lines for the error
+   * message when the program exits; `inherit` forwards it to this process's stderr. Default `capture`.
    */
   subprocessStderr?: 'capture' | 'inherit';
 }
 
 type PlainOption = Exclude<keyof NbdConnectionOptions, keyof NbdTlsOptions>;
 
-/** The same, complete. */
+/** All options, with their values or defaults. */
 export type Settings = {
   -readonly [K in PlainOption]-?: Required<NbdConnectionOptions>[K];
 } & TlsSettings;
@@ -181,7 +184,7 @@ function defaults(): Settings {
   };
 }
 
-/** The options over the defaults; an unknown or ill-typed one throws. Only own properties count. */
+/** The defaults overridden by `options`; throws for an unknown or ill-typed option. Only own properties count. */
 export function makeSettings(options: NbdConnectionOptions | undefined): Settings {
   const settings = defaults();
   if (options === undefined) return settings;
@@ -191,32 +194,32 @@ export function makeSettings(options: NbdConnectionOptions | undefined): Setting
   for (const key of Object.keys(options)) {
     if (!Object.hasOwn(CHECKS, key)) throw refuse('NbdConnection', `unknown option ${shown(key)}`);
     const name = key as keyof NbdConnectionOptions;
-    // Read once: a getter may answer differently the next time.
+    // Read once: a getter may return another value the next time.
     const value: unknown = options[name];
     if (value !== undefined) assign(settings, name, value);
   }
   return settings;
 }
 
-/** What the program has set itself, be it to the default: a URI may not undo it. */
+/** Options that the program has set, even to the default value: a URI may not override them. */
 const explicitNames = new WeakMap<Settings, Set<keyof NbdConnectionOptions>>();
 
-/** Sets one option for the program; throws and leaves the old value when the new one is not of its kind. */
+/** Sets one option on behalf of the program; throws for an invalid value and then keeps the old one. */
 export function assign(settings: Settings, name: keyof NbdConnectionOptions, value: unknown, method?: string): void {
   Object.assign(settings, { [name]: CHECKS[name](method ?? `NbdConnection: ${name}`, value) });
   const names = explicitNames.get(settings) ?? new Set();
   explicitNames.set(settings, names.add(name));
 }
 
-/** Whether an option of the constructor or a setter has set it, and not only a default or a URI. */
+/** Whether the constructor or a setter has set the option, rather than a default or a URI. */
 export const isExplicit = (settings: Settings, name: keyof NbdConnectionOptions): boolean =>
   explicitNames.get(settings)?.has(name) === true;
 
-/** The export name as messages may show it. */
+/** The export name as it may appear in messages. */
 export const shownExportName = (settings: Settings): string =>
   settings.maskExportName && settings.exportName !== '' ? '***' : settings.exportName;
 
-/** What the handshake asks for. In option mode the setters still count until the export is open. */
+/** What the handshake requests. In option mode the setters still take effect until the export is open. */
 export function handshakeRequest(settings: Settings): HandshakeRequest {
   return {
     get exportName() {

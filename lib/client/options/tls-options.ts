@@ -1,79 +1,80 @@
-// The options of TLS: their types, defaults and checks. What they name is read when the connection is made.
-// Invariant: no message holds a key, a passphrase or any part of one.
+// The TLS options: types, defaults and checks. Files that they name are read when the connection is made.
+// Invariant: no message contains a key, a passphrase or any part of one.
 
 import { userInfo } from 'node:os';
 import * as s from '../../protocol/client-constants.js';
 import { decodeKey } from '../../util/psk-file.js';
 import { checkBoolean, checkName, refuse, shown } from './checks.js';
 
-/** PEM text (or DER, where node:tls takes it), one or several. */
+/** PEM text (or DER, where node:tls accepts it), one or several. */
 export type PemInput = string | Uint8Array | readonly (string | Uint8Array)[];
 
-/** A key that client and server have in common, in place of certificates. */
+/** A pre-shared key, which client and server use instead of certificates. */
 export interface TlsPsk {
-  /** The name under which the server knows the key. Default: `tlsUsername`. */
+  /** The user name that the server looks the key up by. Default `tlsUsername`. */
   readonly identity?: string;
-  /** The key, as bytes or in hexadecimal. */
+  /** The key, as bytes or as a hexadecimal string; 1 to 512 bytes. */
   readonly key: string | Uint8Array;
 }
 
 /**
- * TLS, in libnbd's terms and, for what is in memory, in node:tls's. Without certificates of the user's own the server
- * is verified against Node's (see NODE_EXTRA_CA_CERTS). With a pre-shared key certificates play no part.
+ * TLS options, named as in libnbd and, for material in memory, as in node:tls. Without authorities of your own, the
+ * server is verified against Node's (see NODE_EXTRA_CA_CERTS). With a pre-shared key, certificates are not used.
  */
 export interface NbdTlsOptions {
   /**
-   * `TLS_DISABLE` (the default; `nbds:` URIs change it to `TLS_REQUIRE`), `TLS_ALLOW`: use TLS where the server has
-   * it and go on in plaintext where it has not, or `TLS_REQUIRE`. The other TLS options have no effect with
-   * `TLS_DISABLE`.
+   * `TLS_DISABLE`: never use TLS. `TLS_ALLOW`: use TLS if the server supports it, otherwise plaintext. `TLS_REQUIRE`:
+   * use TLS or fail. The other TLS options have no effect with `TLS_DISABLE`. Default `TLS_DISABLE`; an `nbds:` URI
+   * changes it to `TLS_REQUIRE`.
    */
   tls?: number;
   /**
-   * A folder with `ca-cert.pem` and, if there are any, `client-cert.pem` with `client-key.pem`, `client-cert-0.pem`
-   * with `client-key-0.pem` and so on, and `ca-crl.pem`; with `tlsVerifyPeer: false` there need be no `ca-cert.pem`.
-   * Default: `/etc/pki/libnbd` for root, `~/.pki/libnbd` or `~/.config/pki/libnbd` for others, where that has a
+   * A folder that contains `ca-cert.pem` (optional with `tlsVerifyPeer: false`) and optionally `client-cert.pem` with
+   * `client-key.pem`, `client-cert-0.pem` with `client-key-0.pem` and so on, and `ca-crl.pem`. Default
+   * `/etc/pki/libnbd` for root, `~/.pki/libnbd` or `~/.config/pki/libnbd` for other users, if it contains a
    * `ca-cert.pem`.
    */
   tlsCertificates?: string;
-  /** A file of pre-shared keys, a line `user:hexkey` each, as psktool writes it. */
+  /** A file of pre-shared keys as psktool writes it: lines of `user:hexkey`. Default `''`, none. */
   tlsPskFile?: string;
-  /** A pre-shared key in memory; goes before `tlsPskFile`. */
+  /** A pre-shared key in memory; takes precedence over `tlsPskFile`. Default none. */
   tlsPsk?: TlsPsk;
   /**
-   * Whether the server's certificate must be signed by a known authority and bear the right name: `tlsHostname`, else
-   * the TCP or ssh host. Where there is neither (Unix sockets, vsock, commands, streams) an authority of the caller's
-   * own (`ca`, `tlsCertificates`) is enough, as in libnbd; against the system's authorities verification fails.
-   * Default true, on every transport.
+   * Whether the server's certificate must be signed by a trusted authority and issued for the right name:
+   * `tlsHostname`, or else the TCP or ssh host. If there is neither (Unix sockets, vsock, commands, streams), an
+   * authority of your own (`ca`, `tlsCertificates`) is enough, as in libnbd; with the system's authorities verification
+   * fails. Default true, on every transport.
    */
   tlsVerifyPeer?: boolean;
-  /** The name that the server's certificate must have, if it is not the host's. */
+  /** The name that the server's certificate must be issued for. Default `''`: the host that was connected to. */
   tlsHostname?: string;
-  /** The user whose pre-shared key is used. Default `$LOGNAME`, else the name that the system has for this user. */
+  /** The user whose pre-shared key is used. Default `$LOGNAME`, or else the system's name for this user. */
   tlsUsername?: string;
-  /** OpenSSL's cipher list, as `ciphers` of node:tls (not one of GnuTLS's priority strings, as in libnbd). */
+  /** An OpenSSL cipher list, as `ciphers` of node:tls (unlike libnbd, not a GnuTLS priority string). Default Node's. */
   tlsPriority?: string;
   /**
-   * Authorities to trust, as in node:tls: in place of all others, those in `tlsCertificates` too. An intermediate one
-   * is enough, as with GnuTLS.
+   * Trusted authorities, as in node:tls. They replace all others, including those in `tlsCertificates`. An intermediate
+   * authority is enough, as with GnuTLS. Default: see `tlsCertificates`.
    */
   ca?: PemInput;
-  /** The client's certificate chain, as in node:tls; goes with `key`. In place of those in `tlsCertificates`. */
+  /** The client's certificate chain, as in node:tls; requires `key`. Replaces those in `tlsCertificates`. */
   cert?: PemInput;
-  /** The client's key, as in node:tls. */
+  /** The client's private key, as in node:tls; requires `cert`. */
   key?: PemInput;
-  /** The passphrase of the key. */
+  /** The passphrase of the private key. Default `''`, none. */
   passphrase?: string;
-  /** Revocation lists, as in node:tls. In place of the one in `tlsCertificates`. */
+  /** Revocation lists, as in node:tls. They replace the one in `tlsCertificates`. */
   crl?: PemInput;
 }
 
-/** Bytes that are shown by length only, wherever they are logged. */
+/** A checked pre-shared key. Its bytes are logged by length only. */
 export interface SecretPsk {
+  /** Null: use `tlsUsername`. */
   readonly identity: string | null;
   readonly key: Buffer;
 }
 
-/** The same, complete; null or `''` where nothing is set. */
+/** All TLS options; null or `''` for those that are not set. */
 export interface TlsSettings {
   tls: number;
   tlsCertificates: string;
@@ -90,7 +91,7 @@ export interface TlsSettings {
   crl: Pem | null;
 }
 
-/** What node:tls takes. */
+/** PEM in the form that node:tls accepts. */
 export type Pem = (string | Buffer)[];
 
 // OpenSSL's limits.
@@ -105,7 +106,7 @@ function checkTls(method: string, value: unknown): number {
 /** A path, or `''` for none. */
 function checkPath(method: string, value: unknown): string {
   if (typeof value !== 'string') throw refuse(method, `must be a path, not ${shown(value)}`);
-  if (value.includes('\0')) throw refuse(method, 'a path cannot hold a NUL');
+  if (value.includes('\0')) throw refuse(method, 'a path cannot contain a NUL');
   return value;
 }
 
@@ -125,17 +126,17 @@ function checkPassphrase(method: string, value: unknown): string {
   throw refuse(method, `must be a string, not of type ${typeof value}`);
 }
 
-/** Node's own check takes a name that begins with a dot for any name below it. */
+/** Node's own check accepts any subdomain for a name that begins with a dot. */
 function checkHostname(method: string, value: unknown): string {
   const name = checkName(method, value);
   if (!name.startsWith('.')) return name;
-  throw refuse(method, `must be the whole name of a host, not ${shown(name)}`);
+  throw refuse(method, `must be a full host name, not ${shown(name)}`);
 }
 
 export function checkIdentity(method: string, value: unknown): string {
   const identity = checkName(method, value);
   if (Buffer.byteLength(identity) <= MAX_IDENTITY) return identity;
-  throw refuse(method, `a user name has at most ${MAX_IDENTITY} bytes`, 'ENAMETOOLONG');
+  throw refuse(method, `a user name is limited to ${MAX_IDENTITY} bytes`, 'ENAMETOOLONG');
 }
 
 function checkPsk(method: string, value: unknown): SecretPsk {
@@ -145,17 +146,17 @@ function checkPsk(method: string, value: unknown): SecretPsk {
   const { identity, key } = value as Partial<Record<keyof TlsPsk, unknown>>;
   const bytes = typeof key === 'string' ? decodeKey(key) : key instanceof Uint8Array ? Buffer.from(key) : null;
   if (bytes === null || bytes.length === 0 || bytes.length > MAX_KEY) {
-    throw refuse(method, `key must be 1 to ${MAX_KEY} bytes, or these in hexadecimal`);
+    throw refuse(method, `key must be 1 to ${MAX_KEY} bytes, or a hexadecimal string of them`);
   }
   return { identity: identity === undefined ? null : checkIdentity(method, identity), key: bytes };
 }
 
-/** A cipher list that OpenSSL finds something in. */
+/** A cipher list in which OpenSSL knows at least one cipher. */
 export function checkPriority(method: string, value: unknown): string {
   if (typeof value !== 'string') throw refuse(method, `must be a list of ciphers, not ${shown(value)}`);
   if (value === '') return value;
   try {
-    // Loaded here and not above: most connections never need it.
+    // Loaded here rather than imported: most connections never need it.
     process.getBuiltinModule('node:tls').createSecureContext({ ciphers: value, ca: [] });
   } catch {
     throw refuse(method, 'OpenSSL knows none of these ciphers (it takes a cipher list, not a GnuTLS priority string)');
@@ -163,7 +164,7 @@ export function checkPriority(method: string, value: unknown): string {
   return value;
 }
 
-/** The checks that constructor and setters share. */
+/** The checks that the constructor and the setters share. */
 export const TLS_CHECKS: {
   readonly [K in keyof Required<NbdTlsOptions>]: (method: string, value: unknown) => TlsSettings[K];
 } = {
@@ -198,7 +199,7 @@ export const tlsDefaults = (): TlsSettings => ({
   crl: null,
 });
 
-/** The user name that was set, or the system's; `''` where the system has none. */
+/** The user name that was set, or the system's; `''` if the system has none. */
 export function tlsUsernameOf(settings: TlsSettings): string {
   if (settings.tlsUsername !== '') return settings.tlsUsername;
   const name = process.env['LOGNAME'] ?? '';

@@ -1,5 +1,5 @@
-// What goes wrong with TLS, in words that say what to do. The code is EACCES where one side did not accept the other
-// (certificates, keys, names), EPROTO where TLS itself failed (versions, ciphers, garbage), and ENOTCONN where the
+// Turns Node's TLS errors into errors that describe the way out. The code is EACCES if one side did not accept the
+// other (certificates, keys, names), EPROTO if TLS itself failed (versions, ciphers, garbage), and ENOTCONN if the
 // connection was merely lost. Node's error is the cause.
 
 import { X509Certificate } from 'node:crypto';
@@ -9,20 +9,20 @@ import { printable } from '../../protocol/names.js';
 import type { TlsMoment } from '../../transport/tls.js';
 import { failed, type TlsProblem } from './problems.js';
 
-/** What a session was meant to be: decides what the likely reason of a failure is. */
+/** How the session was set up: decides the likely reason of a failure. */
 export interface TlsFacts {
   /** The user whose pre-shared key was used; null with certificates. */
   readonly pskIdentity: string | null;
-  /** The name that the certificate must have; `''` where nothing says. */
+  /** The name that the certificate must be issued for; `''` if unknown. */
   readonly name: string;
   readonly hasCertificate: boolean;
 }
 
-/** Codes of node:tls for a certificate that was not accepted here: X509_V_ERR_* and Node's own. */
+/** Codes of node:tls for a server certificate that this client rejected: X509_V_ERR_* and Node's own. */
 const VERIFICATION =
   /^(CERT_|CRL_|UNABLE_TO_|ERROR_IN_C|DEPTH_ZERO|SELF_SIGNED|INVALID_|PATH_LENGTH|HOSTNAME_|ERR_TLS_CERT_|OUT_OF_MEM$|UNSPECIFIED$)/;
 
-/** The first that matches is the problem of a certificate that was not accepted here. */
+/** Problems of a server certificate that this client rejected; the first match counts. */
 const VERIFICATION_PROBLEMS: readonly (readonly [RegExp, TlsProblem])[] = [
   [/^UNABLE_TO_GET_CRL/, 'crlMissing'],
   [/^CRL_HAS_EXPIRED/, 'crlExpired'],
@@ -35,11 +35,11 @@ const VERIFICATION_PROBLEMS: readonly (readonly [RegExp, TlsProblem])[] = [
   [/^(UNABLE_TO_(GET_ISSUER|VERIFY)|DEPTH_ZERO|SELF_SIGNED|CERT_(UNTRUSTED|SIGNATURE))/, 'untrusted'],
 ];
 
-/** Alerts by which a server says that it does not accept the client. */
+/** Alerts with which a server rejects the client. */
 const REFUSED =
   /ALERT_(BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|CERTIFICATE_|UNKNOWN_CA|ACCESS_DENIED|UNKNOWN_PSK|DECRYPT_ERROR|NO_CERTIFICATE)|ALERT_CERTIFICATE/;
 
-/** What a wrong key, or an unknown user, looks like: it depends on the version of TLS and on the server. */
+/** The errors that a wrong key or an unknown user causes, which depend on the TLS version and on the server. */
 const WRONG_KEY = /BAD_RECORD_MAC|DECRYPT|PSK|ILLEGAL_PARAMETER|HANDSHAKE_FAILURE|INSUFFICIENT_SECURITY|BINDER|DIGEST/;
 
 /** Failures of the handshake itself. */
@@ -52,7 +52,7 @@ const HANDSHAKE_PROBLEMS: readonly (readonly [RegExp, TlsProblem])[] = [
 const problemOf = (code: string, table: typeof HANDSHAKE_PROBLEMS): TlsProblem | undefined =>
   table.find(([pattern]) => pattern.test(code))?.[1];
 
-/** The error to report for Node's, or null where nothing is wrong: the stream has ended in good order. */
+/** The error to report in place of Node's; null if the stream has ended normally. */
 export function explainTls(cause: Error | null, moment: TlsMoment, facts: TlsFacts): Error | null {
   const { code = '' } = (cause ?? {}) as NodeJS.ErrnoException;
   const { pskIdentity } = facts;
@@ -62,7 +62,7 @@ export function explainTls(cause: Error | null, moment: TlsMoment, facts: TlsFac
     return failed('pskUnused', what, said(cause), 'EACCES', cause);
   }
   const isTls = code.startsWith('ERR_SSL_') || code.startsWith('ERR_TLS_') || code === 'EPROTO';
-  if (moment === 'later') return isTls ? failed('broken', 'the session broke', said(cause), 'EPROTO', cause) : cause;
+  if (moment === 'later') return isTls ? failed('broken', 'the session failed', said(cause), 'EPROTO', cause) : cause;
   if (pskIdentity !== null && (!isTls || WRONG_KEY.test(code))) {
     const what = `the server did not accept the pre-shared key of user "${shownUser(pskIdentity)}"`;
     return failed('pskRefused', what, said(cause), 'EACCES', cause);
@@ -76,41 +76,41 @@ export function explainTls(cause: Error | null, moment: TlsMoment, facts: TlsFac
     const why = problemOf(code, HANDSHAKE_PROBLEMS) ?? 'handshake';
     return failed(why, `the handshake failed: ${said(cause)}`, '', 'EPROTO', cause);
   }
-  // GnuTLS's servers hang up without an alert.
+  // Servers that use GnuTLS close the connection without an alert.
   const isAfter = moment === 'beginning';
   const what = `the server hung up ${isAfter ? 'after' : 'during'} the handshake: it may not accept ${shown}`;
   return failed(problem, what, said(cause), isAfter ? 'EACCES' : 'ENOTCONN', cause);
 }
 
-/** What a certificate is checked for once its chain is found to be good. */
+/** What a certificate's names are checked against once its chain is verified. */
 export interface IdentityCheck {
-  /** The name that it must have; `''` where nothing says. */
+  /** The name that the certificate must be issued for; `''` if unknown. */
   readonly name: string;
-  /** The authority is the caller's own: then it is enough, as in libnbd, where no name is known. */
+  /** The authority was given by the caller: if no name is known that is enough, as in libnbd. */
   readonly hasOwnAuthority: boolean;
 }
 
-/** What is wrong with the names of a certificate that is trusted otherwise. */
+/** The error if a certificate with a trusted chain is issued for another name. */
 export function checkCertificateName(certificate: PeerCertificate, check: IdentityCheck): Error | undefined {
   if (check.name === '') {
     if (check.hasOwnAuthority) return undefined;
-    return wrongName('nothing says which name the certificate must have', certificate);
+    return wrongName('no host name to verify the certificate against', certificate);
   }
   const address = addressIn(check.name);
   if (address === null) {
-    // Node, and OpenSSL as well, take a name that begins with a dot for any name below it.
-    if (check.name.startsWith('.')) return wrongName(`${check.name} is not the whole name of a host`, certificate);
+    // For a name that begins with a dot, Node and OpenSSL accept any subdomain.
+    if (check.name.startsWith('.')) return wrongName(`${check.name} is not a full host name`, certificate);
     return checkServerIdentity(check.name, certificate);
   }
-  // Not checkServerIdentity(): from Node 22.23 and 24.17 on it takes the text of an IPv6 address for wrong unless it is
-  // written as the certificate's is (nodejs/node#64144). The certificate compares bytes.
+  // Not checkServerIdentity(): since Node 22.23 and 24.17 it rejects an IPv6 address that is not spelled as in the
+  // certificate (nodejs/node#64144). checkIP() compares bytes.
   const isThere =
     (certificate.raw as Buffer | undefined) !== undefined &&
     new X509Certificate(certificate.raw).checkIP(address) !== undefined;
   return isThere ? undefined : wrongName(`IP: ${address} is not in the cert's list`, certificate);
 }
 
-/** The address in a name, without the brackets of URIs and without a zone, which no certificate can have. */
+/** The IP address in a name, without the brackets of a URI and without a zone, which certificates cannot contain. */
 function addressIn(name: string): string | null {
   const address = name.replace(/^\[(.*)\]$/, '$1').replace(/%.*$/, '');
   return isIP(address) === 0 ? null : address;
@@ -134,11 +134,11 @@ function explainVerification(cause: Error, code: string, facts: TlsFacts): Error
 
 const shownUser = (identity: string): string => printable(Buffer.from(identity), 64);
 
-/** OpenSSL's reason where there is one: its whole text has thread numbers and file names in it. */
+/** OpenSSL's reason if there is one: its full text contains thread numbers and file names. */
 function said(cause: Error | null): string {
   const { reason, code } = (cause ?? {}) as { reason?: unknown; code?: unknown };
   const text =
     typeof reason === 'string' && code !== 'ERR_TLS_CERT_ALTNAME_INVALID' ? reason : (cause?.message ?? 'it ended');
-  // Node adds advice on its own options, which the user of a program cannot set.
+  // Node appends advice about its own options, which the user of a program cannot set.
   return printable(Buffer.from(text.replace(/; if the root CA is installed locally.*$/, '')), 300);
 }

@@ -1,5 +1,5 @@
-// From the options of TLS to what node:tls is given: reads the files that they name, once per connection and before
-// anything is opened, so that a missing file leaves the connection as it was.
+// Turns the TLS options into options of node:tls. Files that they name are read once per connection and before anything
+// is opened, so that a missing file leaves the connection in its initial state.
 
 import { readFile, stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
@@ -14,28 +14,28 @@ import { checkIdentity, type Pem, type TlsSettings, tlsUsernameOf } from '../opt
 import { refused } from './problems.js';
 import { quoted } from '../../util/visible.js';
 
-/** What was read. The context is made when it is needed. */
+/** The material that was read. The secure context is created when it is needed. */
 export interface TlsMaterial {
   readonly psk: { readonly identity: string; readonly key: Buffer } | null;
-  /** Whether the client can show a certificate. */
+  /** Whether the client can present a certificate. */
   readonly hasCertificate: boolean;
-  /** The authorities are the caller's, not the system's. */
+  /** Whether the authorities were given by the caller rather than the system. */
   readonly hasOwnAuthority: boolean;
   readonly options: SecureContextOptions;
 }
 
-/** Longest file that is read; a bundle of every public authority has 220 KiB. */
+/** Longest file that is read; a bundle of all public authorities takes 220 KiB. */
 const MAX_FILE = 4 * 1024 * 1024;
-/** client-cert-0.pem and so on. */
+/** Maximum number of client-cert-N.pem files. */
 const MAX_IDENTITIES = 100;
 
-/** Rejects with NbdStrictError: the file's errno, or EINVAL for what is in it. */
+/** Rejects with NbdStrictError: the errno of reading a file, or EINVAL for unusable content. */
 export async function loadTls(settings: TlsSettings): Promise<TlsMaterial> {
   const psk = await loadPsk(settings);
   const common: SecureContextOptions = { minVersion: 'TLSv1.2' };
   const { tlsPriority } = settings;
   if (psk !== null) {
-    // Trusting nobody: a server that shows a certificate in place of the key is refused.
+    // No authorities at all: a server that presents a certificate instead of using the key is rejected.
     const options = { ...common, ca: [], ciphers: tlsPriority || PSK_CIPHERS };
     return { psk, hasCertificate: false, hasOwnAuthority: false, options };
   }
@@ -43,7 +43,7 @@ export async function loadTls(settings: TlsSettings): Promise<TlsMaterial> {
   if ((cert === null) !== (key === null)) {
     throw refused(
       'incomplete',
-      cert === null ? 'there is a key (option key) without cert' : 'there is a cert (option cert) without key',
+      cert === null ? 'option "key" is set without "cert"' : 'option "cert" is set without "key"',
     );
   }
   return {
@@ -54,7 +54,7 @@ export async function loadTls(settings: TlsSettings): Promise<TlsMaterial> {
       ...common,
       ...(tlsPriority === '' ? {} : { ciphers: tlsPriority }),
       ...(ca === null ? {} : { ca }),
-      // As GnuTLS does: an authority that was given is trusted, whoever has signed it.
+      // As in GnuTLS, an authority that was given is trusted even if another one has signed it.
       ...(ca !== null && hasIntermediate(ca) ? { allowPartialTrustChain: true } : {}),
       ...(cert === null || key === null ? {} : { cert, key }),
       ...(crl === null ? {} : { crl }),
@@ -63,7 +63,7 @@ export async function loadTls(settings: TlsSettings): Promise<TlsMaterial> {
   };
 }
 
-/** Throws NbdStrictError EINVAL for certificates and keys that OpenSSL does not take. */
+/** Throws NbdStrictError EINVAL for certificates and keys that OpenSSL rejects. */
 export function makeContext({ options }: TlsMaterial): SecureContext {
   try {
     checkMaterial(options);
@@ -77,16 +77,16 @@ async function loadPsk(settings: TlsSettings): Promise<TlsMaterial['psk']> {
   const { tlsPsk, tlsPskFile } = settings;
   if (tlsPsk === null && tlsPskFile === '') return null;
   const runtime = runtimeWithoutPsk();
-  if (runtime !== null) throw refused('runtime', `${runtime} has no pre-shared keys`, 'ENOTSUP');
+  if (runtime !== null) throw refused('runtime', `${runtime} does not support pre-shared keys`, 'ENOTSUP');
   const identity = tlsPsk?.identity ?? tlsUsernameOf(settings);
-  if (identity === '') throw refused('pskUser', 'a pre-shared key needs a user name');
+  if (identity === '') throw refused('pskUser', 'a pre-shared key requires a user name');
   checkIdentity('TLS', identity);
   if (tlsPsk !== null) return { identity, key: tlsPsk.key };
   const { entries } = parsePskFile(String(await readRequired(tlsPskFile)));
   const [user, path] = [quoted(identity), printableText(tlsPskFile)];
   const found = entries.find((entry) => entry.user === identity);
-  if (found === undefined) throw refused('pskUser', `the user ${user} is not in the pre-shared key file ${path}`);
-  if (found.key === null) throw refused('pskFile', `the key of user ${user} in ${path} is not in hexadecimal`);
+  if (found === undefined) throw refused('pskUser', `user ${user} not found in the pre-shared key file ${path}`);
+  if (found.key === null) throw refused('pskFile', `the key of user ${user} in ${path} is not hexadecimal`);
   return { identity, key: found.key };
 }
 
@@ -97,13 +97,13 @@ interface Certificates {
   readonly crl: Pem | null;
 }
 
-/** What is in memory goes before what is in the folder, piece by piece. */
+/** For each piece, material in memory takes precedence over the folder. */
 async function loadCertificates(settings: TlsSettings): Promise<Certificates> {
   const { ca, cert, key, crl, tlsCertificates, tlsVerifyPeer } = settings;
   const isInMemory = ca !== null || cert !== null || key !== null || crl !== null;
   let found: Certificates | null = null;
   if (tlsCertificates !== '') {
-    // Nothing is verified without an authority; a folder that is not there is a mistake all the same.
+    // Without verification no authority is needed, but a missing folder is still a mistake.
     if (!tlsVerifyPeer) await checkFolder(tlsCertificates);
     found = await readFolder(tlsCertificates, tlsVerifyPeer ? 'required' : 'optional');
   } else if (!isInMemory) {
@@ -123,7 +123,7 @@ function defaultFolders(): string[] {
   return [join(homedir(), '.pki', 'libnbd'), join(homedir(), '.config', 'pki', 'libnbd')];
 }
 
-/** `authority`: must there be a ca-cert.pem, need there be none, or is it the sign that the folder is one of ours (else null)? */
+/** `authority`: ca-cert.pem is required, optional, or the sign that this is a folder of ours (without it: null). */
 async function readFolder(folder: string, authority: 'required' | 'optional' | 'sign'): Promise<Certificates | null> {
   const path = join(folder, 'ca-cert.pem');
   const ca = authority === 'required' ? await readRequired(path) : await readOptional(path);
@@ -134,7 +134,7 @@ async function readFolder(folder: string, authority: 'required' | 'optional' | '
     const suffix = i < 0 ? '' : `-${i}`;
     const cert = await readOptional(join(folder, `client-cert${suffix}.pem`));
     const key = await readOptional(join(folder, `client-key${suffix}.pem`));
-    // As in libnbd, a certificate without its key is as good as none.
+    // As in libnbd, a certificate without its key is ignored.
     if (cert !== null && key !== null) {
       certificates.push(cert);
       keys.push(key);
@@ -176,7 +176,7 @@ async function readRequired(path: string): Promise<Buffer> {
   throw refused('file', `${printableText(path)} is too long`);
 }
 
-/** Null where there is no such file; one that is there and cannot be read is an error. */
+/** Null if the file does not exist or access is denied; any other failure is an error. */
 async function readOptional(path: string): Promise<Buffer | null> {
   try {
     return await readRequired(path);

@@ -1,5 +1,5 @@
-// What is in certificates and keys: finds what OpenSSL would take without a word and never use, and which of the pieces
-// it is that OpenSSL refuses. Invariant: no message quotes what is in them.
+// Checks certificates and keys: finds those that OpenSSL accepts silently but never uses, and which of the pieces
+// OpenSSL rejects. Invariant: no message quotes their content.
 
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { createSecureContext, type SecureContextOptions } from 'node:tls';
@@ -14,7 +14,7 @@ const WHAT: Readonly<Record<Piece, string>> = {
   crl: 'the revocation list',
 };
 
-/** Throws for what OpenSSL takes, and what verification would then fail of for another reason. */
+/** Throws for material that OpenSSL accepts but that would later make the handshake fail with a misleading reason. */
 export function checkMaterial({ ca, cert, key, passphrase }: SecureContextOptions): void {
   const authorities = listOf(ca);
   for (const authority of authorities) {
@@ -23,12 +23,12 @@ export function checkMaterial({ ca, cert, key, passphrase }: SecureContextOption
   const [certificates, keys] = [listOf(cert), listOf(key)];
   if (certificates.length !== keys.length) return;
   for (const [at, certificate] of certificates.entries()) {
-    // Of two kinds (RSA, EC) they do not disturb OpenSSL: the client has no certificate to show then.
+    // OpenSSL accepts a pair of different types (RSA, EC); the client would then present no certificate.
     if (!belongTogether(certificate, keys[at] ?? '', passphrase)) throw mismatch();
   }
 }
 
-/** What is wrong with material that createSecureContext() has refused. */
+/** Explains why createSecureContext() has rejected the material. */
 export function explainMaterial(options: SecureContextOptions, cause: Error): NbdStrictError {
   if (cause instanceof NbdStrictError) return cause;
   const { code } = cause as NodeJS.ErrnoException;
@@ -41,7 +41,7 @@ export function explainMaterial(options: SecureContextOptions, cause: Error): Nb
         const why = options.passphrase === undefined ? 'is encrypted' : 'is encrypted with another passphrase';
         return refused('passphrase', `the key cannot be used: it ${why}`, 'EINVAL', cause);
       }
-      // OpenSSL's text names a routine and a reason, and quotes nothing.
+      // OpenSSL's text contains a routine and a reason, never the material.
       return refused('material', `${WHAT[piece]} cannot be used: ${failure.message}`, 'EINVAL', cause);
     }
   }
@@ -49,11 +49,11 @@ export function explainMaterial(options: SecureContextOptions, cause: Error): Nb
 }
 
 const mismatch = (cause?: Error): NbdStrictError =>
-  refused('keyMismatch', "the client's key is not that of its certificate", 'EINVAL', cause);
+  refused('keyMismatch', "the client's key does not match its certificate", 'EINVAL', cause);
 
 const CERTIFICATE = /-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----[^]*?-----END (?:TRUSTED |X509 )?CERTIFICATE-----/g;
 
-/** Whether one of the authorities is no root, so that the chain has to be allowed to end at it. */
+/** Whether one of the authorities is not a root, so that chains must be allowed to end there. */
 export function hasIntermediate(ca: readonly (string | Buffer)[]): boolean {
   return ca.some((text) =>
     (String(text).match(CERTIFICATE) ?? []).some((pem) => {
@@ -76,7 +76,7 @@ function tryPiece(piece: Piece, value: string | Buffer, passphrase: string | und
   }
 }
 
-/** In PEM only: node:tls passes over anything else, and the server would then be called untrusted. */
+/** PEM only: node:tls ignores anything else, and the server would then be reported as untrusted. */
 function isCertificate(value: string | Buffer): boolean {
   if (!/-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----/.test(String(value))) return false;
   try {
@@ -86,7 +86,7 @@ function isCertificate(value: string | Buffer): boolean {
   }
 }
 
-/** True also where either cannot be read: that has its own error. */
+/** Also true if either cannot be parsed: that is reported on its own. */
 function belongTogether(cert: string | Buffer, key: string | Buffer, passphrase: string | undefined): boolean {
   try {
     const secret = createPrivateKey({ key, ...(passphrase === undefined ? {} : { passphrase }) });

@@ -1,5 +1,5 @@
-// Everything that a connection needs for TLS, behind one import: node:tls and what uses it are loaded only by those
-// who may need them.
+// Everything that a connection needs for TLS, behind one import: node:tls and its users are loaded only by connections
+// that may need them.
 
 import { isIP } from 'node:net';
 import type { SecureContext } from 'node:tls';
@@ -12,15 +12,15 @@ import { checkCertificateName, explainTls } from './errors.js';
 import { loadTls, makeContext, type TlsMaterial } from './material.js';
 import type { TlsSettings } from '../options/tls-options.js';
 
-/** The names that a server goes by. */
+/** The names of a server. */
 export interface TlsNames {
-  /** Where it was looked for. */
+  /** The host name that was connected to. */
   readonly serverName?: string;
-  /** What its certificate must say, where that is another name. */
+  /** The name that its certificate must be issued for. Default `serverName`. */
   readonly certificateName?: string;
 }
 
-/** The material of one connection; its files have been read. */
+/** The TLS material of one connection, with all files read. */
 export class TlsSetup {
   readonly #settings: TlsSettings;
   readonly #material: TlsMaterial;
@@ -34,12 +34,12 @@ export class TlsSetup {
     return new TlsSetup(settings, await loadTls(settings));
   }
 
-  /** Throws where the material is of no use, before anything is opened. */
+  /** Throws if the material cannot be used, before anything is opened. */
   check(): void {
     makeContext(this.#material);
   }
 
-  /** At once takes the stream over, and resolves when the session is verified. */
+  /** Takes ownership of the stream at once, and resolves when the session is verified. */
   start(raw: StreamTransport, names: TlsNames): Promise<Transport> {
     const { psk, hasCertificate, hasOwnAuthority } = this.#material;
     const { tlsHostname, tlsVerifyPeer } = this.#settings;
@@ -48,11 +48,11 @@ export class TlsSetup {
     const facts = { pskIdentity: psk?.identity ?? null, name, hasCertificate };
     return startTls(raw, {
       context: this.#context(),
-      // Addresses have no place in SNI, and names go there as DNS has them.
+      // SNI must not contain addresses, and contains names in their DNS (ASCII) form.
       serverName: isIP(serverName.replace(/%.*$/, '')) === 0 ? domainToASCII(serverName.replace(/\.$/, '')) : '',
-      // With a pre-shared key there is nothing to verify but that it was used.
+      // With a pre-shared key, verifying means that the key was used.
       verify: psk !== null || tlsVerifyPeer,
-      // With a pre-shared key there is no certificate to look into. One is not trusted whatever its name: see loadTls().
+      // With a pre-shared key there is no certificate to check; if there is one it is never trusted: see loadTls().
       checkIdentity: (certificate) =>
         tlsVerifyPeer && psk === null ? checkCertificateName(certificate, { name, hasOwnAuthority }) : undefined,
       psk: psk ?? undefined,
@@ -60,7 +60,7 @@ export class TlsSetup {
     });
   }
 
-  /** The server has agreed to TLS: where our own side cannot do it now, the connection is over. */
+  /** The server has already agreed to TLS: if this side cannot do it now, the connection fails. */
   #context(): SecureContext {
     try {
       return makeContext(this.#material);

@@ -1,24 +1,24 @@
-// AbortSignals of commands. One listener per signal, however many commands of however many connections share it: a
-// listener each costs a microsecond and trips Node's MaxListenersExceededWarning at eleven. Invariant: no command left,
-// no listener left.
+// AbortSignals of commands. There is one listener per signal and connection, however many commands share it: a listener
+// for each costs a microsecond and causes Node's MaxListenersExceededWarning from eleven on. Invariant: a signal
+// without commands has no listener.
 
-import type { Command } from '../../protocol/command.js';
+import type { Command } from './command.js';
 import { addAbortListener, removeAbortListener } from '../../util/abort.js';
 
-interface Watch {
-  readonly commands: Set<Command>;
+interface Watch<Item> {
+  readonly commands: Set<Item>;
   readonly listener: () => void;
 }
 
-export class AbortRegistry {
-  readonly #watches = new Map<AbortSignal, Watch>();
-  readonly #onAbort: (command: Command, reason: unknown) => void;
+export class AbortRegistry<Item extends { signal: AbortSignal | null } = Command> {
+  readonly #watches = new Map<AbortSignal, Watch<Item>>();
+  readonly #onAbort: (command: Item, reason: unknown) => void;
 
-  constructor(onAbort: (command: Command, reason: unknown) => void) {
+  constructor(onAbort: (command: Item, reason: unknown) => void) {
     this.#onAbort = onAbort;
   }
 
-  watch(command: Command, signal: AbortSignal): void {
+  watch(command: Item, signal: AbortSignal): void {
     command.signal = signal;
     const watch = this.#watches.get(signal);
     if (watch !== undefined) {
@@ -37,7 +37,7 @@ export class AbortRegistry {
     addAbortListener(signal, listener);
   }
 
-  forget(command: Command): void {
+  forget(command: Item): void {
     const { signal } = command;
     if (signal === null) return;
     command.signal = null;

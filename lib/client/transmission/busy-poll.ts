@@ -1,17 +1,18 @@
-// Waiting for replies without sleeping. While an immediate is due, the event loop looks at its sockets and goes on;
-// without one it sleeps, and to be put to sleep and woken takes longer than a server on the same machine needs for a
-// command. Invariants: it ends with the last command in flight, and at most the limit after the last sign of life;
-// where replies take longer than that, it is hardly ever begun.
+// Busy-polling for replies. While an immediate is scheduled, the event loop polls its sockets without sleeping;
+// sleeping and waking up take longer than a server on the same machine needs for a command. Invariants: it ends with
+// the last command in flight, and at most the limit after the last received bytes; it backs off when replies take
+// longer.
 
 import { availableParallelism } from 'node:os';
 import { inNextTurn } from '../../util/timers.js';
 
-/** With more commands in flight, and small ones, the next reply is there before the last has been dealt with. */
+/** With more small commands in flight, the next reply arrives before the last one has been handled. */
 const FEW = 8;
-const LARGE_AVERAGE = 32 * 1024;
-/** After several waits in vain in a row, this many requests go out before the next attempt. */
+/** Bytes of payload per command from which polling also pays with more commands in flight. */
+const LARGE_PAYLOADS = 32 * 1024;
+/** After several failed attempts in a row, at most this many requests are sent before the next attempt. */
 const MAX_SKIPPED = 256;
-/** On a single processor a server of this machine needs it to answer. */
+/** With a single processor, a server on this machine needs that processor to answer. */
 const IS_ALONE = availableParallelism() === 1;
 
 export class BusyPoll {
@@ -20,18 +21,18 @@ export class BusyPoll {
   #isActive = false;
   #isExpecting = false;
   #deadline = 0;
-  /** Requests that still go out without a wait, and how many there were to be after the last one in vain. */
+  /** How many requests are still sent without polling, and how many it was after the last failed attempt. */
   #skip = 0;
   #lastSkip = 0;
 
-  /** `limit` in microseconds; 0 for none. */
+  /** `limit` in microseconds; 0 disables polling. */
   constructor(limit: number) {
     this.#limit = IS_ALONE ? 0 : limit / 1000;
   }
 
-  /** A request has gone out; so many are in flight, with so many bytes of payload each. */
+  /** A request was written. `inFlight` commands are outstanding, with `averageWeight` bytes of payload each. */
   sent(inFlight: number, averageWeight: number): void {
-    if (this.#limit === 0 || (inFlight > FEW && averageWeight < LARGE_AVERAGE)) return;
+    if (this.#limit === 0 || (inFlight > FEW && averageWeight < LARGE_PAYLOADS)) return;
     this.#isExpecting = true;
     if (this.#isActive) {
       this.#deadline = performance.now() + this.#limit;
@@ -44,7 +45,7 @@ export class BusyPoll {
     }
   }
 
-  /** Bytes have come; so many commands are still in flight. */
+  /** Bytes were received; `inFlight` commands are still outstanding. */
   received(inFlight: number): void {
     this.#isExpecting = inFlight > 0;
     if (!this.#isActive) return;

@@ -1,9 +1,10 @@
-// Errors of calls that are the caller's doing.
+// Errors caused by the caller: a call after a disconnect, a callback that throws, a buffer changed while in use.
 
 import { NbdConnectionError, NbdError, NbdStateError, NbdStrictError } from '../../errors.js';
-import { callDetails, type Command, describeCall } from '../../protocol/command.js';
+import { callDetails, describeCall } from '../../protocol/commands.js';
+import type { Command } from './command.js';
 
-/** No command follows a disconnect. */
+/** A command after a disconnect was requested. */
 export function afterDisconnect({ spec, count, offset }: Command): NbdStateError {
   return new NbdStateError(
     `${describeCall(spec, count, offset)}: no command can be issued after a disconnect was requested`,
@@ -11,7 +12,7 @@ export function afterDisconnect({ spec, count, offset }: Command): NbdStateError
   );
 }
 
-/** What a callback of the user's threw, where an error of ours is due. */
+/** Wraps a value that a user's callback threw, where an NbdError is required. */
 export function wrapThrown({ spec, count, offset, cookie }: Command, thrown: unknown): NbdError {
   return new NbdError(`${describeCall(spec, count, offset)}: a callback threw: ${String(thrown)}`, {
     code: 'EPROTO',
@@ -27,7 +28,7 @@ const detailsOf = ({ spec, count, offset, cookie }: Command) => ({
   ...callDetails(spec, count, offset),
 });
 
-/** A write's buffer is not what it was when the call was made, and nothing of it has been sent. */
+/** The buffer of a write was changed before any of it was sent. */
 export function payloadSpoiled(command: Command): NbdStrictError {
   const call = describeCall(command.spec, command.count, command.offset);
   return new NbdStrictError(`${call}: the buffer was detached or resized before it was sent; nothing was written`, {
@@ -36,7 +37,7 @@ export function payloadSpoiled(command: Command): NbdStrictError {
   });
 }
 
-/** The same when some of it has been sent. */
+/** The buffer of a write was changed after some of it had been sent. */
 export function payloadTorn(command: Command): NbdConnectionError {
   const call = describeCall(command.spec, command.count, command.offset);
   return new NbdConnectionError(

@@ -1,19 +1,18 @@
-// Raw commands that have finished and that nobody has retired yet: what aioCommandCompleted and
-// aioPeekCommandCompleted look at.
+// Raw commands that have finished and have not been retired, for aioCommandCompleted and aioPeekCommandCompleted.
 
 import { NbdStateError, NbdStrictError } from '../../errors.js';
 import { toU64 } from '../../protocol/strict.js';
 
 const METHOD = 'aioCommandCompleted';
 
-/** From here on a warning is due: each entry is held until somebody asks for it. */
+/** Warn once at this size: entries stay in memory until they are retired. */
 const WARN_AT = 65_536;
 
 export class Completions {
   readonly #finished = new Map<number, unknown>();
   #warned = false;
 
-  /** Keeps how a command went until it is asked for; null when it succeeded. */
+  /** Keeps the outcome of a command until it is retired: its error, or null for success. */
   add(cookie: number, error: unknown): void {
     this.#finished.set(cookie, error);
     if (this.#finished.size >= WARN_AT && !this.#warned) {
@@ -26,7 +25,7 @@ export class Completions {
     }
   }
 
-  /** The oldest one; 0n while some are in flight and none is here. */
+  /** The oldest one; 0n while commands are in flight and none has finished. */
   peek(inFlight: number): bigint {
     const oldest = this.#finished.keys().next().value;
     if (oldest !== undefined) return BigInt(oldest);
@@ -37,7 +36,7 @@ export class Completions {
     });
   }
 
-  /** Retires the command: true when it succeeded, false when it is not here; throws its error. */
+  /** Retires the command: returns true if it succeeded and throws its error if it failed; false if it is not known. */
   completed(cookie: unknown): boolean {
     const number = Number(toU64(cookie, METHOD, 'cookie'));
     if (number === 0) throw new NbdStrictError(`${METHOD}: invalid cookie 0`, { code: 'EINVAL', syscall: METHOD });

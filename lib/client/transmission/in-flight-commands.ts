@@ -1,10 +1,10 @@
-// The commands on the wire, by cookie: an open-addressed table that is never made anew while its size suffices.
+// The commands on the wire, by cookie: an open-addressed table that is only reallocated to grow.
 //
-// Why no Map: every so many deletions a Map makes a new table, and the old one points to it. Once such a dead table
-// is in V8's old generation, all later ones, and with them every command and result they ever held, survive each
-// young collection; reads of 4 KiB then spent a third of their time in full collections.
+// Why not a Map: after a number of deletions a Map allocates a new table, to which the old one points. Once such a dead
+// table is in V8's old generation, all later tables survive each young collection, with every command and result that
+// they ever held; reads of 4 KiB then spent a third of their time in full collections.
 
-import type { Command } from '../../protocol/command.js';
+import type { Command } from './command.js';
 
 const FIRST_CAPACITY = 64;
 
@@ -24,13 +24,13 @@ export class InFlightCommands {
     }
   }
 
-  /** Its cookie must not be in here. */
+  /** The cookie must not be in the table already. */
   add(command: Command): void {
     if (++this.#size * 2 > this.#slots.length) this.#grow();
     this.#place(command);
   }
 
-  /** False when it is not here. */
+  /** Returns false if the command is not in the table. */
   delete(command: Command): boolean {
     const slots = this.#slots;
     const mask = this.#mask;
@@ -40,7 +40,7 @@ export class InFlightCommands {
       hole = (hole + 1) & mask;
     }
     this.#size--;
-    // Those behind it move up, unless that would put them in front of the slot that their cookie says.
+    // Entries behind it move up, unless that would put them in front of their cookie's own slot.
     for (let at = (hole + 1) & mask; slots[at] !== null; at = (at + 1) & mask) {
       const follower = slots[at] as Command;
       if (((at - follower.cookie) & mask) < ((at - hole) & mask)) continue;

@@ -1,10 +1,11 @@
-// What may be on the wire at once, in commands and in bytes of payload. A command that finds a free credit and
-// nobody waiting goes straight out; everything else waits, first come first served, in a p-queue.
-// Invariant: a credit comes back only through release(), which the reply or the end of the connection calls.
+// Limits what is on the wire at once, in commands and in bytes of payload. A command is sent at once if there is a free
+// credit and no other command waits; otherwise it waits in a p-queue, first come first served.
+// Invariant: a credit is returned only by release(), which the reply or the end of the connection calls.
 
 import PQueue from 'p-queue';
 import { NbdQueueFullError } from '../../errors.js';
-import { callDetails, type Command, describeCall, STAGE_FINISHED } from '../../protocol/command.js';
+import { callDetails, describeCall } from '../../protocol/commands.js';
+import { type Command, STAGE_FINISHED } from './command.js';
 
 export interface WindowLimits {
   readonly maxInFlight: number;
@@ -13,8 +14,8 @@ export interface WindowLimits {
 }
 
 /**
- * The commands that came to the end of the line while the same lot was the last in it. Adding to a p-queue costs 2 µs
- * and most of a kilobyte, a whole command 4 µs; so its tasks are lots, each run until its last command has its credit.
+ * A batch of waiting commands: one task of the p-queue, which runs until its last command has its credit. One task per
+ * command would cost 2 µs and almost 1 KB each, half of what a command costs altogether.
  */
 class Lot {
   commands: (Command | undefined)[] = [];
@@ -24,7 +25,7 @@ class Lot {
 
 const STARTED = Promise.resolve();
 
-/** Fewer aborted commands than this are not worth a walk along the line. */
+/** With fewer aborted commands than this, it is not worth going through the line. */
 const COMPACT_AT = 256;
 
 export class InFlightWindow {
@@ -32,17 +33,17 @@ export class InFlightWindow {
   readonly #issue: (command: Command) => void;
   readonly #onDrain: () => void;
   readonly #line = new PQueue({ concurrency: 1 });
-  /** Oldest first. No Set, for the reason told in in-flight-commands.ts. */
+  /** Oldest first. Not a Set, for the reason given in in-flight-commands.ts. */
   #lots: Lot[] = [];
-  /** The lot whose head waits for a credit, and the last one, which more may join until it is its turn. */
+  /** The lot whose first command waits for a credit; and the last lot, which commands may join until its turn comes. */
   #current: Lot | null = null;
   #open: Lot | null = null;
   #inFlight = 0;
   #inFlightBytes = 0;
   #waiting = 0;
-  /** Commands in the line that were aborted: they are passed over, or removed when they are the most of it. */
+  /** Aborted commands in the line: they are skipped, or removed when they are the majority. */
   #cancelled = 0;
-  /** Somebody was refused and told to wait for 'drain'. */
+  /** A command was refused with EAGAIN: its caller waits for 'drain'. */
   #refused = false;
 
   constructor(limits: WindowLimits, issue: (command: Command) => void, onDrain: () => void) {
@@ -71,7 +72,7 @@ export class InFlightWindow {
     );
   }
 
-  /** Issues the command now or as soon as those before it have gone and a credit is free. */
+  /** Issues the command now, or as soon as those before it have been issued and a credit is free. */
   admit(command: Command): void {
     if (this.#lots.length === 0 && this.#hasCredit(command)) {
       this.#take(command);
@@ -81,7 +82,7 @@ export class InFlightWindow {
     this.#lastLot().commands.push(command);
   }
 
-  /** A credit comes back. */
+  /** Returns a credit. */
   release(command: Command): void {
     this.#inFlight--;
     this.#inFlightBytes -= command.weight;
@@ -93,11 +94,11 @@ export class InFlightWindow {
     }
   }
 
-  /** A command that waits will not be issued; its place in the line is passed over. */
+  /** A waiting command was aborted: it keeps its place in the line and is skipped. */
   cancel(): void {
     this.#waiting--;
     if (++this.#cancelled >= COMPACT_AT && this.#cancelled > this.#waiting) this.#compact();
-    // What waited behind one that was too large may find room where that one did not.
+    // The command behind one that was too large may fit.
     if (this.#current !== null) this.#run(this.#current);
     if (this.#waiting === 0) this.#drained();
   }
@@ -107,7 +108,9 @@ export class InFlightWindow {
     this.#onDrain();
   }
 
-  /** A line that does not move, because the server has stalled, does not hold what was aborted in it. */
+  /**
+   * Removes aborted commands, so that a line that does not move, because the server has stalled, does not hold them.
+   */
   #compact(): void {
     this.#cancelled = 0;
     for (const lot of this.#lots) {
@@ -117,13 +120,13 @@ export class InFlightWindow {
   }
 
   /**
-   * Takes every waiting command out of the line, in order. As it lay there, because there may be a million: with gaps,
-   * and with those that were aborted (FINISHED).
+   * Takes every waiting command out of the line, in order. The lists are not copied, because there may be a million
+   * commands: they contain gaps, and commands that were aborted (FINISHED).
    */
   takeWaiting(): (Command | undefined)[][] {
     const waiting = this.#lots.map((lot) => lot.commands);
     for (const lot of this.#lots) lot.commands = [];
-    // p-queue's own promises of these lots stay pending for ever, which nobody waits for.
+    // p-queue's own promises of these lots stay pending for ever; nothing waits for them.
     this.#line.clear();
     this.#lots = [];
     this.#current?.finish?.();
@@ -134,7 +137,7 @@ export class InFlightWindow {
     return waiting;
   }
 
-  /** Takes out everything, for good: there is no 'drain' any more. */
+  /** Takes out everything, finally: 'drain' is not emitted any more. */
   stop(): (Command | undefined)[][] {
     this.#refused = false;
     return this.takeWaiting();
@@ -143,7 +146,7 @@ export class InFlightWindow {
   #hasCredit(command: Command): boolean {
     const { maxInFlight, maxInFlightBytes } = this.#limits;
     if (this.#inFlight >= maxInFlight) return false;
-    // A command larger than the whole budget goes when it is alone.
+    // A command larger than the whole budget is sent when it is alone.
     return this.#inFlightBytes + command.weight <= maxInFlightBytes || this.#inFlightBytes === 0;
   }
 
@@ -158,7 +161,7 @@ export class InFlightWindow {
     const lot = new Lot();
     this.#open = lot;
     this.#lots.push(lot);
-    // One microtask on, so that it is its turn no sooner than the continuations of one batch of replies have joined.
+    // One microtask later, so that the continuations of one batch of replies can join before its turn comes.
     queueMicrotask(() => {
       if (this.#lots.includes(lot)) void this.#line.add(() => this.#start(lot) ?? STARTED);
     });
@@ -171,7 +174,7 @@ export class InFlightWindow {
     this.#current = lot;
     const hadWaiting = this.#waiting > 0;
     if (this.#run(lot)) {
-      // A credit came back before it was the lot's turn.
+      // A credit was returned before the lot's turn came.
       if (hadWaiting && this.#waiting === 0) this.#drained();
       return undefined;
     }
@@ -180,7 +183,7 @@ export class InFlightWindow {
     });
   }
 
-  /** Issues the lot's commands while there are credits; true when none is left. */
+  /** Issues the lot's commands while there are credits; returns true when all have been issued. */
   #run(lot: Lot): boolean {
     while (lot.next < lot.commands.length) {
       const command = lot.commands[lot.next];
@@ -189,7 +192,7 @@ export class InFlightWindow {
         this.#waiting--;
         this.#take(command);
       }
-      // The lot may be long and its end far away: what has gone is not held.
+      // A lot may be long: do not hold commands that have been issued.
       lot.commands[lot.next++] = undefined;
     }
     this.#lots.shift(); // they are run in order

@@ -1,15 +1,16 @@
 // requestTimeout: one coarse timer for all commands of a connection, none per command.
 //
-// A slow link carries one payload after the other, so a command waits in line behind those that were sent before it:
-// their progress is its own. Progress of later ones is not, or a server could forget one command for ever.
+// Replies share one link: while an earlier command makes progress, a later one is only queued behind it, so earlier
+// progress counts for it. Later progress does not, or a server could starve one command for ever.
 
 import { NbdConnectionError } from '../../errors.js';
-import { callDetails, type Command, describeCall } from '../../protocol/command.js';
+import { callDetails, describeCall } from '../../protocol/commands.js';
+import type { Command } from './command.js';
 import { NBD_CMD_DISC } from '../../protocol/constants.js';
 import { unrefTimer } from '../../util/timers.js';
 import type { InFlightCommands } from './in-flight-commands.js';
 
-/** How many sweeps a timeout has: a command times out at most an eighth late. */
+/** Sweeps per timeout: a command times out at most an eighth late. */
 const SWEEPS = 8;
 
 export class RequestTimer {
@@ -18,22 +19,22 @@ export class RequestTimer {
   readonly #onTimeout: (error: NbdConnectionError) => void;
   #timer: NodeJS.Timeout | null = null;
   #sweep = 0;
-  /** Since the last sweep, the first of the cookies behind which others have come forward. */
+  /** Lowest cookie that made progress since the last sweep; every later command is considered alive. */
   #passed = Infinity;
 
-  /** `timeout` in milliseconds; 0 for none. */
+  /** `timeout` in milliseconds; 0 disables it. */
   constructor(timeout: number, inFlight: InFlightCommands, onTimeout: (error: NbdConnectionError) => void) {
     this.#timeout = timeout;
     this.#inFlight = inFlight;
     this.#onTimeout = onTimeout;
   }
 
-  /** The command was issued, or some of its reply has come. */
+  /** The command was issued, or a part of its reply was received. */
   touch(command: Command | null): void {
     if (command !== null) command.sweep = this.#sweep;
   }
 
-  /** It is done, or bytes of it have left: what was sent after it has come forward. */
+  /** The command finished, or bytes of its payload were sent: commands behind it have made progress. */
   passed(command: Command): void {
     if (command.cookie < this.#passed) this.#passed = command.cookie;
   }

@@ -1,37 +1,39 @@
-// Commands to bytes on the transport: everything that was granted in a tick goes out in one write, up to a limit.
-// Invariant: one write at a time, so that the slab is free again when it has been flushed.
+// Writes commands to the transport: everything that was granted in a tick is sent in one write, up to a limit.
+// Invariant: there is one write at a time, so that the slab is free again when it has been flushed.
 
-import { type Command, STAGE_GRANTED, STAGE_ISSUED } from '../../protocol/command.js';
+import { type Command, STAGE_GRANTED, STAGE_ISSUED } from './command.js';
 import { EXTENDED_REQUEST_LENGTH, NBD_CMD_WRITE } from '../../protocol/constants.js';
 import { encodeRequest } from '../../protocol/request-encoder.js';
 import type { Transport } from '../../transport/transport.js';
 import { byteLengthOf } from '../../util/views.js';
 
-/** Payloads up to this are copied beside their header: one copy costs less than an iovec of their own. */
+/** Payloads up to this are copied behind their header: a copy costs less than a separate iovec. */
 const INLINE_PAYLOAD = 8 * 1024;
 const SLAB_LENGTH = 320 * 1024;
-/** A transport tells of a write only when all of it has left: on a slow link, shorter ones show that bytes move. */
+/** A transport reports a write only when all of it has been sent: shorter writes show progress on a slow link. */
 const MAX_WRITE = 1024 * 1024;
 
 const NOTHING = new Uint8Array(0);
-/** Fewer aborted commands than this are not worth a walk along the queue. */
+/** With fewer aborted commands than this, it is not worth going through the queue. */
 const COMPACT_AT = 256;
 
 /** A write whose buffer was detached or resized since the call. */
 const isSpoiled = ({ payload, spec, count }: Command): boolean =>
   payload !== null && spec.type === NBD_CMD_WRITE && byteLengthOf(payload) !== count;
 
-/** What a RequestWriter tells of commands. */
+/** Callbacks of a RequestWriter. */
 export interface RequestSource {
   /** The command's header is about to be written. */
   issued(command: Command): void;
-  /** Some of its payload has left, not all. */
-  leaving(command: Command): void;
-  /** All of its payload has left. */
-  left(command: Command): void;
-  /** Its buffer was detached or resized before its turn came: nothing of it is sent. */
+  /** A part of its payload has been sent, not all of it. */
+  payloadMoved(command: Command): void;
+  /** All of its payload has been sent. */
+  payloadSent(command: Command): void;
+  /** Its buffer was detached or resized before its turn: nothing of the command is sent. */
   spoiled(command: Command): void;
-  /** The same in the middle of its payload: the server waits for bytes that are gone. */
+  /**
+   * Its buffer was detached or resized while it was being sent: the server waits for bytes that do not exist any more.
+   */
   torn(command: Command): void;
 }
 
@@ -48,9 +50,9 @@ export class RequestWriter {
   #receiving = false;
   #writing = false;
   #stopped = false;
-  /** Commands of which the write under way has the end of a payload that went by reference. */
+  /** Commands whose payload was passed by reference and ends in the current write. */
   #byReference: Command[] = [];
-  /** The command whose payload is longer than what the write under way may take, and what is still to go. */
+  /** The command whose payload does not fit into the current write, and the part that is still to be sent. */
   #cut: Command | null = null;
   #rest: Uint8Array = NOTHING;
   #restLength = 0;
@@ -65,8 +67,8 @@ export class RequestWriter {
     this.#source = source;
   }
 
-  /** The command goes out with this tick's write. */
-  push(command: Command): void {
+  /** The command is sent with this tick's write. */
+  enqueue(command: Command): void {
     command.stage = STAGE_GRANTED;
     this.#queue.push(command);
     if (!this.#scheduled && !this.#receiving) {
@@ -75,7 +77,7 @@ export class RequestWriter {
     }
   }
 
-  /** A command that was granted and has not gone was aborted: it is passed over, or removed. */
+  /** A command that was granted and not sent was aborted: it is skipped, or removed. */
   cancelled(): void {
     if (++this.#cancelled < COMPACT_AT || this.#cancelled * 2 < this.#queue.length - this.#head) return;
     this.#cancelled = 0;
@@ -83,7 +85,7 @@ export class RequestWriter {
     this.#head = 0;
   }
 
-  /** Replies are about to be decoded: what is granted meanwhile waits for the commands that follow from them. */
+  /** Replies are about to be decoded: commands granted meanwhile are written together with those that follow. */
   beginReceiving(): void {
     this.#receiving = true;
   }
@@ -95,18 +97,18 @@ export class RequestWriter {
     queueMicrotask(this.#afterMicrotasks);
   }
 
-  /** The transport has not taken all of the last write. */
+  /** The transport has not sent all of the last write. */
   get isWriting(): boolean {
     return this.#writing;
   }
 
-  /** Calls back when everything has left. */
+  /** Calls back when everything has been sent. */
   whenIdle(callback: () => void): void {
     if (this.#writing || this.#hasMore) this.#onIdle = callback;
     else callback();
   }
 
-  /** Nothing more goes out; returns what was granted and has not. */
+  /** Stops writing; returns the commands that were granted and not sent. */
   stop(): Command[] {
     this.#stopped = true;
     this.#onIdle = null;
@@ -116,7 +118,7 @@ export class RequestWriter {
     return this.takeGranted();
   }
 
-  /** Takes out what was granted and has not gone. */
+  /** Takes out the commands that were granted and not sent. */
   takeGranted(): Command[] {
     const granted = [...this.#spoiled, ...this.#queue.slice(this.#head)];
     this.#spoiled = [];
@@ -126,7 +128,7 @@ export class RequestWriter {
     return granted.filter((command) => command.stage === STAGE_GRANTED);
   }
 
-  /** A method, because the flag changes behind the compiler's back. */
+  /** A method, because TypeScript does not know that callbacks change the flag. */
   #hasStopped(): boolean {
     return this.#stopped;
   }
@@ -135,8 +137,8 @@ export class RequestWriter {
     return this.#cut !== null || this.#head < this.#queue.length;
   }
 
-  // In a read event a tick would run before the microtasks. One begun from a microtask runs after the last of them:
-  // the continuations of a whole batch of replies have then issued their next commands, and N replies make N
+  // In a read event a tick runs before the microtasks; a tick scheduled from a microtask runs after the last of them.
+  // By then the continuations of a whole batch of replies have issued their next commands, so that N replies lead to N
   // requests in one write.
   readonly #afterMicrotasks = (): void => {
     process.nextTick(this.#flush);
@@ -156,7 +158,7 @@ export class RequestWriter {
     this.#transport.write(buffers, this.#flushed);
   };
 
-  /** False when a callback has closed the connection meanwhile. */
+  /** Returns false if a callback has closed the connection meanwhile. */
   #endSpoiled(): boolean {
     for (let command = this.#spoiled.shift(); command !== undefined; command = this.#spoiled.shift()) {
       this.#source.spoiled(command);
@@ -167,22 +169,22 @@ export class RequestWriter {
   readonly #flushed = (): void => {
     if (this.#stopped) return;
     this.#writing = false;
-    const left = this.#byReference;
-    if (left.length > 0) {
+    const sent = this.#byReference;
+    if (sent.length > 0) {
       this.#byReference = [];
-      for (const command of left) {
+      for (const command of sent) {
         if (isSpoiled(command)) {
-          // Taken away between the write and now: what was sent instead is not known.
+          // The buffer changed since the write: it is not known what was sent.
           this.#source.torn(command);
           return;
         }
         command.flushed = true;
-        this.#source.left(command);
-        // A callback of the user's has closed the connection: the rest has been settled with it.
+        this.#source.payloadSent(command);
+        // A callback has closed the connection: the remaining commands have been settled with it.
         if (this.#hasStopped()) return;
       }
     }
-    if (this.#cut !== null) this.#source.leaving(this.#cut);
+    if (this.#cut !== null) this.#source.payloadMoved(this.#cut);
     if (this.#hasMore) {
       if (!this.#scheduled) this.#flush();
     } else if (this.#onIdle !== null) {
@@ -236,7 +238,7 @@ export class RequestWriter {
     return buffers;
   }
 
-  /** Puts as much of a payload as there is room for into the write; returns how many bytes. */
+  /** Adds as much of a payload to the write as there is room for; returns the number of bytes. */
   #take(command: Command, payload: Uint8Array, room: number, buffers: Uint8Array[]): number {
     const isWhole = payload.length <= room;
     const part = isWhole ? payload : payload.subarray(0, room);
@@ -249,7 +251,7 @@ export class RequestWriter {
     return part.length;
   }
 
-  /** A longer slab, before anything is in it; the first one suits reads, this one a window of small writes. */
+  /** Replaces the slab by a longer one: the first suits reads, this one a window of small writes. */
   #grow(at: number): boolean {
     if (this.#slab.length >= SLAB_LENGTH) return false;
     const slab = Buffer.allocUnsafeSlow(SLAB_LENGTH);

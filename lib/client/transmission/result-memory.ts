@@ -1,11 +1,11 @@
-// Where the results of reads come from. Invariants: no two results overlap, none is used again by us, and none can be
-// taken away together with others: the memory that small ones share cannot be transferred.
+// Memory for the results of reads. Invariants: no two results overlap, none is reused by the library, and transferring
+// one cannot detach others: the memory that small results share cannot be transferred.
 
 import { allocate } from '../../util/memory.js';
 
-/** Results up to this are cut from slabs: memory of its own costs as much as all the rest of a small read. */
+/** Results up to this are cut from slabs: a separate allocation costs as much as the rest of a small read. */
 const POOLED_LENGTH = 16 * 1024;
-/** What a result that is kept may hold at the most. */
+/** The most memory that one small result can keep alive. */
 const SLAB_LENGTH = 64 * 1024;
 
 type Mark = (memory: object) => void;
@@ -17,11 +17,11 @@ let mark: Mark | null = null;
  */
 function allocateShared(): Buffer<ArrayBuffer> {
   const slab = allocate(SLAB_LENGTH);
-  // Loaded by the first small read: it takes 2 ms, which a program that only asks for facts does not have to wait.
+  // Loaded by the first small read: it takes 2 ms, which a program that reads nothing does not need to spend.
   mark ??= process.getBuiltinModule('node:worker_threads').markAsUntransferable;
   mark(slab.buffer);
   for (const method of DETACHING) {
-    // Node 22 heeds the mark in messages only.
+    // Node 22 respects the mark only in messages.
     if (method in slab.buffer) Object.defineProperty(slab.buffer, method, { value: refuseTransfer });
   }
   return slab;
@@ -37,7 +37,7 @@ export class ResultMemory {
   #slab = Buffer.alloc(0);
   #slabUsed = 0;
 
-  /** Memory for the result of a read, every byte of which will be written. */
+  /** Memory for the result of a read, which will overwrite every byte. */
   readonly allocate = (length: number): Buffer<ArrayBuffer> => {
     if (length > POOLED_LENGTH) return allocate(length);
     if (this.#slabUsed + length > this.#slab.length) {
@@ -45,7 +45,7 @@ export class ResultMemory {
       this.#slabUsed = 0;
     }
     const start = this.#slabUsed;
-    // Multiples of 8, so that any typed array can be laid over a result.
+    // Multiples of 8, so that any typed array can use a result's memory.
     this.#slabUsed = (start + length + 7) & ~7;
     // A third cheaper than subarray(), which looks up what to construct.
     return Buffer.from(this.#slab.buffer, start, length);

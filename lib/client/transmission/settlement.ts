@@ -1,16 +1,19 @@
-// How a command is announced and how it is settled: debug messages, traces, the promise or the completion callback, and
-// what is kept until it is retired. Invariant: a command is settled once, and holds nothing of the caller's afterwards.
+// Announces and settles commands: debug messages, traces, the promise or the completion callback, and what is kept
+// until a command is retired. Invariant: a command is settled once, and holds nothing of the caller's afterwards.
 
 import { NbdError } from '../../errors.js';
-import { type Command, describeCall } from '../../protocol/command.js';
-import { DISCONNECT } from '../../protocol/commands.js';
+import type { Command } from './command.js';
+import { describeCall, DISCONNECT } from '../../protocol/commands.js';
 import type { AbortRegistry } from './abort-registry.js';
 import { wrapThrown } from './call-errors.js';
 import type { Completions } from './completions.js';
 import type { DebugLog } from '../debug.js';
 import { endTrace, isTraced, startTrace } from '../tracing.js';
 
-/** How a command went that went well. */
+/**
+ * Settlement value of a command that succeeded; users may throw or abort with anything, `null` and `undefined`
+ * included.
+ */
 export const SUCCESS = Symbol('success');
 
 export class Settlement {
@@ -27,14 +30,14 @@ export class Settlement {
   }
 
   /**
-   * Reports a command that was accepted. Last of all: it is where an abort, a close() or a disconnect by one of the
-   * listeners finds it.
+   * Reports a command that was accepted. It is the last step of accepting, because a listener may abort the command,
+   * close the connection or disconnect.
    */
   announce(command: Command): void {
     if (!this.#debug.enabled && !isTraced()) return;
     command.entering = true;
     if (this.#debug.enabled)
-      this.#debug.say(
+      this.#debug.log(
         command.spec.method,
         `enter: ${describeCall(command.spec, command.count, command.offset)}, cookie ${command.cookie}`,
       );
@@ -42,18 +45,18 @@ export class Settlement {
     command.entering = false;
   }
 
-  /** `failure` is SUCCESS or whatever it failed with: users abort with, and throw, anything. */
+  /** `failure` is SUCCESS, or the reason of the failure, which can be any value. */
   settle(command: Command, failure: unknown): void {
     command.settled = true;
     if (command.signal !== null) this.#aborts.forget(command);
     const { resolve, reject, result } = command;
-    // Whoever still holds the command, be it a dead object of V8's old generation, does not hold what it moved.
+    // What still refers to the command, such as a dead object in V8's old generation, must not keep its data alive.
     command.result = undefined;
     command.buffer = null;
     command.payload = null;
     endTrace(command, failure !== SUCCESS, failure);
     if (this.#debug.enabled)
-      this.#debug.say(
+      this.#debug.log(
         command.spec.method,
         `leave: cookie ${command.cookie}${failure === SUCCESS ? '' : `: ${String(failure)}`}`,
       );
@@ -69,7 +72,7 @@ export class Settlement {
 
   #complete(command: Command, failure: unknown): void {
     if (command.entering && command.completion !== null) {
-      // Its call has not returned the cookie yet.
+      // The call has not returned the cookie yet.
       process.nextTick(() => {
         command.entering = false;
         this.#complete(command, failure);
@@ -84,7 +87,7 @@ export class Settlement {
         const error = kept === null || kept instanceof NbdError ? kept : wrapThrown(command, kept);
         if (completion(error, BigInt(command.cookie)) === true) return;
       } catch (thrown) {
-        // As in libnbd's Python binding: what the callback throws is how the command went.
+        // As in libnbd's Python binding, the command fails with what the callback throws.
         kept = thrown ?? wrapThrown(command, thrown);
       }
     }

@@ -1,15 +1,15 @@
-// Settling a long list without holding the event loop: a part at once, the rest in turns of the loop. What the users'
-// continuations take counts as well. Invariant: every entry is visited once, in order, and lists one after the other.
+// Settles a long list without blocking the event loop: a part at once, the rest in later turns of the loop. The time
+// that users' continuations take counts as well. Invariant: every entry is visited once, in order, list after list.
 
 import { inNextTurn } from '../../util/timers.js';
 
-/** What one call visits before continuations have their turn; the usual end of a connection is over within it. */
+/** Entries visited before continuations can run; usually all commands of a connection that ends. */
 const PART = 1024;
-/** Milliseconds of one turn of the event loop. */
+/** Milliseconds that one turn of the event loop may take. */
 const TURN = 20;
 
 interface Work<Entry> {
-  /** Entries that have been visited are given up, so that the lists hold nothing. */
+  /** Visited entries are cleared, so that the lists do not hold them. */
   readonly lists: (Entry | undefined)[][];
   next: number;
   readonly visit: (entry: Entry) => void;
@@ -22,7 +22,7 @@ export class Slices<Entry> {
   #isScheduled = false;
   #turnEnds = 0;
 
-  /** Visits lists behind those that are here already, and empties them; begins at once unless a visit calls it. */
+  /** Visits lists after those added before, and clears them. Starts at once, unless a visit has called it. */
   add(lists: (Entry | undefined)[][], visit: (entry: Entry) => void, done: (() => void) | null = null): void {
     this.#works.push({ lists, next: 0, visit, done });
     if (this.#isRunning || this.#isScheduled) return;
@@ -53,7 +53,7 @@ export class Slices<Entry> {
     this.#isRunning = false;
     if (this.#works.length === 0) return;
     this.#isScheduled = true;
-    // A tick that begins in a microtask comes behind the continuations of this part, which may take longer than it has.
+    // A tick scheduled from a microtask runs after the continuations of this part, which may use up the turn.
     queueMicrotask(this.#afterMicrotasks);
   };
 

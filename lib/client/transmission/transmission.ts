@@ -1,8 +1,8 @@
-// The transmission phase: from an accepted command to its settlement. It joins the strict checks, the window, the
-// writer and the decoder. Invariant: every accepted command settles exactly once, whatever the peer does.
+// The transmission phase: takes a command from acceptance to settlement, through the window, the writer and the
+// decoder. Invariant: every accepted command settles exactly once, whatever the peer does.
 
 import type { NbdError } from '../../errors.js';
-import { Command, STAGE_FINISHED, STAGE_GRANTED, STAGE_ISSUED, STAGE_WAITING } from '../../protocol/command.js';
+import { Command, STAGE_FINISHED, STAGE_GRANTED, STAGE_ISSUED, STAGE_WAITING } from './command.js';
 import { DISCONNECT } from '../../protocol/commands.js';
 import { NBD_CMD_DISC } from '../../protocol/constants.js';
 import type { ReplyContext } from '../../protocol/reply-rules.js';
@@ -15,48 +15,48 @@ import type { Completions } from './completions.js';
 import type { DebugLog } from '../debug.js';
 import { InFlightCommands } from './in-flight-commands.js';
 import { InFlightWindow, type WindowLimits } from './in-flight-window.js';
-import type { Phase } from '../link.js';
+import type { ByteConsumer } from '../link.js';
 import { RequestTimer } from './request-timer.js';
 import { type RequestSource, RequestWriter } from './request-writer.js';
 import { Settlement, SUCCESS } from './settlement.js';
 import { Slices } from './slices.js';
 import { WriteStall } from './write-stall.js';
 
-/** What a transmission tells its connection. */
+/** Callbacks of a Transmission. */
 export interface TransmissionOwner {
-  /** The transmission cannot go on. */
+  /** The connection must end with this error. */
   failed(error: NbdError): void;
-  /** The last waiting command has gone out. */
+  /** The last waiting command has been issued. */
   drained(): void;
   /** The number of unfinished commands became 0, or 1. */
   busyChanged(busy: boolean): void;
-  /** The server announced its end (ESHUTDOWN): a soft disconnect is due. */
+  /** The server announced that it shuts down (ESHUTDOWN): the connection should disconnect. */
   shutdownAnnounced(): void;
-  /** Cookies of this connection, shared by all of its phases. */
+  /** The next cookie of this connection. */
   nextCookie(): number;
 }
 
-/** What bounds a transmission: see the options of a connection. */
+/** The limits of a transmission: see the options of a connection. */
 export interface TransmissionLimits extends WindowLimits {
   readonly requestTimeout: number;
   readonly busyPoll: number;
   readonly closeTimeout: number;
 }
 
-/** Payload per command in flight from which a read of its own for each reply's header pays: at 64 KiB it does not. */
-const LARGE_AVERAGE = 96 * 1024;
+/** Average payload from which reply headers are read on their own, and payloads without a copy. 64 KiB is too small. */
+const LARGE_REPLIES = 96 * 1024;
 
-export class Transmission implements Phase, ReplySink, RequestSource {
+export class Transmission implements ByteConsumer, ReplySink<Command>, RequestSource {
   readonly #owner: TransmissionOwner;
-  readonly #decoder: ReplyDecoder;
+  readonly #decoder: ReplyDecoder<Command>;
   readonly #writer: RequestWriter;
   readonly #window: InFlightWindow;
   readonly #aborts: AbortRegistry;
   readonly #settlement: Settlement;
   readonly #inFlight = new InFlightCommands();
-  /** Replied to while their payload is still leaving: neither in flight nor settled. */
+  /** Commands answered while their payload is still being sent: neither in flight nor settled. */
   readonly #answered = new Set<Command>();
-  /** Commands accepted and not finished, wherever they are: libnbd's nbd_aio_in_flight. */
+  /** Commands accepted and not finished: libnbd's nbd_aio_in_flight. */
   #unfinished = 0;
   #onFinished: (() => void) | null = null;
   #disconnecting = false;
@@ -64,12 +64,12 @@ export class Transmission implements Phase, ReplySink, RequestSource {
   #disconnectLeft: () => void = () => undefined;
   #ended = false;
   #lastCookie = 0;
-  /** Commands that waited up to this cookie have been taken out of the line. */
+  /** Waiting commands up to this cookie have been taken out of the line. */
   #abandonedUpTo = 0;
   readonly #timer: RequestTimer;
   readonly #busyPoll: BusyPoll;
   readonly #stall: WriteStall;
-  /** Commands that the end, or their being abandoned, still has to settle. */
+  /** Commands that end() or abandon() still has to settle. */
   readonly #ending = new Slices<Command>();
 
   constructor(
@@ -94,7 +94,7 @@ export class Transmission implements Phase, ReplySink, RequestSource {
     this.#window = new InFlightWindow(
       limits,
       (command) => {
-        this.#writer.push(command);
+        this.#writer.enqueue(command);
       },
       () => {
         this.#owner.drained();
@@ -131,8 +131,8 @@ export class Transmission implements Phase, ReplySink, RequestSource {
   }
 
   /**
-   * Takes a command that has passed all checks. Throws when the line is full, a disconnect has been asked for, or the
-   * signal was aborted meanwhile.
+   * Accepts a command that has passed all checks. Throws if the line is full, a disconnect was requested, or the signal
+   * was aborted meanwhile.
    */
   accept(command: Command, signal?: AbortSignal): void {
     if (this.#disconnecting) throw afterDisconnect(command);
@@ -151,7 +151,7 @@ export class Transmission implements Phase, ReplySink, RequestSource {
   }
 
   get expectsLarge(): boolean {
-    return this.#window.averageWeight >= LARGE_AVERAGE;
+    return this.#window.averageWeight >= LARGE_REPLIES;
   }
 
   // Bytes from the server.
@@ -184,7 +184,7 @@ export class Transmission implements Phase, ReplySink, RequestSource {
 
   #received(): void {
     if (this.#ended) return;
-    // Bytes of a payload are progress, however long the whole of it takes.
+    // Bytes of a payload count as progress, however long the whole payload takes.
     this.#timer.touch(this.#decoder.current);
     this.#busyPoll.received(this.#window.inFlight);
   }
@@ -196,15 +196,15 @@ export class Transmission implements Phase, ReplySink, RequestSource {
   }
 
   finished(command: Command): void {
-    // False when a callback of the user's closed the connection half-way through this very reply.
+    // False if a callback has closed the connection in the middle of this reply.
     if (!this.#inFlight.delete(command)) return;
     this.#timer.passed(command);
     command.stage = STAGE_FINISHED;
-    // Until its bytes have left, the caller may not have its buffer back.
-    const hasLeft = command.flushed;
-    if (!hasLeft) this.#answered.add(command);
+    // The buffer is in use until its bytes have been sent.
+    const isSent = command.flushed;
+    if (!isSent) this.#answered.add(command);
     this.#window.release(command);
-    if (hasLeft) this.#finish(command);
+    if (isSent) this.#finish(command);
     if (command.error?.code === 'ESHUTDOWN') this.#owner.shutdownAnnounced();
   }
 
@@ -217,21 +217,21 @@ export class Transmission implements Phase, ReplySink, RequestSource {
     this.#writer.whenIdle(this.#disconnectLeft);
   }
 
-  leaving(command: Command): void {
+  payloadMoved(command: Command): void {
     this.#stall.moved();
     this.#timer.touch(command);
     this.#timer.passed(command);
   }
 
-  left(command: Command): void {
-    this.leaving(command);
+  payloadSent(command: Command): void {
+    this.payloadMoved(command);
     if (command.aborted !== null) this.#stall.end();
     if (this.#answered.delete(command)) this.#finish(command);
     else if (command.aborted !== null) this.#settlement.settle(command, command.aborted.reason);
   }
 
   spoiled(command: Command): void {
-    // Unless a callback of one before it has aborted it.
+    // A callback of an earlier command may have aborted it.
     if (command.stage === STAGE_GRANTED) this.#endUnsent(command, payloadSpoiled(command));
   }
 
@@ -245,11 +245,11 @@ export class Transmission implements Phase, ReplySink, RequestSource {
       if (command.aborted !== null) this.#settlement.settle(command, command.aborted.reason);
       else this.#settlement.settle(command, failure);
     }
-    this.#leave();
+    this.#countOff();
   }
 
-  #leave(): void {
-    // A callback that closed the connection has had everything counted off.
+  #countOff(): void {
+    // end() counts everything off by itself.
     if (this.#ended || --this.#unfinished > 0) return;
     this.#timer.stop();
     this.#owner.busyChanged(false);
@@ -263,16 +263,16 @@ export class Transmission implements Phase, ReplySink, RequestSource {
   #abort(command: Command, reason: unknown): void {
     if (command.settled) return;
     if (this.#ended) {
-      // A callback of an earlier command aborts this one while the end goes through them all.
+      // A callback of an earlier command aborts this one while end() settles them.
       this.#settlement.settle(command, reason);
     } else if (!command.flushed) {
-      // Replied to or not, its payload is still leaving.
+      // Its payload is still being sent, whether it was answered or not.
       command.aborted = { reason };
       this.#stall.begin();
     } else if (command.stage === STAGE_ISSUED) {
       this.#settleIssued(command, reason);
     } else if (command.stage === STAGE_WAITING && command.cookie <= this.#abandonedUpTo) {
-      // Out of the line already, and counted off in its turn.
+      // Taken out of the line by abandon(), which counts it off.
       this.#settlement.settle(command, reason);
     } else {
       if (command.stage === STAGE_GRANTED) this.#writer.cancelled();
@@ -280,7 +280,7 @@ export class Transmission implements Phase, ReplySink, RequestSource {
     }
   }
 
-  /** The promise rejects; the cookie and the credit stay taken until the reply, whose bytes are dropped. */
+  /** Rejects the promise. The cookie and the credit stay in use until the reply, whose bytes are dropped. */
   #settleIssued(command: Command, reason: unknown): void {
     command.allocate = null;
     command.onChunk = null;
@@ -296,8 +296,8 @@ export class Transmission implements Phase, ReplySink, RequestSource {
     else this.#onFinished = callback;
   }
 
-  /** NBD_CMD_DISC is out and nothing else is unfinished: an end of the stream is what was asked for. */
-  get isLeaving(): boolean {
+  /** NBD_CMD_DISC was sent and no other command is unfinished: the stream is expected to end. */
+  get expectsEnd(): boolean {
     return this.#disconnectIssued && this.#unfinished <= 1;
   }
 
@@ -305,12 +305,12 @@ export class Transmission implements Phase, ReplySink, RequestSource {
     return this.#disconnecting;
   }
 
-  /** No new commands; those accepted go on. */
+  /** Refuses new commands; accepted ones go on. */
   refuseNew(): void {
     this.#disconnecting = true;
   }
 
-  /** Every command of which no byte has been sent ends now, the first thousand of them before it returns. */
+  /** Ends every command that has not been sent: the first thousand before it returns, further ones in later turns. */
   abandon(makeError: (command: Command) => unknown): void {
     if (this.#ended) return;
     const waiting = this.#window.takeWaiting();
@@ -321,30 +321,30 @@ export class Transmission implements Phase, ReplySink, RequestSource {
       if (command.stage === STAGE_FINISHED) return;
       command.stage = STAGE_FINISHED;
       if (!command.settled) this.#settlement.settle(command, makeError(command));
-      this.#leave();
+      this.#countOff();
     });
     if (this.#hasEnded()) return;
     for (const command of granted) this.#window.release(command);
   }
 
-  /** A command that waits, or was granted and has not gone. */
+  /** Ends a command that waits, or was granted and not sent. */
   #endUnsent(command: Command, failure: unknown): void {
     const isGranted = command.stage === STAGE_GRANTED;
     command.stage = STAGE_FINISHED;
     this.#settlement.settle(command, failure);
-    // A listener may have closed the connection, which has counted everything off.
+    // A listener may have closed the connection, and everything has been counted off then.
     if (this.#hasEnded()) return;
     if (isGranted) this.#window.release(command);
     else this.#window.cancel();
-    this.#leave();
+    this.#countOff();
   }
 
-  /** A method, because the flag changes behind the compiler's back. */
+  /** A method, because TypeScript does not know that callbacks change the flag. */
   #hasEnded(): boolean {
     return this.#ended;
   }
 
-  /** Sends NBD_CMD_DISC after everything that was accepted; `gone` when it has left. */
+  /** Sends NBD_CMD_DISC after everything that was accepted; calls `gone` when it has been sent. */
   disconnect(gone: () => void): void {
     this.#disconnecting = true;
     const command = new Command(DISCONNECT, 0, 0, 0);
@@ -355,8 +355,8 @@ export class Transmission implements Phase, ReplySink, RequestSource {
   }
 
   /**
-   * The connection is over: every command that is still here gets its error, waiting ones first; the first thousand of
-   * them before it returns, further ones in turns of the event loop. Then `over` is called.
+   * The connection is over: settles every unfinished command with its error, waiting ones first; the first thousand
+   * before it returns, further ones in later turns of the event loop. Then it calls `over`.
    */
   end(makeError: (command: Command) => unknown, over: () => void): void {
     if (this.#ended) return;
@@ -369,7 +369,7 @@ export class Transmission implements Phase, ReplySink, RequestSource {
     const waiting = this.#window.stop();
     const granted = this.#writer.stop();
     const issued = this.#inFlight.list();
-    // Answered before all of it had left: whatever the answer was, it is not known to be written.
+    // Answered before all of the payload had been sent: it is not known whether the data was written.
     const answered = [...this.#answered];
     for (const command of answered) command.stage = STAGE_ISSUED;
     this.#inFlight.clear();
@@ -379,7 +379,7 @@ export class Transmission implements Phase, ReplySink, RequestSource {
       (command) => {
         if (command.stage === STAGE_FINISHED) return;
         this.#unfinished--;
-        if (!command.settled) this.#settlement.settle(command, this.#howItEnds(command, makeError));
+        if (!command.settled) this.#settlement.settle(command, this.#outcomeOf(command, makeError));
         command.stage = STAGE_FINISHED;
       },
       () => {
@@ -393,7 +393,7 @@ export class Transmission implements Phase, ReplySink, RequestSource {
     );
   }
 
-  #howItEnds(command: Command, makeError: (command: Command) => unknown): unknown {
+  #outcomeOf(command: Command, makeError: (command: Command) => unknown): unknown {
     if (command.spec.type === NBD_CMD_DISC) return SUCCESS;
     return command.aborted !== null ? command.aborted.reason : (command.error ?? makeError(command));
   }

@@ -1,10 +1,11 @@
-// Aborted writes of which the socket has taken a part: their buffers are in use until it has taken the rest, so they
-// wait for it as long as bytes leave. Where none leave, the connection is given up: nothing else frees the buffers.
+// Aborted writes of which the socket has accepted a part: their buffers are in use until it has accepted the rest, so
+// they wait for that as long as bytes are sent. If none are sent, the connection is closed: nothing else frees the
+// buffers.
 
 import { NbdConnectionError } from '../../errors.js';
 import type { Transport } from '../../transport/transport.js';
 
-/** Where `closeTimeout` sets no limit there is one all the same: an abort is not to wait for ever. */
+/** The limit if `closeTimeout` sets none: an abort must not wait for ever. */
 const DEFAULT_LIMIT = 5_000;
 const CHECKS = 8;
 
@@ -17,14 +18,14 @@ export class WriteStall {
   #unsent = 0;
   #movedAt = 0;
 
-  /** `limit` in milliseconds; 0 for the default one. */
+  /** `limit` in milliseconds; 0 for the default. */
   constructor(limit: number, transport: Transport, onStall: (error: NbdConnectionError) => void) {
     this.#limit = limit > 0 ? limit : DEFAULT_LIMIT;
     this.#transport = transport;
     this.#onStall = onStall;
   }
 
-  /** One more aborted write waits for its bytes to leave. */
+  /** One more aborted write waits until its bytes have been sent. */
   begin(): void {
     if (++this.#waiting > 1) return;
     this.#unsent = this.#transport.unsent ?? 0;
@@ -32,12 +33,12 @@ export class WriteStall {
     this.#timer = setInterval(this.#check, Math.max(1, Math.ceil(this.#limit / CHECKS)));
   }
 
-  /** Its bytes have left. */
+  /** The bytes of an aborted write have been sent. */
   end(): void {
     if (--this.#waiting === 0) this.stop();
   }
 
-  /** The write under way has left: on a transport that says no more, bytes move. */
+  /** The current write was sent: the only sign of progress on a transport without `unsent`. */
   moved(): void {
     this.#movedAt = performance.now();
   }

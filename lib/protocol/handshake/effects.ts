@@ -1,16 +1,16 @@
-// Handshakes are generator coroutines over three effects, so that they read like the protocol's text, hold no
-// socket, and can be fed bytes in a spec. Whoever runs one performs the effect and resumes with its result.
+// Handshakes are generator coroutines over three effects, so that they read like the protocol's text, hold no socket,
+// and can be fed bytes in a spec. The driver performs each effect and resumes the coroutine with its result.
 
-/** The TLS handshake is to happen now, on the stream; nothing read before it may survive it. */
+/** Starts TLS on the stream; nothing that was read before may be used afterwards. */
 export const START_TLS = Symbol('start TLS');
 
-/** A number: read so many bytes and resume with them. Bytes: write them. START_TLS: as it says. */
+/** A number reads that many bytes and resumes with them; bytes are written; START_TLS upgrades the stream. */
 export type HandshakeEffect = number | Uint8Array | typeof START_TLS;
 
-/** A handshake, or a part of one, that returns `Result`. The bytes resumed with are the handshake's own to keep. */
+/** A handshake, or a part of one, that returns `Result`. It may keep the bytes that it is resumed with. */
 export type Handshake<Result> = Generator<HandshakeEffect, Result, Buffer>;
 
-/** A read longer than this goes piecewise, so that nothing is allocated by a length that a peer only claims. */
+/** A longer read is done in pieces of this length, so that nothing is allocated by a length that a peer only claims. */
 export const SKIP_PIECE = 16384;
 
 /** Reads and drops `length` bytes without holding them. */

@@ -1,4 +1,4 @@
-// The first bytes: which of the three handshakes the server speaks, and the flags that both sides agree on.
+// The first bytes: which of the three handshakes the server uses, and the flags that both sides agree on.
 
 import { NbdConnectionError, NbdProtocolError } from '../../errors.js';
 import { fromHalves } from '../../util/u64.js';
@@ -11,13 +11,13 @@ import type { Handshake } from './effects.js';
 import type { HandshakeSession } from './session.js';
 import { quoted } from '../../util/visible.js';
 
-/** As much of a greeting as a message shows: a line. */
+/** How much of a greeting a message contains: a line. */
 const MAX_GREETING = 100;
 
 const noTls = (why: string): NbdConnectionError =>
   new NbdConnectionError(`TLS is required, but ${why}`, { code: 'ENOTSUP' });
 
-/** Reads the greeting and answers it. After an oldstyle one the export is open already. */
+/** Reads the greeting and answers it. After an oldstyle greeting the export is open already. */
 export function* greet(session: HandshakeSession): Handshake<void> {
   const magic = yield 8;
   if (get32(magic, 0) !== c.NBD_MAGIC_HIGH || get32(magic, 4) !== c.NBD_MAGIC_LOW) {
@@ -34,14 +34,14 @@ export function* greet(session: HandshakeSession): Handshake<void> {
   }
 }
 
-// What else the peer has said is known to who runs the handshake.
+// Whatever follows the first bytes is known to the caller that runs the handshake.
 const greetings = new WeakMap<Error, Buffer>();
 
 /** The bytes of a peer that is not an NBD server. */
 export const greetingOf = (error: unknown): Buffer | undefined =>
   error instanceof NbdProtocolError ? greetings.get(error) : undefined;
 
-/** SSH, SMTP, FTP and others greet with a line of text, from which a user sees what listens there. */
+/** SSH, SMTP, FTP and others greet with a line of text, which shows the user what listens there. */
 export function notNbd(bytes: Buffer): NbdProtocolError {
   const hexadecimal = `0x${bytes.toString('hex', 0, 8)}`;
   const isText = bytes.subarray(0, 8).every((byte) => (byte >= 0x20 && byte < 0x7f) || byte === 0x0d || byte === 0x0a);
@@ -68,7 +68,7 @@ function* newstyle(session: HandshakeSession): Handshake<void> {
 function* oldstyle(session: HandshakeSession): Handshake<void> {
   session.protocol = 'oldstyle';
   const { exportName, tls } = session.request;
-  if (tls === TLS_REQUIRE) throw noTls('the server speaks the oldstyle handshake');
+  if (tls === TLS_REQUIRE) throw noTls('the server uses the oldstyle handshake');
   const size = yield 8;
   const flags = yield 4;
   yield 124;
@@ -78,9 +78,9 @@ function* oldstyle(session: HandshakeSession): Handshake<void> {
     });
   }
   if (exportName !== '') {
-    // An oldstyle server has one export without a name; taking it for the named one would read another disk.
+    // An oldstyle server has one export without a name; using it in place of the named one would read another disk.
     throw new NbdConnectionError(
-      `the server speaks the oldstyle handshake and cannot choose export ${quoted(session.shownName)}`,
+      `the server uses the oldstyle handshake, which cannot select an export by name (${quoted(session.shownName)})`,
       { code: 'ENOTSUP', exportName: session.shownName },
     );
   }
@@ -94,7 +94,7 @@ function* oldstyle(session: HandshakeSession): Handshake<void> {
   };
 }
 
-/** Transmission flags of zero would mean a server that says nothing about its export. */
+/** Transmission flags of zero would mean that the server reports nothing about its export. */
 export function checkedFlags(flags: number): number {
   if (flags !== 0) return flags;
   throw new NbdProtocolError('the server sent no transmission flags (HAS_FLAGS is not set)', {

@@ -11,12 +11,13 @@ import { extendedHeaders, startTls, structuredReply } from './opt-simple.js';
 import { refusalType } from './option-reply.js';
 import type { HandshakeSession } from './session.js';
 
-/** Where a handshake has come to: options may be sent, or the export is open. */
+/** The stage that a handshake has reached: options may be sent, or the export is open. */
 export type HandshakeStage = 'negotiating' | 'transmission';
 
 /**
  * From the greeting to an open export; with opt mode, to the point where options may be sent. Throws NbdOptionError
- * when the server refused (a soft disconnect is due), other errors when the connection cannot be used any more.
+ * when the server refused (the client should then disconnect), other errors when the connection cannot be used any
+ * more.
  */
 export function* negotiate(session: HandshakeSession): Handshake<HandshakeStage> {
   const { request } = session;
@@ -33,8 +34,8 @@ export function* negotiate(session: HandshakeSession): Handshake<HandshakeStage>
 }
 
 /**
- * Asks for the contexts that the user added, where they can be had; GO and INFO are to come. Where they cannot be
- * had, none is negotiated, and that is known from here on.
+ * Asks for the contexts that the user added, before GO and INFO. If the server cannot support any, the set of
+ * negotiated contexts is empty from then on.
  */
 export function* requestContexts(session: HandshakeSession): Handshake<void> {
   const { request, negotiated } = session;
@@ -47,7 +48,7 @@ export function* requestContexts(session: HandshakeSession): Handshake<void> {
   if (selected instanceof NbdOptionError) passOver(selected);
 }
 
-/** The export is of use without what was refused; a server that is going away is not, and must be left. */
+/** The refused option was optional: go on without it, unless the server is shutting down. */
 export function passOver(refusal: NbdOptionError | null): void {
   if (refusal !== null && refusalType(refusal) === c.NBD_REP_ERR_SHUTDOWN) throw refusal;
 }
@@ -63,15 +64,15 @@ function* prepare(session: HandshakeSession): Handshake<void> {
   if (request.structuredReplies && !negotiated.extendedHeaders) passOver(yield* structuredReply(session));
 }
 
-/** As in libnbd ENOTSUP, whatever the server's reason; that is the cause. */
+/** ENOTSUP as in libnbd, whatever the server's reason is; the refusal is the cause. */
 const tlsRefused = (refusal: NbdOptionError): NbdOptionError =>
-  new NbdOptionError(`TLS is required, and the server does not start it: ${refusal.message}`, {
+  new NbdOptionError(`TLS is required, but the server refused to start it: ${refusal.message}`, {
     code: 'ENOTSUP',
     serverMessage: refusal.serverMessage,
     cause: refusal,
   });
 
-/** GO, or EXPORT_NAME where the server does not know GO; returns the refusal, if there is one. */
+/** GO, or EXPORT_NAME if the server does not support GO; returns the refusal, if there is one. */
 export function* open(session: HandshakeSession): Handshake<NbdOptionError | null> {
   const { exportNameOnly = false } = session.request;
   if (session.isFixedNewstyle && (!exportNameOnly || session.negotiated.extendedHeaders)) {

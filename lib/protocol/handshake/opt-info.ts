@@ -1,4 +1,4 @@
-// NBD_OPT_INFO, NBD_OPT_GO and the old NBD_OPT_EXPORT_NAME: learning about an export and opening it.
+// NBD_OPT_INFO, NBD_OPT_GO and the old NBD_OPT_EXPORT_NAME: ask about an export, and open it.
 
 import { type NbdError, NbdOptionError } from '../../errors.js';
 import { get16, get32, put16, put32 } from '../../util/bytes.js';
@@ -11,10 +11,12 @@ import { checkedFlags } from './greeting.js';
 import { readRefusal, readReply, readString, sendOption, violation } from './option-reply.js';
 import type { HandshakeSession } from './session.js';
 
-/** Information replies to one option; the protocol has four types, so that more than this never ends. */
+/** The most information replies to one option. The protocol has four types; a longer answer is considered endless. */
 export const MAX_INFO_REPLIES = 64;
 
-/** Sends INFO or GO and returns what was told, or the refusal; a refusal forgets what was known of the export. */
+/**
+ * Sends INFO or GO and keeps what the server reports. Returns the refusal, which discards what was known of the export.
+ */
 export function* infoOrGo(
   session: HandshakeSession,
   option: typeof c.NBD_OPT_INFO | typeof c.NBD_OPT_GO,
@@ -112,7 +114,7 @@ function* readMisplacedReply(session: HandshakeSession, begun: Buffer): Handshak
   return refusal;
 }
 
-/** The way of servers without GO: there is no reply but the export itself, and a refusal is a closed connection. */
+/** For servers without GO: the only reply is the export itself, and a server refuses by closing the connection. */
 export function* exportName(session: HandshakeSession): Handshake<void> {
   yield* sendOption(session, c.NBD_OPT_EXPORT_NAME, Buffer.from(session.request.exportName));
   const data = yield 10;

@@ -7,13 +7,15 @@ import { type Handshake, skip } from './effects.js';
 import { readReply, readString, sendOption, violation } from './option-reply.js';
 import type { HandshakeSession } from './session.js';
 
-/** Exports that are kept of one answer, and exports after which the answer is taken for endless. */
+/** How many exports of one answer are kept, and after how many the answer is considered endless. */
 export const MAX_EXPORTS = 10_000;
 const MAX_EXPORTS_SKIPPED = 1_000_000;
 
-/** One export of a list. The description is '' where the server gives none. */
+/** One export of a list. */
 export interface ListedExport {
+  /** The name, as the server sent it. */
   readonly name: string;
+  /** The description; `''` if the server sent none. */
   readonly description: string;
 }
 

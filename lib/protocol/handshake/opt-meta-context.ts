@@ -8,12 +8,12 @@ import type { Handshake } from './effects.js';
 import { readReply, readString, sendOption, violation } from './option-reply.js';
 import type { HandshakeSession } from './session.js';
 
-/** Contexts in one answer: more than any server has, so that an endless answer is noticed. */
+/** The most contexts in one answer: more than any server has, so that an endless answer is detected. */
 export const MAX_META_CONTEXTS = 1000;
 
 /**
- * Asks for `queries`; the contexts that the server selected are then known to the session, none after a refusal. A
- * context that was asked for twice may be reported twice: under the same ID and name, that is one context.
+ * Asks for `queries` and keeps the contexts that the server selects in the session, none after a refusal. A context
+ * that was asked for twice may be reported twice: with the same ID and name, it counts as one.
  */
 export function* setMetaContext(
   session: HandshakeSession,
@@ -36,13 +36,13 @@ export function* setMetaContext(
   return names;
 }
 
-/** The contexts that the server would select for `queries`, or all of them where there is none. */
+/** The contexts that the server would select for `queries`, or all contexts without queries. */
 export function* listMetaContext(
   session: HandshakeSession,
   queries: readonly string[],
 ): Handshake<NbdOptionError | readonly string[]> {
   const names: string[] = [];
-  // IDs say nothing here and must be disregarded.
+  // IDs have no meaning here and must be ignored.
   const refusal = yield* readContexts(session, c.NBD_OPT_LIST_META_CONTEXT, queries, (_id, name) => names.push(name));
   return refusal ?? names;
 }

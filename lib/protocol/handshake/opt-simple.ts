@@ -3,11 +3,10 @@
 import { type NbdOptionError, NbdStateError } from '../../errors.js';
 import * as c from '../constants.js';
 import { type Handshake, START_TLS } from './effects.js';
-import { readAck, sendOption } from './option-reply.js';
-import { encodeOption } from './option.js';
+import { encodeOption, readAck, sendOption } from './option-reply.js';
 import type { HandshakeSession } from './session.js';
 
-/** Asks for TLS and starts it where the server agrees; what was negotiated before is forgotten then. */
+/** Asks for TLS and starts it if the server agrees; that discards what was negotiated before. */
 export function* startTls(session: HandshakeSession): Handshake<NbdOptionError | null> {
   if (session.negotiated.tls) {
     throw new NbdStateError('NBD_OPT_STARTTLS: TLS has been negotiated already', { code: 'EINVAL' });
@@ -28,7 +27,7 @@ export function* structuredReply(session: HandshakeSession): Handshake<NbdOption
   return refusal;
 }
 
-/** Extended headers bring structured replies with them. */
+/** Extended headers include structured replies. */
 export function* extendedHeaders(session: HandshakeSession): Handshake<NbdOptionError | null> {
   yield* sendOption(session, c.NBD_OPT_EXTENDED_HEADERS);
   const refusal = yield* readAck(session, c.NBD_OPT_EXTENDED_HEADERS);
@@ -39,5 +38,5 @@ export function* extendedHeaders(session: HandshakeSession): Handshake<NbdOption
   return refusal;
 }
 
-/** NBD_OPT_ABORT as bytes: whoever sends it may close at once, so no reply is read. */
+/** NBD_OPT_ABORT as bytes: its sender may close the connection at once, so no reply is read. */
 export const encodeAbort = (): Buffer => encodeOption(c.NBD_OPT_ABORT);

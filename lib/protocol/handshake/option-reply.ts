@@ -1,18 +1,17 @@
-// Sending an option and reading its replies, with every length capped before it is believed.
+// Sends an option and reads its replies; every length is capped before it is used.
 
 import { NbdOptionError, NbdProtocolError } from '../../errors.js';
 import { get32 } from '../../util/bytes.js';
 import * as c from '../constants.js';
 import { optionName, printable, replaceBytes, replyName } from '../names.js';
 import type { Handshake } from './effects.js';
-import { encodeOption } from './option.js';
 import type { HandshakeSession } from './session.js';
 import { quoted } from '../../util/visible.js';
 
-/** Longest payload that any reply may have: an information reply of unknown type is skipped up to here. */
+/** Longest payload of any reply: information replies of unknown types are skipped up to this length. */
 export const MAX_OPTION_REPLY = 64 * 1024 * 1024;
 
-/** A reply that is not an error; its payload is still to be read. */
+/** A reply that is not an error; its payload has not been read yet. */
 export interface OptionReply {
   readonly type: number;
   readonly length: number;
@@ -20,6 +19,17 @@ export interface OptionReply {
 
 export function violation(option: number, what: string): NbdProtocolError {
   return new NbdProtocolError(`${optionName(option)}: the server sent ${what}`, { code: 'EPROTO' });
+}
+
+/** IHAVEOPT, the option, the length and the data. */
+export function encodeOption(option: number, data: Uint8Array = new Uint8Array(0)): Buffer {
+  const bytes = Buffer.alloc(16 + data.length);
+  bytes.writeUInt32BE(c.NBD_IHAVEOPT_HIGH, 0);
+  bytes.writeUInt32BE(c.NBD_IHAVEOPT_LOW, 4);
+  bytes.writeUInt32BE(option, 8);
+  bytes.writeUInt32BE(data.length, 12);
+  bytes.set(data, 16);
+  return bytes;
 }
 
 export function* sendOption(session: HandshakeSession, option: number, data?: Uint8Array): Handshake<void> {
@@ -37,7 +47,7 @@ export function* readReply(
   option: number,
   expected: number,
 ): Handshake<OptionReply | NbdOptionError> {
-  // The magic first: bytes that are no reply must not be waited for as if they were.
+  // The magic first: if it is wrong, do not wait for the rest of a reply.
   const magic = yield 8;
   if (get32(magic, 0) !== c.NBD_REP_MAGIC_HIGH || get32(magic, 4) !== c.NBD_REP_MAGIC_LOW) {
     throw violation(option, `0x${magic.toString('hex')} in place of the reply magic`);
@@ -78,12 +88,12 @@ export function* readRefusal(
   length: number,
 ): Handshake<NbdOptionError> {
   if (length > c.MAX_STRING) throw violation(option, `an error text of ${length} bytes`);
-  const said = length === 0 ? new Uint8Array(0) : yield length;
+  const bytes = length === 0 ? new Uint8Array(0) : yield length;
   const { code, meaning } = REFUSALS[type] ?? { code: 'EINVAL', meaning: 'the server refused it' };
   const { shownName } = session;
   const { exportName, tls } = session.request;
-  // A server may repeat the name in its own words; masked before it is escaped, or it might not be found.
-  const text = printable(shownName === exportName ? said : replaceBytes(said, exportName, shownName), c.MAX_STRING);
+  // A server may repeat the name in its message. It is masked before the text is escaped, or it might not be found.
+  const text = printable(shownName === exportName ? bytes : replaceBytes(bytes, exportName, shownName), c.MAX_STRING);
   const about = WITH_EXPORT.has(option) ? ` for export ${quoted(shownName)}` : '';
   const wayOut = type === c.NBD_REP_ERR_TLS_REQD && tls === 0 ? '; use an nbds:// URI or setTls(TLS_REQUIRE)' : '';
   const repeated = text === '' ? '' : `: "${text}"`;
@@ -99,7 +109,7 @@ export function* readRefusal(
   return error;
 }
 
-// The reply type steers the handshake (ERR_UNSUP falls back) but is no part of what users match on.
+// The reply type decides how the handshake goes on (ERR_UNSUP falls back), but it is not part of the public error.
 const refusalTypes = new WeakMap<NbdOptionError, number>();
 
 /** The NBD_REP_ERR_* that a refusal stands for. */

@@ -3,8 +3,7 @@
 import * as c from '../constants.js';
 import { printable } from '../names.js';
 import type { Handshake } from './effects.js';
-import { encodeOptionReply } from './option.js';
-import { refuse } from './serve-option.js';
+import { encodeOptionReply, refuse } from './serve-option.js';
 import {
   contextIds,
   type ExportOffer,
@@ -14,7 +13,7 @@ import {
   styleOf,
 } from './serve-offer.js';
 
-/** The export, how the session's replies look, and the contexts that were selected for this very name. */
+/** The export, the style of the session's replies, and the contexts that were selected for this name. */
 export function openSession<E extends ExportOffer>(
   exportOffer: E,
   name: string,
@@ -30,7 +29,7 @@ export function openSession<E extends ExportOffer>(
   };
 }
 
-/** Size, flags and, unless the client declined them, 124 zeroes: the whole answer to NBD_OPT_EXPORT_NAME. */
+/** The whole answer to NBD_OPT_EXPORT_NAME: size, flags and, unless the client declined them, 124 zeroes. */
 export function encodeExportNameReply(session: ServedSession<ExportOffer>, zeroes: boolean): Buffer {
   const bytes = Buffer.alloc(zeroes ? 134 : 10);
   bytes.writeBigUInt64BE(BigInt(session.export.size), 0);
@@ -52,7 +51,7 @@ export function* serveList<E extends ExportOffer>(offer: ServerOffer<E>, secure:
   yield encodeOptionReply(c.NBD_OPT_LIST, c.NBD_REP_ACK);
 }
 
-/** INFO and GO, which differ only in what follows: a session when all was well, else null and the error is sent. */
+/** INFO and GO. Returns the session that GO opens, or null after sending an error. */
 export function* serveInfo<E extends ExportOffer>(
   option: number,
   data: Buffer,
@@ -84,7 +83,7 @@ export function* serveInfo<E extends ExportOffer>(
       yield information(option, c.NBD_INFO_DESCRIPTION, Buffer.from(entry.description));
     }
   }
-  // A client that is about to be refused for not asking gets the sizes too: it saves it a round trip.
+  // A client that is refused because it did not ask for block sizes receives them too, which saves it a round trip.
   if (refused || (offer.features.blockSizeInfo && wanted.has(c.NBD_INFO_BLOCK_SIZE))) {
     const sizes = Buffer.alloc(12);
     sizes.writeUInt32BE(entry.blockSize.minimum, 0);
@@ -109,11 +108,11 @@ function information(option: number, type: number, payload: Uint8Array): Buffer 
 
 export const TOO_LONG = 'the export name is longer than 4096 bytes';
 
-/** Name and wanted information types, or why the data is no such request. */
+/** The name and the requested information types, or why the data is not a valid request. */
 function decodeInfoRequest(data: Buffer): { name: Buffer; wanted: ReadonlySet<number> } | string {
   if (data.length < 6) return 'the option is too short';
   const length = data.readUInt32BE(0);
-  // In this order: a length is compared with what came before anything is done by it.
+  // Each length is compared with the data before it is used.
   if (length > data.length - 6) return 'the name is longer than the option';
   if (length > c.MAX_STRING) return TOO_LONG;
   const count = data.readUInt16BE(4 + length);

@@ -3,9 +3,8 @@
 import * as c from '../constants.js';
 import { printable } from '../names.js';
 import type { Handshake } from './effects.js';
-import { encodeOptionReply } from './option.js';
 import { TOO_LONG } from './serve-export.js';
-import { refuse } from './serve-option.js';
+import { encodeOptionReply, refuse } from './serve-option.js';
 import { type ExportOffer, type NegotiationState, type ServerOffer, styleOf } from './serve-offer.js';
 
 export function* serveMetaContext<E extends ExportOffer>(
@@ -46,12 +45,14 @@ export function* serveMetaContext<E extends ExportOffer>(
   yield encodeOptionReply(option, c.NBD_REP_ACK);
 }
 
-/** Exact names only, each once, in the client's order: wildcards and unknown names select nothing and are no error. */
+/**
+ * Exact names only, each once, in the client's order. Wildcards and unknown names select nothing and are not errors.
+ */
 function selected(available: readonly string[], queries: readonly string[]): string[] {
   return [...new Set(queries)].filter((query) => available.includes(query));
 }
 
-/** All when nothing is asked; else those that equal a query, or begin with one that ends in a colon. */
+/** All contexts without queries; else those that equal a query, or begin with a query that ends in a colon. */
 function listed(available: readonly string[], queries: readonly string[]): string[] {
   if (queries.length === 0) return [...available];
   const exact = new Set(queries);

@@ -1,10 +1,10 @@
-// What a server brings to its half of the handshake, and what comes out of it: plain data, no backends, no sockets.
+// What a server offers in the handshake, and the session that results: plain data, without backends or sockets.
 
 import type { U64 } from '../../util/u64.js';
 import * as c from '../constants.js';
 import type { ReplyStyle } from '../reply-encoder.js';
 
-/** The error replies to an option, by the protocol's names less `NBD_REP_ERR_`. */
+/** The error replies to an option, by the protocol's names without `NBD_REP_ERR_`. */
 export type OptionRefusal =
   | 'UNSUP'
   | 'POLICY'
@@ -30,29 +30,38 @@ export const REFUSALS: Readonly<Record<OptionRefusal, number>> = {
   EXT_HEADER_REQD: c.NBD_REP_ERR_EXT_HEADER_REQD,
 };
 
-/** True: served. False: refused with NBD_REP_ERR_UNSUP, as by a server that is too old. Else refused with that error. */
+/**
+ * True: served. False: refused with NBD_REP_ERR_UNSUP, as by an old server. Any other value: refused with that error.
+ */
 export type Feature = boolean | OptionRefusal;
 
-/** Each option of the fixed newstyle handshake, to be served or refused. */
+/** Which options of the fixed newstyle handshake are served. */
 export interface HandshakeFeatures {
   /** NBD_OPT_EXPORT_NAME; it cannot be refused with an error, so anything but true closes the connection. */
   readonly exportName: Feature;
-  /** NBD_OPT_ABORT; anything but true closes without the acknowledgement, as servers of old did. */
+  /** NBD_OPT_ABORT; anything but true closes without the acknowledgement, as old servers did. */
   readonly abort: Feature;
+  /** NBD_OPT_LIST. */
   readonly list: Feature;
+  /** NBD_OPT_INFO. */
   readonly info: Feature;
+  /** NBD_OPT_GO. */
   readonly go: Feature;
+  /** NBD_OPT_STRUCTURED_REPLY. */
   readonly structuredReply: Feature;
+  /** NBD_OPT_EXTENDED_HEADERS. */
   readonly extendedHeaders: Feature;
+  /** NBD_OPT_LIST_META_CONTEXT. */
   readonly listMetaContext: Feature;
+  /** NBD_OPT_SET_META_CONTEXT. */
   readonly setMetaContext: Feature;
-  /** Whether NBD_INFO_BLOCK_SIZE is sent to those who ask. */
+  /** Whether NBD_INFO_BLOCK_SIZE is sent to clients that ask for it. */
   readonly blockSizeInfo: boolean;
-  /** Whether NBD_INFO_NAME and NBD_INFO_DESCRIPTION are sent to those who ask. */
+  /** Whether NBD_INFO_NAME and NBD_INFO_DESCRIPTION are sent to clients that ask for it. */
   readonly nameInfo: boolean;
 }
 
-/** What has been agreed on so far; NBD_OPT_STARTTLS forgets all of it. */
+/** What has been negotiated so far; NBD_OPT_STARTTLS discards all of it. */
 export interface NegotiationState {
   structured: boolean;
   extended: boolean;
@@ -60,7 +69,7 @@ export interface NegotiationState {
   contexts: { readonly exportName: string; readonly names: readonly string[] } | null;
 }
 
-/** One export, as the handshake shows it. */
+/** One export, as the handshake presents it. */
 export interface ExportOffer {
   readonly name: string;
   readonly description: string;
@@ -68,11 +77,11 @@ export interface ExportOffer {
   readonly blockSize: { readonly minimum: number; readonly preferred: number; readonly maximum: number };
   /** Refuses clients that do not ask for the block sizes. */
   readonly requireBlockSize: boolean;
-  /** Not shown and not served without TLS. */
+  /** Neither listed nor served without TLS. */
   readonly requireTls: boolean;
-  /** Names of its metadata contexts, less those with 64-bit flags unless extended headers are on. */
+  /** Names of its metadata contexts; those with 64-bit flags only with extended headers. */
   contextNames(extended: boolean): readonly string[];
-  /** NBD_FLAG_* for a client that negotiated this much. */
+  /** NBD_FLAG_* for a client that has negotiated this style and contexts. */
   transmissionFlags(style: ReplyStyle, hasContexts: boolean): number;
 }
 
@@ -90,11 +99,11 @@ export interface ServerOffer<E extends ExportOffer> {
   find(name: string): E | undefined;
 }
 
-/** What the transmission phase starts with. */
+/** The session that the transmission phase starts with. */
 export interface ServedSession<E extends ExportOffer> {
   readonly export: E;
   readonly style: ReplyStyle;
-  /** The transmission flags that the client was told. */
+  /** The transmission flags that were sent to the client. */
   readonly flags: number;
   /** Metadata contexts by ID. */
   readonly contexts: ReadonlyMap<number, string>;
@@ -103,7 +112,7 @@ export interface ServedSession<E extends ExportOffer> {
 export const styleOf = (state: NegotiationState): ReplyStyle =>
   state.extended ? 'extended' : state.structured ? 'structured' : 'simple';
 
-/** IDs of the selected contexts: 1, 2 and so on in the order of selection, as the replies to SET_META_CONTEXT said. */
+/** IDs of the selected contexts: 1, 2 and so on in the order of selection, as in the replies to SET_META_CONTEXT. */
 export function contextIds(names: readonly string[]): ReadonlyMap<number, string> {
   return new Map(names.map((name, index) => [index + 1, name]));
 }

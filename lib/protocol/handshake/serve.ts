@@ -1,15 +1,14 @@
-// The server's half of the handshake, as a coroutine. It returns the session, or null when the client took its leave;
-// it throws NbdProtocolError where the connection must be closed. Every length is checked before anything is done
-// by it, and nothing that was agreed on before TLS survives it.
+// The server's half of the handshake, as a coroutine. It returns the session, or null when the client aborts, and
+// throws NbdProtocolError if the connection must be closed. Every length is checked before it is used, and nothing that
+// was negotiated before TLS is kept after it.
 
 import { NbdProtocolError } from '../../errors.js';
 import * as c from '../constants.js';
 import { optionName } from '../names.js';
 import { type Handshake, skip, START_TLS } from './effects.js';
-import { encodeOptionReply } from './option.js';
 import { encodeExportNameReply, openSession, serveInfo, serveList } from './serve-export.js';
 import { serveMetaContext } from './serve-meta-context.js';
-import { MAX_OPTION_DATA, MAX_OPTION_LENGTH, readData, refuse } from './serve-option.js';
+import { encodeOptionReply, MAX_OPTION_DATA, MAX_OPTION_LENGTH, readData, refuse } from './serve-option.js';
 import type {
   ExportOffer,
   Feature,
@@ -119,7 +118,7 @@ function* serveOption<E extends ExportOffer>(
   }
 }
 
-/** Why an option is not even looked into: the error and its text. */
+/** Why an option is refused before its data is read: the error and its text. */
 function refusalOf<E extends ExportOffer>(
   offer: ServerOffer<E>,
   option: number,
@@ -140,7 +139,7 @@ function refusalOf<E extends ExportOffer>(
   return null;
 }
 
-/** The one option that knows no error reply: whatever is wrong ends the connection. */
+/** The one option without an error reply: any problem ends the connection. */
 function* serveExportName<E extends ExportOffer>(
   offer: ServerOffer<E>,
   length: number,

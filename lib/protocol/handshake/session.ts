@@ -1,17 +1,17 @@
-// The state that one handshake works on: what the user asked for, and what has been negotiated so far.
+// The state of one handshake: what the user asked for, and what has been negotiated so far.
 
 import type { ExportInfo, Negotiated, ProtocolName } from '../export-info.js';
 
-/** What the user asked for; setters change it until the export is open. */
+/** What the user asks for; setters can change it until the export is open. */
 export interface HandshakeRequest {
   exportName: string;
-  /** Messages and errors are not to show the name. */
+  /** Messages and errors must not contain the name. */
   maskExportName: boolean;
   /** TLS_DISABLE, TLS_ALLOW or TLS_REQUIRE. */
   tls: number;
-  /** HANDSHAKE_FLAG_* bits that may be answered. */
+  /** HANDSHAKE_FLAG_* bits that may be accepted. */
   handshakeFlags: number;
-  /** The export is opened with EXPORT_NAME, and GO is not tried. */
+  /** Open the export with EXPORT_NAME, without trying GO. */
   exportNameOnly?: boolean;
   structuredReplies: boolean;
   extendedHeaders: boolean;
@@ -27,11 +27,11 @@ export class HandshakeSession {
   protocol: ProtocolName | null = null;
   readonly negotiated: Negotiated = { structuredReplies: false, extendedHeaders: false, tls: false, contexts: null };
   info: ExportInfo | null = null;
-  /** NO_ZEROES was offered and taken. */
+  /** NO_ZEROES was offered and accepted. */
   noZeroes = false;
-  /** Options sent: each is a chunk of libnbd's stats_chunks_sent. */
+  /** Number of options sent: each is a chunk of libnbd's stats_chunks_sent. */
   optionsSent = 0;
-  /** The last of them: where a server hangs up, it is what it did not take. */
+  /** The last option sent: if the server hangs up, it did not accept this one. */
   lastOption: number | null = null;
 
   constructor(request: HandshakeRequest) {
@@ -42,19 +42,19 @@ export class HandshakeSession {
     return this.protocol === 'newstyle-fixed';
   }
 
-  /** The export name as messages may show it. */
+  /** The export name as messages may contain it. */
   get shownName(): string {
     const { exportName, maskExportName } = this.request;
     return maskExportName && exportName !== '' ? '***' : exportName;
   }
 
-  /** What was learnt of an export no longer holds. */
+  /** Discards what was negotiated for an export. */
   forgetExport(): void {
     this.info = null;
     this.negotiated.contexts = null;
   }
 
-  /** TLS starts afresh: nothing that was said in plaintext may survive. */
+  /** TLS starts over: discards everything that was negotiated in plaintext. */
   forgetAll(): void {
     this.forgetExport();
     this.negotiated.structuredReplies = false;

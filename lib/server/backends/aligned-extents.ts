@@ -1,17 +1,17 @@
-// Extents of a backend in whole blocks, which is what the protocol demands of block status: a hole of a file system may
-// be smaller than the minimum block size.
+// Aligns a backend's extents to whole blocks, as the protocol requires for block status: a hole in a file may be
+// smaller than the minimum block size.
 
 import { add, type U64 } from '../../util/u64.js';
 import type { BackendExtent, BackendExtents } from './backend.js';
 import { subtract } from './extent-map.js';
 
-/** Runs of whole blocks: one that several runs share has only the flags that all of them have. */
+/** Returns runs of whole blocks. A block that several runs share has only the flags that are common to all of them. */
 export function alignedExtents(extents: BackendExtents, minimum: number): BackendExtents {
   return 'then' in extents ? extents.then((known) => aligned(known, minimum)) : aligned(extents, minimum);
 }
 
 function* aligned(extents: Iterable<BackendExtent>, minimum: number): Generator<BackendExtent, void> {
-  // Of the block that is not yet whole.
+  // Length and flags of the incomplete block.
   let partial = 0;
   let flags = 0;
   let yielded = false;
@@ -39,6 +39,6 @@ function* aligned(extents: Iterable<BackendExtent>, minimum: number): Generator<
     partial = rest;
     flags = own;
   }
-  // What the backend left open at the end is asked for again, unless that would be no answer at all.
+  // An incomplete block at the end is left to the client's next query, unless there is nothing else to return.
   if (partial > 0 && !yielded) yield { length: minimum, flags: 0 };
 }

@@ -1,12 +1,12 @@
-// A settable map of status flags over an export: sorted runs in canonical form, neighbours always differ. It is a
-// metadata context for users (a dirty bitmap, say) and the memory of what a file backend has zeroed.
+// A mutable map of status flags over an export: sorted runs in canonical form, in which neighbours always differ. Users
+// serve it as a metadata context, for example a dirty bitmap; a memory backend tracks zeroed ranges with it.
 
 import { add, type U64 } from '../../util/u64.js';
 import type { BackendExtent } from './backend.js';
 
 /**
- * Flags over the range 0 to `size`, all `initial` (0) at first. Setting costs the number of runs, so this is meant
- * for maps with thousands of runs, not millions.
+ * Flags over the range 0 to `size`. Setting takes time proportional to the number of runs: suitable for thousands of
+ * runs, not for millions.
  *
  * @example
  * const dirty = new ExtentMap(backend.size);
@@ -14,18 +14,20 @@ import type { BackendExtent } from './backend.js';
  * new NbdServer({ exports: { '': { backend, metaContexts: { 'qemu:dirty-bitmap:b0': dirty } } } });
  */
 export class ExtentMap {
+  /** Number of bytes that the map covers. */
   readonly size: U64;
   // Run i goes from #starts[i] to #starts[i + 1], the last one to size.
   #starts: U64[];
   #flags: (number | bigint)[];
 
+  /** Creates a map of `size` bytes whose flags are all `initial`. Default 0. */
   constructor(size: number | bigint, initial: number | bigint = 0) {
     this.size = add(size, 0);
     this.#starts = [0];
     this.#flags = [initial];
   }
 
-  /** Sets the flags of `count` bytes from `offset`; what lies beyond the size is ignored. */
+  /** Sets the flags of `count` bytes from `offset` on; bytes beyond the size are ignored. */
   set(offset: number | bigint, count: number | bigint, flags: number | bigint): void {
     const start = add(offset, 0);
     const end = min(add(offset, count), this.size);
@@ -49,7 +51,7 @@ export class ExtentMap {
     this.#join(keepLeft - 1, keepLeft + starts.length + 1);
   }
 
-  /** The runs of `count` bytes from `offset`, cut to that range. */
+  /** Yields the runs of `count` bytes from `offset` on, limited to that range. */
   *extents(offset: number | bigint, count: number | bigint): Generator<BackendExtent, void> {
     const end = min(add(offset, count), this.size);
     let at: U64 = add(offset, 0);
@@ -60,7 +62,7 @@ export class ExtentMap {
     }
   }
 
-  /** The run that holds `offset`. */
+  /** Index of the run that contains `offset`. */
   #find(offset: number | bigint): number {
     let low = 0;
     let high = this.#starts.length - 1;
@@ -72,7 +74,7 @@ export class ExtentMap {
     return low;
   }
 
-  /** Removes runs from `from` to `to` that continue the one before them. */
+  /** Joins runs from `from` to `to` with an equal predecessor. */
   #join(from: number, to: number): void {
     for (let i = Math.min(to, this.#starts.length - 1); i > Math.max(from, 0); i -= 1) {
       if (this.#flags[i] === this.#flags[i - 1]) {

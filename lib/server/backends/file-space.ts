@@ -1,21 +1,21 @@
-// What a file occupies, and giving it back. Node has neither lseek(SEEK_HOLE) nor fallocate(): perl or python3, one of
-// which most Linux machines have, makes these calls on our descriptor, as a process that lives as long as the file is
-// open. Invariant: nothing is remembered here, so whatever other writers do, an answer was true when the kernel gave it.
+// Finds and creates holes in a file. Node has neither lseek(SEEK_HOLE) nor fallocate(): perl or python3, one of which
+// is installed on most Linux machines, makes these calls on our descriptor, in a process that lives as long as the file
+// is open. Invariant: nothing is cached here, so that every reply is the kernel's current one, whatever others write.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import type { Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 
-/** The stretches that hold data in a range, in order, as far as the answer goes; between them are holes. */
+/** The runs of data in a range, in order, up to `end`; between them are holes. */
 export interface DataMap {
   readonly end: number;
   readonly runs: readonly (readonly [start: number, end: number])[];
 }
 
-/** One answer names at most this many stretches. */
+/** Maximum number of runs in one reply. */
 const MAX_RUNS = 4096;
 
-/** fallocate's number; elsewhere a 64-bit argument takes two registers, or nobody has tried. */
+/** System call number of fallocate. Other architectures pass a 64-bit argument in two registers, or are untested. */
 const FALLOCATE: Readonly<Record<string, number>> = {
   x64: 285,
   arm64: 47,
@@ -29,10 +29,9 @@ const PUNCH_HOLE = 2;
 const ZERO_RANGE = 16;
 
 /**
- * A request is a line, and its answer another one. `map START END MAX` is answered with `ok UPTO START END …`, and
- * `MODE START LENGTH`, an fallocate(), with `ok`; either may fail with `no ERRNO`. ENXIO (6) means that there is no
- * more data. On Linux SEEK_DATA is 3 and SEEK_HOLE 4. Signals for the whole terminal are ignored: the helper ends with
- * its input.
+ * Requests and replies are lines. The reply to `map START END MAX` is `ok UPTO START END …`, that to `MODE START
+ * LENGTH`, an fallocate(), is `ok`; either may be `no ERRNO`. ENXIO (6) means that there is no more data. On Linux
+ * SEEK_DATA is 3 and SEEK_HOLE 4. Signals from the terminal are ignored: the helper exits at the end of its input.
  */
 const PERL = `$|=1; $SIG{$_}='IGNORE' for qw(INT TERM HUP);
 open(my $f,'<&=',3) or exit 1;
@@ -84,7 +83,7 @@ const HELPERS = [
 const EOPNOTSUPP = '95';
 const ENOSYS = '38';
 
-/** The questions about one open file. All of them may be asked at any time; without a helper there is no answer. */
+/** The holes of one open file. Calls may overlap; without a helper they return null or false. */
 export class FileSpace {
   readonly #fd: number;
   #next = 0;
@@ -96,7 +95,7 @@ export class FileSpace {
     this.#fd = fd;
   }
 
-  /** Where data is in the range, at this moment; null when the system cannot tell. */
+  /** The runs of data in the range at this moment; null if the system cannot report them. */
   async data(start: number, end: number): Promise<DataMap | null> {
     const answer = await this.#ask(`map ${start} ${end} ${MAX_RUNS}`);
     if (answer?.[0] !== 'ok') return null;
@@ -112,7 +111,7 @@ export class FileSpace {
     return upTo >= at && upTo > start ? { end: Math.min(upTo, end), runs } : null;
   }
 
-  /** Makes the range read as zeroes without writing any: as a hole, or allocated. False when that cannot be done. */
+  /** Zeroes the range without writing: as a hole, or allocated. False if that is not supported. */
   async zero(start: number, length: number, allocated: boolean): Promise<boolean> {
     const mode = KEEP_SIZE | (allocated ? ZERO_RANGE : PUNCH_HOLE);
     if (FALLOCATE[process.arch] === undefined || this.#unsupported.has(mode)) return false;
@@ -129,7 +128,10 @@ export class FileSpace {
     await this.#helper?.end();
   }
 
-  /** The words of the answer. A helper that is missing, or has ended, is replaced by the next one: asking twice is harmless. */
+  /**
+   * The words of the reply. If a helper is missing or has exited, the next one is asked: repeating a request is
+   * harmless.
+   */
   async #ask(line: string): Promise<string[] | null> {
     for (;;) {
       if (this.#isClosed || process.platform !== 'linux') return null;
@@ -147,7 +149,7 @@ export class FileSpace {
   }
 }
 
-/** A running helper. It keeps this process alive only while it owes an answer. */
+/** A running helper. It keeps this process alive only while a reply is pending. */
 class Helper {
   readonly #child: ChildProcess;
   readonly #input: Socket;
@@ -184,7 +186,7 @@ class Helper {
     this.#unref();
   }
 
-  /** The answer to a line; null when the helper has gone. */
+  /** The reply to a line; null if the helper has exited. */
   ask(line: string): Promise<string | null> {
     if (this.#isGone) return Promise.resolve(null);
     return new Promise((resolve) => {

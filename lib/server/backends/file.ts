@@ -1,5 +1,5 @@
-// An export in a file. Invariant: nothing is remembered of its contents. The file may have other writers, so what is
-// zero or a hole is asked from the kernel, or found by reading, each time.
+// An export in a file. Invariant: nothing about its content is cached. The file may have other writers, so zeroes and
+// holes are queried from the kernel, or found by reading, each time.
 
 import type { Stats } from 'node:fs';
 import { type FileHandle, open, stat } from 'node:fs/promises';
@@ -9,16 +9,17 @@ import type { BackendExtent, BlockSize, NbdBackend, WriteOptions, ZeroOptions } 
 import { aBlockSize } from '../block-size.js';
 import { FileSpace } from './file-space.js';
 
-/** How a {@link FileBackend} opens its file. */
+/** Options of {@link FileBackend.open}. */
 export interface FileBackendOptions {
   /** Opens the file for reading only. Default false. */
   readonly readOnly?: boolean;
-  /** Makes the file, of `size` bytes, and fails with `EEXIST` when there is one. Default false. */
+  /** Creates the file with `size` bytes; fails with `EEXIST` if it already exists. Default false. */
   readonly create?: boolean;
-  /** Bytes: needed for devices, whose size Node does not tell. Default: the file's own, and 0 with `create`. */
+  /** Size in bytes; required for devices, whose size Node does not report. Default the file's, or 0 with `create`. */
   readonly size?: number;
+  /** Block sizes to advertise. Default 1, 4096 and the server's `maxPayload`. */
   readonly blockSize?: BlockSize;
-  /** Reads the file to answer block status, and reports blocks of 64 KiB that hold zeroes as such. Default false. */
+  /** Whether block status reads the file and reports 64 KiB blocks of zeroes as such. Default false. */
   readonly detectZeroes?: boolean;
 }
 
@@ -32,9 +33,9 @@ const OPTIONS: OptionTable<FileBackendOptions> = {
 
 const BLOCK = 65536;
 const PIECE = 1 << 20;
-/** One fallocate() covers at most this much, so that a long range can be given up halfway. */
+/** Bytes per fallocate() call, so that work on a long range can be aborted half-way. */
 const FALLOCATE_PIECE = 2 ** 30;
-/** Bytes that one block status may read. It then covers less than it was asked for, and the client asks again. */
+/** Bytes that one block status may read. Its reply then covers less than the range, and the client continues. */
 const SCAN_LIMIT = 1 << 24;
 /** The unit of a file's st_blocks. */
 const STAT_BLOCK = 512;
@@ -43,22 +44,28 @@ const ZEROES = Buffer.alloc(PIECE);
 /**
  * An export in a file or device.
  *
- * On Linux, perl or python3 (whichever is installed) asks the kernel for holes and makes them: `base:allocation`
- * reports them, trim and zero free what they cover. Without either, and where the file system cannot, trim does
- * nothing, zero writes zeroes where the file holds anything else, `fast` fails with `ENOTSUP`, and block status reads
- * files that occupy less than their size. FUA and flush are fdatasync.
+ * On Linux, perl or python3 (whichever is installed) finds and creates holes: `base:allocation` reports them, and trim
+ * and zero free the blocks of their range. Without either, or without support by the file system, trim does nothing,
+ * zero writes zeroes wherever the file contains anything else, `fast` fails with `ENOTSUP`, and block status reads
+ * files that occupy less than their size. FUA and flush call fdatasync.
  *
  * @example
  * const backend = await FileBackend.open('export.img', { create: true, size: 1 << 30 });
  */
 export class FileBackend implements NbdBackend {
+  /** Size in bytes. */
   readonly size: number;
+  /** Whether writes are refused. */
   readonly readOnly: boolean;
+  /** Block sizes to advertise; undefined for the server's defaults. */
   readonly blockSize?: BlockSize;
+  /** FUA is supported, by fdatasync. */
   readonly fua = true;
+  /** The `fast` option of zero() is supported. */
   readonly fastZero = true;
+  /** No reference to written data is kept. */
   readonly copiesData = true;
-  /** Asking the kernel before each read costs more than the zeroes that it saves. */
+  /** False, because asking the kernel before each read costs more than the zeroes that it saves. */
   readonly sparseReads = false;
   readonly #handle: FileHandle;
   readonly #space: FileSpace;
@@ -77,8 +84,8 @@ export class FileBackend implements NbdBackend {
   }
 
   /**
-   * Opens or makes the file. Rejects with the error of open(), stat() or truncate() (`ENOENT`, `EACCES`, `EEXIST` …),
-   * with `EISDIR` for a folder, and with an NbdStrictError `EINVAL` for a bad option, a FIFO, a socket, and a device
+   * Opens or creates the file. Rejects with the error of open(), stat() or truncate() (`ENOENT`, `EACCES`, `EEXIST` …),
+   * with `EISDIR` for a folder, and with an NbdStrictError `EINVAL` for a bad option, a FIFO, a socket, or a device
    * without `size`.
    */
   static async open(path: string, options: FileBackendOptions = {}): Promise<FileBackend> {
@@ -99,42 +106,47 @@ export class FileBackend implements NbdBackend {
     }
   }
 
+  /** Reads the range; fails with `EIO` if the file has been truncated. */
   async read(buffer: Buffer, offset: number): Promise<void> {
     if ((await this.#readUpTo(buffer, offset)) < buffer.length) {
       throw Object.assign(new Error('unexpected end of file (was it truncated?)'), { code: 'EIO' });
     }
   }
 
+  /** Writes the data; with `fua`, calls fdatasync before it resolves. */
   async write(data: Buffer, offset: number, { fua }: WriteOptions): Promise<void> {
     await this.#writeAll(data, offset);
     if (fua) await this.#handle.datasync();
   }
 
+  /** Calls fdatasync. */
   async flush(): Promise<void> {
     if (!this.readOnly) await this.#handle.datasync();
   }
 
-  /** Frees the range where the file system can, and does nothing elsewhere. */
+  /** Frees the blocks of the range, if the file system supports it. */
   async trim(offset: number, count: number, { fua, signal }: WriteOptions): Promise<void> {
     await this.#fallocate(offset, offset + count, false, signal);
     if (fua) await this.#handle.datasync();
   }
 
+  /** Zeroes the range, as a hole unless `noHole` is set; `fast` fails with `ENOTSUP` if that requires writing. */
   async zero(offset: number, count: number, { fua, noHole, fast, signal }: ZeroOptions): Promise<void> {
     const end = offset + count;
-    // Less than a block is written as soon as it is asked for.
+    // Writing less than a block is as fast as asking the helper.
     const at = count >= BLOCK || fast ? await this.#fallocate(offset, end, noHole, signal) : offset;
     if (fast && at === offset) {
-      throw Object.assign(new Error('zeroing is no faster than writing'), { code: 'ENOTSUP' });
+      throw Object.assign(new Error('zeroing is not faster than writing'), { code: 'ENOTSUP' });
     }
     await this.#writeZeroes(at, end, noHole, signal);
     if (fua) await this.#handle.datasync();
   }
 
+  /** Reports data, holes and, with `detectZeroes`, blocks of zeroes. */
   async extents(offset: number, count: number): Promise<BackendExtent[]> {
     const end = offset + count;
     const map = this.#isFile ? await this.#space.data(offset, end) : null;
-    // After the answer: where the file ends now, and reading fails, there is no hole.
+    // After the reply: beyond the file's current end, where reading fails, nothing is reported as a hole.
     const { size, blocks } = await this.#handle.stat();
     if (map === null) {
       const mayBeSparse = this.#isFile && blocks * STAT_BLOCK < size;
@@ -158,17 +170,18 @@ export class FileBackend implements NbdBackend {
     return this.#scan(stretches, this.#detectZeroes);
   }
 
-  /** Closes the file. May be called again. */
+  /** Closes the file. Idempotent. */
   close(): Promise<void> {
     this.#closed ??= this.#space.close().then(() => this.#handle.close());
     return this.#closed;
   }
 
+  /** Calls {@link close}, for `await using`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 
-  /** Frees or zeroes the range by fallocate(); returns how far it came. */
+  /** Frees or zeroes the range by fallocate(); returns the offset that it reached. */
   async #fallocate(offset: number, end: number, allocated: boolean, signal: AbortSignal | undefined): Promise<number> {
     for (let at = offset; at < end;) {
       if (signal?.aborted === true) throw Object.assign(new Error('the client has gone'), { code: 'ESHUTDOWN' });
@@ -179,7 +192,7 @@ export class FileBackend implements NbdBackend {
     return end;
   }
 
-  /** Writes zeroes; with `allocated` everywhere, else where there is anything else: what is a hole stays one. */
+  /** Writes zeroes: everywhere with `allocated`, otherwise only over other data, so that holes remain. */
   async #writeZeroes(offset: number, end: number, allocated: boolean, signal: AbortSignal | undefined): Promise<void> {
     const buffer = allocated || offset === end ? ZEROES : Buffer.allocUnsafe(Math.min(PIECE, end - offset));
     for (let at = offset; at < end;) {
@@ -195,7 +208,7 @@ export class FileBackend implements NbdBackend {
     }
   }
 
-  /** Fills the buffer as far as the file goes. */
+  /** Fills the buffer up to the end of the file; returns the number of bytes read. */
   async #readUpTo(buffer: Buffer, offset: number): Promise<number> {
     let done = 0;
     while (done < buffer.length) {
@@ -214,7 +227,7 @@ export class FileBackend implements NbdBackend {
     }
   }
 
-  /** The stretches as extents. With `reads`, those with data are read, as far as the limit goes. */
+  /** Converts the stretches to extents. With `reads`, reads those with data to find zeroes, up to SCAN_LIMIT bytes. */
   async #scan(stretches: readonly Stretch[], reads: boolean): Promise<BackendExtent[]> {
     const found: BackendExtent[] = [];
     let left = SCAN_LIMIT;
@@ -226,7 +239,7 @@ export class FileBackend implements NbdBackend {
       }
       for (let at = start; at < end;) {
         if (left <= 0) return found;
-        // Up to the next block boundary, so that every answer is about the same blocks.
+        // Up to the next block boundary, so that every reply is based on the same blocks.
         const length = Math.min(BLOCK - (at % BLOCK), end - at);
         const block = buffer.subarray(0, length);
         await this.read(block, at);
@@ -245,10 +258,10 @@ interface Stretch {
   readonly isHole: boolean;
 }
 
-/** At most PIECE bytes. */
+/** For at most PIECE bytes. */
 const isZero = (bytes: Buffer): boolean => bytes.equals(ZEROES.subarray(0, bytes.length));
 
-/** Throws unless this can be served: a file, or something else of a given size that is read by position. */
+/** Throws unless this can be served: a file, or a device whose size is given. */
 function checkKind(path: string, stats: Stats, size: number | undefined): void {
   if (stats.isFile()) return;
   if (stats.isDirectory()) {
@@ -257,5 +270,5 @@ function checkKind(path: string, stats: Stats, size: number | undefined): void {
   if (stats.isFIFO() || stats.isSocket()) {
     throw refuse('FileBackend.open', `${path} is a ${stats.isFIFO() ? 'FIFO' : 'socket'}, which has no size`);
   }
-  if (size === undefined) throw refuse('FileBackend.open', `${path} is a device: give its size`);
+  if (size === undefined) throw refuse('FileBackend.open', `${path} is a device: set option size`);
 }

@@ -1,4 +1,4 @@
-// An export in memory, in pages that exist once written: a 1 TiB export costs what is written to it.
+// An export in memory. Only written pages take memory, so a 1 TiB export can be served.
 
 import { add, fromHalves, highHalf, lowHalf, type U64 } from '../../util/u64.js';
 import { NBD_STATE_HOLE, NBD_STATE_ZERO } from '../../protocol/constants.js';
@@ -11,31 +11,43 @@ const PAGE_SIZE = 65536;
 const PAGES_PER_HIGH = 65536; // pages in 4 GiB
 const HOLE = NBD_STATE_HOLE | NBD_STATE_ZERO;
 
-/** What a MemoryBackend may be made with. */
+/** Options of a {@link MemoryBackend}. */
 export interface MemoryBackendOptions {
+  /** Refuses writes of clients. Default false. */
   readonly readOnly?: boolean;
+  /** Block sizes to advertise. Default 1, 4096 and the server's `maxPayload`. */
   readonly blockSize?: BlockSize;
 }
 
 const OPTIONS: OptionTable<MemoryBackendOptions> = { readOnly: aBoolean, blockSize: aBlockSize };
 
 /**
- * An export of `size` bytes in memory, all zeroes at first. Written pages of 64 KiB are held, all else is a hole; trim
- * and zero give whole pages back. Everything is done at once, never asynchronously, so requests from one connection
- * take effect in the order of their arrival.
+ * An export of `size` bytes in memory, initially zero. Written pages of 64 KiB are kept, everything else is a hole;
+ * trim and zero free whole pages. All methods are synchronous, so requests of one connection take effect in the order
+ * of their arrival.
  */
 export class MemoryBackend implements NbdBackend {
+  /** Size in bytes. */
   readonly size: number | bigint;
+  /** Whether writes of clients are refused. */
   readonly readOnly: boolean;
+  /** Block sizes to advertise; undefined for the server's defaults. */
   readonly blockSize?: BlockSize;
+  /** FUA is supported: every write takes effect at once. */
   readonly fua = true;
+  /** The `fast` option of zero() is supported. */
   readonly fastZero = true;
+  /** No reference to written data is kept. */
   readonly copiesData = true;
   readonly #pages = new Map<number, Buffer>();
-  // What was zeroed with `noHole` and holds no page: it counts as allocated at no cost. Made when first needed.
+  // Ranges without pages that were zeroed with `noHole`: reported as allocated, but free. Created when first needed.
   #provisioned: ExtentMap | null = null;
 
-  /** Throws an NbdStrictError (`EINVAL`) for a size that is not a 64-bit number of bytes and for a bad option. */
+  /**
+   * Creates an export of zeroes.
+   *
+   * @throws NbdStrictError `EINVAL` for a size that is not an integer from 0 to 2^64 - 1, or for a bad option.
+   */
   constructor(size: number | bigint, options: MemoryBackendOptions = {}) {
     const { readOnly, blockSize } = checkOptions('MemoryBackend', options, OPTIONS);
     checkSize('MemoryBackend: size', size);
@@ -44,18 +56,19 @@ export class MemoryBackend implements NbdBackend {
     if (blockSize !== undefined) this.blockSize = blockSize;
   }
 
-  /** A backend that holds a copy of these bytes. */
+  /** Creates a backend with a copy of these bytes. */
   static from(contents: Uint8Array, options: MemoryBackendOptions = {}): MemoryBackend {
     const backend = new MemoryBackend(contents.length, options);
     backend.write(Buffer.from(contents.buffer, contents.byteOffset, contents.length), 0);
     return backend;
   }
 
-  /** Bytes of memory that the written pages take. */
+  /** Bytes of memory that the pages take. */
   get allocated(): number {
     return this.#pages.size * PAGE_SIZE;
   }
 
+  /** Copies the range into the buffer. */
   read(buffer: Buffer, offset: U64): void {
     let index = pageOf(offset);
     let within = lowHalf(offset) % PAGE_SIZE;
@@ -68,6 +81,7 @@ export class MemoryBackend implements NbdBackend {
     }
   }
 
+  /** Copies the data into the export. */
   write(data: Buffer, offset: U64): void {
     let index = pageOf(offset);
     let within = lowHalf(offset) % PAGE_SIZE;
@@ -78,21 +92,23 @@ export class MemoryBackend implements NbdBackend {
     }
   }
 
-  /** There is nothing to flush to: the contents live as long as the process. */
+  /** Does nothing: the content lives as long as the process. */
   flush(): void {
-    // Nothing is deferred.
+    // No write is deferred.
   }
 
+  /** Zeroes the range and frees whole pages. */
   trim(offset: U64, count: U64): void {
     this.zero(offset, count);
   }
 
+  /** Zeroes the range and frees whole pages; with `noHole` they are still reported as allocated. */
   zero(offset: U64, count: U64, options?: ZeroOptions): void {
     const noHole = options?.noHole === true;
     if (noHole) this.#provisioned ??= new ExtentMap(this.size);
     this.#provisioned?.set(offset, count, noHole ? 1 : 0);
     const end = subtract(add(offset, count), 1);
-    // The last page of the export may be short; whatever lies behind its end is nobody's.
+    // The last page may extend beyond the end of the export; the bytes there are not part of it.
     const isTail = add(offset, count) >= this.size;
     const first = pageOf(offset);
     const last = pageOf(end);
@@ -107,11 +123,12 @@ export class MemoryBackend implements NbdBackend {
     for (const index of this.#held(first + 1, last - 1)) this.#pages.delete(index);
   }
 
-  /** Memory needs no prefetch; the command succeeds. */
+  /** Does nothing: memory needs no prefetching. */
   cache(): void {
-    // Everything is as near as it gets.
+    // The content is in memory.
   }
 
+  /** Yields pages as data and everything else as holes, or as allocated zeroes after zero() with `noHole`. */
   *extents(offset: U64, count: U64): Generator<BackendExtent, void> {
     const end = add(offset, count);
     const last = pageOf(subtract(end, 1));
@@ -127,7 +144,7 @@ export class MemoryBackend implements NbdBackend {
     if (at < end) yield* this.#absent(at, subtract(end, at));
   }
 
-  /** A range without pages: holes, but for what was zeroed with `noHole`. */
+  /** The extents of a range without pages: holes, except where it was zeroed with `noHole`. */
   *#absent(offset: U64, length: U64): Generator<BackendExtent, void> {
     if (this.#provisioned === null) {
       yield { length, flags: HOLE };
@@ -143,7 +160,7 @@ export class MemoryBackend implements NbdBackend {
     else this.#pages.get(index)?.fill(0, from, to);
   }
 
-  /** Indexes of the held pages from `first` to `last`, by the shorter of two ways. */
+  /** Indexes of the existing pages from `first` to `last`; iterates over the range or the map, whichever is shorter. */
   #held(first: number, last: number): number[] {
     const held: number[] = [];
     if (last - first < this.#pages.size) {
@@ -164,7 +181,7 @@ export class MemoryBackend implements NbdBackend {
   }
 }
 
-// A page's index stays a safe integer on the whole 64-bit range, as offsets themselves do not.
+// Unlike an offset, a page's index is a safe integer on the whole 64-bit range.
 const pageOf = (offset: U64): number => highHalf(offset) * PAGES_PER_HIGH + Math.floor(lowHalf(offset) / PAGE_SIZE);
 const startOf = (index: number): U64 =>
   fromHalves(Math.floor(index / PAGES_PER_HIGH), (index % PAGES_PER_HIGH) * PAGE_SIZE);

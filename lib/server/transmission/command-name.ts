@@ -1,13 +1,13 @@
-// Names of commands as the server's statistics and observers use them: the client's method names, without the p of pread
-// and pwrite. Faults take either.
+// Names of commands for the server's statistics and observers: the client's method names, without the p of pread and
+// pwrite. Faults accept both.
 
 import * as c from '../../protocol/constants.js';
 
-/** A command of the transmission phase; `unknown` is every number that the protocol does not have. */
+/** A command of the transmission phase; `unknown` is any number that the protocol does not define. */
 export type CommandName =
   'read' | 'write' | 'disconnect' | 'flush' | 'trim' | 'cache' | 'zero' | 'blockStatus' | 'unknown';
 
-/** A command as the fault plan takes it. */
+/** A command name that the fault plan accepts. */
 export type NamedCommand = CommandName | 'pread' | 'pwrite';
 
 export const NAMED_COMMANDS: readonly NamedCommand[] = [

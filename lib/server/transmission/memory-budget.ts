@@ -1,20 +1,20 @@
-// The memory that all connections of a server hold together: payloads that arrive, requests that run, replies that wait.
-// Invariants: nobody takes more while the limit is reached, but for one request when nothing else is held; who waits is
-// served in order; and a client that stands still cannot keep it from the others.
+// The memory that all connections of a server hold together: arriving payloads, running requests, waiting replies.
+// Invariants: no connection takes more once the limit is reached, except for one request when nothing else is held;
+// waiting connections are served in order; and a stalled client cannot withhold memory from the others.
 
 import { clearInterval, setInterval } from 'node:timers';
 
-/** A connection, as the budget needs it. */
+/** The part of a connection that the budget uses. */
 export interface BudgetHolder {
-  /** What did not fit may fit now. */
+  /** Called when memory that was refused may be available. */
   roomAgain(): void;
-  /** Whether the client, and not the server, has been at a standstill for this many milliseconds. */
+  /** Whether there has been no progress for this many milliseconds because of the client, not the server. */
   isStalled(milliseconds: number): boolean;
   /** Ends the connection to get its memory back. */
   evict(): void;
 }
 
-/** How long a client may stand still while others wait for memory. */
+/** Milliseconds that a client may make no progress while others wait for memory. */
 const PATIENCE = 10_000;
 
 export class MemoryBudget {
@@ -31,7 +31,7 @@ export class MemoryBudget {
     this.#patience = patience;
   }
 
-  /** Bytes that are held now. */
+  /** Bytes held at the moment. */
   get used(): number {
     return this.#used;
   }
@@ -48,7 +48,7 @@ export class MemoryBudget {
     if (by < 0) this.#serve();
   }
 
-  /** Called by an account: whether it may take this much more. If not, its holder is called when it may. */
+  /** Called by an account: whether it may take this many more bytes. If not, its holder is called back later. */
   admits(account: MemoryAccount, bytes: number): boolean {
     const isNext = this.#waiting.size === 0 || this.#waiting.values().next().value === account;
     if (isNext && (this.#used === 0 || this.#used + bytes <= this.#limit)) {
@@ -84,7 +84,7 @@ export class MemoryBudget {
       if (next === undefined) break;
       next.wasRefused = false;
       next.holder.roomAgain();
-      // Refused again, it keeps its place; otherwise it has got what it wanted, or wants no more.
+      // If it was refused again it keeps its place; otherwise it has its memory, or no longer needs any.
       if (refused(next)) break;
       this.#stopWaiting(next);
     }
@@ -101,14 +101,14 @@ export class MemoryBudget {
   }
 }
 
-/** The holder has changed it behind the compiler's back. */
+/** A function, because the compiler does not know that the holder changes this field. */
 const refused = (account: MemoryAccount): boolean => account.wasRefused;
 
-/** What one connection holds. */
+/** The memory that one connection holds. */
 export class MemoryAccount {
   readonly holder: BudgetHolder;
   readonly #budget: MemoryBudget;
-  /** For the budget: its last question was answered with no. */
+  /** For the budget: whether its last request was refused. */
   wasRefused = false;
   #held = 0;
 
@@ -121,7 +121,7 @@ export class MemoryAccount {
     return this.#held;
   }
 
-  /** Sets what is held now. */
+  /** Sets the number of bytes held. */
   set(bytes: number): void {
     const by = bytes - this.#held;
     if (by === 0) return;
@@ -129,14 +129,14 @@ export class MemoryAccount {
     this.#budget.change(by);
   }
 
-  /** Whether this much more may be taken; if not, the holder's roomAgain() is called later. */
+  /** Whether this many more bytes may be taken; if not, the holder's roomAgain() is called later. */
   mayTake(bytes: number): boolean {
     const isAdmitted = this.#budget.admits(this, bytes);
     this.wasRefused = !isAdmitted;
     return isAdmitted;
   }
 
-  /** The connection is gone. What still runs for it counts until set() takes it back. */
+  /** Called when the connection has ended. Bytes of requests still running count until set() releases them. */
   close(): void {
     this.#budget.forget(this);
   }

@@ -1,23 +1,23 @@
-// Memory for the payload of writes, used again and again: a fresh megabyte for each costs more than the write itself,
-// in page faults and garbage collection. Only for backends that keep no reference to what they were given.
+// Reuses the memory for payloads of writes: a fresh megabyte for each costs more than the write itself, in page faults
+// and garbage collection. Only for backends that keep no reference to the data.
 
-/** Smaller ones are cheap to make. */
+/** Smaller buffers are cheap to allocate. */
 const POOLED = 65536;
 
 export class PayloadPool {
   readonly #limit: number;
-  // Free memory by size, sizes being powers of two.
+  // Free memory by size; sizes are powers of two.
   readonly #free = new Map<number, ArrayBufferLike[]>();
   #freeBytes = 0;
-  // What came from here: a payload may also lie in a chunk of the stream's, which holds other requests too.
+  // Buffers from this pool: a payload may also be part of a stream's chunk, which contains other requests too.
   readonly #lent = new WeakSet<Buffer>();
 
-  /** Keeps at most `limit` bytes for later. */
+  /** The pool keeps at most `limit` free bytes. */
   constructor(limit: number) {
     this.#limit = limit;
   }
 
-  /** `length` bytes that hold anything. */
+  /** Returns `length` uninitialised bytes. */
   take(length: number): Buffer {
     if (length < POOLED) return Buffer.allocUnsafe(length);
     const size = 2 ** Math.ceil(Math.log2(length));
@@ -29,7 +29,7 @@ export class PayloadPool {
     return buffer;
   }
 
-  /** Nobody looks at this buffer any more. Ignores one that take() did not give. */
+  /** Returns a buffer to the pool. Buffers that did not come from take() are ignored. */
   give(buffer: Buffer): void {
     const size = buffer.buffer.byteLength;
     if (!this.#lent.delete(buffer) || this.#freeBytes + size > this.#limit) return;

@@ -1,31 +1,31 @@
-// What a connection sends: replies gathered over a tick and written at once, large ones by reference. Invariants:
-// nothing is written after close(), and the bytes that wait are bounded as long as hasRoom() is heeded.
+// Sends a connection's replies, which are gathered over a tick and written at once, large ones by reference.
+// Invariants: nothing is written after close(), and the waiting bytes are bounded as long as callers check hasRoom().
 
-import type { Duplex } from 'node:stream';
 import { clearImmediate, setImmediate } from 'node:timers';
+import type { StreamTransport } from '../../transport/stream.js';
 import type { BytesFault } from '../faults.js';
 
 const SLAB_SIZE = 262144;
-/** Larger pieces get memory of their own. */
+/** Larger pieces are allocated separately. */
 const SLAB_LIMIT = 65536;
 
 export interface OutputOptions {
-  /** Told how many bytes were given to the stream. */
+  /** Called with the number of bytes passed to the stream. */
   readonly sent: (bytes: number) => void;
   /** hasRoom() is false while more bytes than this wait. */
   readonly limit: number;
-  /** The stream has passed on all that was written up to some flush. */
+  /** Called when the stream has written everything up to some flush. */
   readonly written: () => void;
-  /** The fault that limits what this connection may send, asked before every write. */
+  /** Returns the fault that limits what this connection may send; called before every write. */
   readonly fault: () => BytesFault | null;
-  /** The fault's limit is reached, and its bytes are written. */
+  /** Called when the fault's limit is reached and all bytes up to it are written. */
   readonly cut: (how: 'close' | 'reset') => void;
 }
 
 export class ReplyOutput {
   readonly #options: OutputOptions;
-  #stream: Duplex;
-  // Zeroed memory throughout: what a backend does not fill must not be what was there before.
+  #transport: StreamTransport;
+  // Always zeroed memory: what a backend does not fill must not expose old content.
   #slab = Buffer.alloc(0);
   #slabUsed = 0;
   #pieces: Buffer[] = [];
@@ -36,29 +36,28 @@ export class ReplyOutput {
 
   /** Bytes that have not left this process. */
   get waiting(): number {
-    return this.#pieceBytes + (this.#closed ? 0 : this.#stream.writableLength);
+    return this.#pieceBytes + (this.#closed ? 0 : this.#transport.buffered);
   }
 
-  constructor(stream: Duplex, options: OutputOptions) {
-    this.#stream = stream;
+  constructor(transport: StreamTransport, options: OutputOptions) {
+    this.#transport = transport;
     this.#options = options;
   }
 
-  /** Whether another reply may be made; if not, the stream will tell that it has drained. Writes before it says no. */
+  /** Whether another reply may be produced; if false, wait for `written`. Flushes before it returns false. */
   hasRoom(): boolean {
-    // Below its high water mark a stream does not tell when it has drained.
-    const limit = Math.max(this.#options.limit, this.#stream.writableHighWaterMark);
-    if (this.#pieceBytes + this.#stream.writableLength <= limit) return true;
+    const { limit } = this.#options;
+    if (this.#pieceBytes + this.#transport.buffered <= limit) return true;
     this.flush();
-    return this.#stream.writableLength <= limit;
+    return this.#transport.buffered <= limit;
   }
 
-  /** From now on everything goes to this stream: TLS over the old one. */
-  attach(stream: Duplex): void {
-    this.#stream = stream;
+  /** From now on everything goes to this transport: TLS over the old one. */
+  attach(transport: StreamTransport): void {
+    this.#transport = transport;
   }
 
-  /** Zeroed bytes for a reply to be made in. */
+  /** Returns zeroed bytes for a reply. */
   take(length: number): Buffer {
     if (length > SLAB_LIMIT) return Buffer.alloc(length);
     if (this.#slabUsed + length > this.#slab.length) {
@@ -70,14 +69,14 @@ export class ReplyOutput {
     return piece;
   }
 
-  /** Sends these bytes with the next flush, which is at the end of this turn of the event loop at the latest. */
-  push(bytes: Uint8Array): void {
+  /** Sends these bytes with the next flush, at the end of this turn of the event loop at the latest. */
+  send(bytes: Uint8Array): void {
     if (this.#closed) return;
     const piece = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
     this.#pieceBytes += piece.length;
     const last = this.#pieces.at(-1);
     if (last?.buffer === piece.buffer && last.byteOffset + last.length === piece.byteOffset) {
-      // Neighbours in a slab, which is how replies come from a backend that answers at once: one piece.
+      // Adjacent in a slab, as replies of a synchronous backend are: join them to one piece.
       this.#pieces[this.#pieces.length - 1] = Buffer.from(
         piece.buffer as ArrayBuffer,
         last.byteOffset,
@@ -92,7 +91,7 @@ export class ReplyOutput {
     });
   }
 
-  /** Writes what waits. */
+  /** Writes all waiting bytes. */
   flush(): void {
     if (this.#closed || this.#pieces.length === 0) return;
     const pieces = this.#pieces;
@@ -103,7 +102,7 @@ export class ReplyOutput {
     else this.#writeLimited(pieces, fault);
   }
 
-  /** Drops what waits, and everything from here on. */
+  /** Drops all waiting bytes, and everything from now on. */
   close(): void {
     this.#closed = true;
     this.#pieces = [];
@@ -117,17 +116,12 @@ export class ReplyOutput {
   };
 
   #write(pieces: readonly Buffer[]): void {
-    const before = this.#sent;
-    const last = pieces.length - 1;
-    this.#stream.cork();
-    for (let i = 0; i <= last; i += 1) {
-      const piece = pieces[i] as Buffer;
-      this.#sent += piece.length;
-      if (i < last) this.#stream.write(piece);
-      else this.#stream.write(piece, this.#written);
-    }
-    this.#stream.uncork();
-    this.#options.sent(this.#sent - before);
+    if (pieces.length === 0) return;
+    let bytes = 0;
+    for (const piece of pieces) bytes += piece.length;
+    this.#sent += bytes;
+    this.#transport.write(pieces, this.#written);
+    this.#options.sent(bytes);
   }
 
   #writeLimited(pieces: readonly Buffer[], fault: BytesFault): void {

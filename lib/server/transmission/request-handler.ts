@@ -1,5 +1,5 @@
-// Carries out valid requests on the backend and makes the replies. A backend that answers at once is answered for at
-// once: no promise is made for it. An exception or rejection becomes the command's error, in the caller.
+// Carries out valid requests on the backend and encodes the replies. For a synchronous backend everything is done
+// synchronously, without promises. The caller turns an exception or a rejection into an error reply.
 
 import * as c from '../../protocol/constants.js';
 import type { ReplyEncoder } from '../../protocol/reply-encoder.js';
@@ -12,22 +12,22 @@ import { decodeFilter, hasFilter, type Session } from './request-validation.js';
 
 type Result = Promise<void> | undefined;
 
-/** Extents in one block status chunk; the protocol's limit is 2^20, and less is as good to a client that goes on. */
+/** Maximum number of extents in one block-status chunk. The protocol allows 2^20, but clients continue anyway. */
 const MAX_EXTENTS = 65536;
-/** A read that would fall into more chunks goes out as data in one. */
+/** Maximum number of chunks of a read; after that, the rest is sent as data in one chunk. */
 const MAX_READ_CHUNKS = 64;
-/** Zeroes that are written where the backend cannot zero go out in pieces of this size. */
+/** Bytes per write of zeroes, for backends that cannot zero. */
 const ZERO_PIECE = 1 << 20;
 
 const failure = (code: string, message: string): Error => Object.assign(new Error(message), { code });
 
-/** Also promises of other kinds than this realm's. */
+/** Also recognises thenables, such as promises of another realm. */
 const isPromise = <T extends object>(value: T | Promise<T>): value is Promise<T> =>
   typeof value === 'object' && (value as unknown) !== null && 'then' in value;
 
 const toError = (thrown: unknown): Error => (thrown instanceof Error ? thrown : new Error(String(thrown)));
 
-/** An exception as a rejection, so that what other calls have begun is still waited for. */
+/** Turns an exception into a rejection, so that calls that have already started are still waited for. */
 function attempt(call: () => Promise<void> | void): Result {
   try {
     return call() ?? undefined;
@@ -36,7 +36,7 @@ function attempt(call: () => Promise<void> | void): Result {
   }
 }
 
-/** `next` after `first`, at once if `first` is done. */
+/** Runs `next` after `first`; synchronously if `first` is not a promise. */
 function chain(first: Promise<void> | void, next: () => Result): Result {
   if (first === undefined) return next();
   // A backend may return a promise of another realm or a thenable of its own.
@@ -58,7 +58,7 @@ export class RequestHandler {
     this.#signal = signal;
   }
 
-  /** Does what the request asks and pushes the reply, or throws, or rejects. */
+  /** Carries out the request and pushes the reply; throws or rejects on failure. */
   perform(request: Request): Result {
     switch (request.type) {
       case c.NBD_CMD_READ:
@@ -67,13 +67,13 @@ export class RequestHandler {
         return this.#blockStatus(request);
       default:
         return chain(this.#change(request), () => {
-          this.#output.push(this.#encoder.encodeDone(request));
+          this.#output.send(this.#encoder.encodeDone(request));
           return undefined;
         });
     }
   }
 
-  /** The commands that are answered without data. */
+  /** Carries out commands whose reply has no data. */
   #change(request: Request): Result {
     const { type, flags, offset, count, payload } = request;
     const backend = this.#backend;
@@ -89,7 +89,7 @@ export class RequestHandler {
       case c.NBD_CMD_WRITE_ZEROES: {
         const fast = (flags & c.NBD_CMD_FLAG_FAST_ZERO) !== 0;
         const noHole = (flags & c.NBD_CMD_FLAG_NO_HOLE) !== 0;
-        if (fast && backend.fastZero !== true) throw failure('ENOTSUP', 'zeroing is no faster than writing');
+        if (fast && backend.fastZero !== true) throw failure('ENOTSUP', 'zeroing is not faster than writing');
         const zeroed =
           backend.zero === undefined
             ? this.#writeZeroes(offset, count)
@@ -103,7 +103,7 @@ export class RequestHandler {
     }
   }
 
-  /** Flushes after a change with FUA, for a backend that does not do it itself. */
+  /** Flushes after a change with FUA, unless the backend handles FUA itself. */
   #persist(changed: Promise<void> | void, wantsFua: boolean): Result {
     if (!wantsFua || this.#backend.fua === true) return changed ?? undefined;
     return chain(changed, () => this.#backend.flush?.() ?? undefined);
@@ -132,7 +132,7 @@ export class RequestHandler {
     const bytes = this.#output.take(this.#encoder.dataPrefix + Number(request.count));
     return chain(this.#backend.read(bytes.subarray(this.#encoder.dataPrefix), request.offset), () => {
       this.#encoder.encodeData(bytes, request, request.offset, Number(request.count), true);
-      this.#output.push(bytes);
+      this.#output.send(bytes);
       return undefined;
     });
   }
@@ -146,7 +146,7 @@ export class RequestHandler {
     for (let i = 0; at < end; i += 2) {
       const offset = at;
       const rest = Number(subtract(end, at));
-      // What the extents do not tell, because they were too many or ended early, is read as data.
+      // Ranges without extents, because there were too many or they ended early, are read as data.
       const length = i < pairs.length ? Number(pairs[i] ?? 0) : rest;
       const hole = i < pairs.length && pairs[i + 1] === c.NBD_STATE_ZERO;
       if (!hole && length === request.count) return this.#readWhole(request);
@@ -162,7 +162,7 @@ export class RequestHandler {
       for (const [index, { bytes, offset, length, hole }] of chunks.entries()) {
         const done = index === chunks.length - 1;
         if (!hole) this.#encoder.encodeData(bytes, request, offset, length, done);
-        this.#output.push(hole ? this.#encoder.encodeHole(request, offset, length, done) : bytes);
+        this.#output.send(hole ? this.#encoder.encodeHole(request, offset, length, done) : bytes);
       }
     };
     if (reads.length > 0) return Promise.all(reads).then(reply);
@@ -188,14 +188,14 @@ export class RequestHandler {
     });
     const reply = (known: readonly Iterable<BackendExtent>[]): void => {
       const limit = (request.flags & c.NBD_CMD_FLAG_REQ_ONE) !== 0 ? 1 : MAX_EXTENTS;
-      // All are collected before any is sent, so that an error of one is the whole reply.
+      // All are collected before any is sent, so that an error in one makes the whole command fail.
       const all = known.map((extents) => collect(extents, count, limit));
-      if (all.some((pairs) => pairs.length === 0)) throw failure('EIO', 'the backend knows no extents there');
+      if (all.some((pairs) => pairs.length === 0)) throw failure('EIO', 'the backend returned no extents');
       for (const [index, pairs] of all.entries()) {
-        this.#output.push(this.#encoder.encodeBlockStatus(request, ids[index] ?? 0, pairs, index === all.length - 1));
+        this.#output.send(this.#encoder.encodeBlockStatus(request, ids[index] ?? 0, pairs, index === all.length - 1));
       }
-      // A filter may name no context at all.
-      if (all.length === 0) this.#output.push(this.#encoder.encodeDone(request));
+      // A filter may contain no contexts.
+      if (all.length === 0) this.#output.send(this.#encoder.encodeDone(request));
     };
     const known: Iterable<BackendExtent>[] = [];
     for (const source of sources) {
@@ -218,8 +218,8 @@ function isNatural(value: unknown): boolean {
 const MAX_U64_BIG = (1n << 64n) - 1n;
 
 /**
- * Flat pairs of length and flags (`mask` of them) that cover at most `count` bytes: equal neighbours joined, empty
- * runs left out, at most `limit` pairs.
+ * Returns flat pairs of length and flags (masked with `mask`) that cover at most `count` bytes: equal neighbours are
+ * joined, empty runs skipped; at most `limit` pairs.
  */
 export function collect(extents: Iterable<BackendExtent>, count: U64, limit: number, mask?: number): U64[] {
   const pairs: U64[] = [];

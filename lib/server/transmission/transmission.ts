@@ -1,6 +1,6 @@
-// The transmission phase of one connection: requests in, replies out. Invariants: no more requests run, and no more
-// bytes are held, than the limits say; a client that does not read its replies is not read from; whatever a backend
-// throws becomes an error reply; after destroy() nothing happens any more.
+// The transmission phase of one connection: requests in, replies out. Invariants: running requests and held bytes stay
+// within the limits; a client that does not read its replies is not read from; whatever a backend throws becomes an
+// error reply; after destroy() nothing more happens.
 
 import { clearTimeout, setTimeout } from 'node:timers';
 import { NbdConnectionError } from '../../errors.js';
@@ -20,19 +20,19 @@ import { wireErrorOf } from './wire-error.js';
 
 /** "any payload not exceeding 2^25 bytes SHOULD NOT be considered a denial of service attack". */
 const TOLERATED_PAYLOAD = 1 << 25;
-/** Payloads up to here lie in the chunk that they came in, or cost as little. */
+/** Payloads up to this length are usually part of the stream's chunk, or cost as little. */
 const SMALL_PAYLOAD = 65536;
 
 export interface TransmissionOptions {
-  /** Requests that run at the same time. */
+  /** Maximum number of running requests. */
   readonly maxInFlight: number;
-  /** Bytes of payload that they have together; one larger request runs alone. */
+  /** Maximum bytes of their payloads; a larger request runs alone. */
   readonly maxInFlightBytes: number;
-  /** Replies that may wait for a client that has not shown that it reads. */
+  /** Bytes of replies that may wait for a client that has not proved yet that it reads. */
   readonly maxReplyBytes: number;
-  /** What all connections hold together. */
+  /** Memory of all connections together. */
   readonly budget: MemoryBudget;
-  /** Where the memory for payloads comes from. */
+  /** Allocates memory for payloads. */
   readonly payloads: PayloadPool;
   readonly connection: number;
   readonly faults: FaultPlan;
@@ -40,17 +40,17 @@ export interface TransmissionOptions {
   readonly onRequest: ((request: FaultedRequest) => void) | undefined;
 }
 
-/** The connection, as the transmission phase needs it. */
+/** The part of a connection that the transmission phase uses. */
 export interface TransmissionHost {
   readonly output: ReplyOutput;
-  /** Stops and restarts reading from the client. */
+  /** Stops reading from the client, until resume(). */
   pause(): void;
   resume(): void;
-  /** All is answered and the client, or the server, has taken its leave. */
+  /** Called when all requests have been replied to and the client or the server has disconnected. */
   finished(): void;
-  /** A fault ends the connection. */
+  /** Called when a fault ends the connection. */
   cut(how: 'close' | 'reset'): void;
-  /** The connection cannot go on. */
+  /** Called when an error ends the connection. */
   failed(error: Error): void;
 }
 
@@ -61,21 +61,21 @@ export class Transmission {
   readonly #encoder: ReplyEncoder;
   readonly #decoder: RequestDecoder;
   readonly #handler: RequestHandler;
-  // Requests that have come and wait for others to end; bounded by what one chunk from the stream holds.
+  // Requests that wait for others to end; at most as many as one chunk of the stream contains.
   #waiting: Request[] = [];
   #nextWaiting = 0;
   #running = 0;
   #runningBytes = 0;
-  /** Of the running bytes those that will be replies. */
+  /** The part of #runningBytes that will be sent as replies. */
   #readingBytes = 0;
-  /** Payloads of requests that wait. */
+  /** Bytes of payloads of waiting requests. */
   #waitingBytes = 0;
-  /** Replies that may be made ahead of the client: more for one that reads them. */
+  /** Bytes of replies that may be produced ahead of the client; grows while the client reads. */
   #window: number;
   #sentInWindow = 0;
   #account: MemoryAccount;
   readonly #abort = new AbortController();
-  /** When the client last took or sent something. */
+  /** When the client last read or sent something. */
   #lastProgress = performance.now();
   readonly #timers = new Set<NodeJS.Timeout>();
   #pumping = false;
@@ -98,7 +98,7 @@ export class Transmission {
       },
       isStalled: (milliseconds) => this.#isStalled(milliseconds),
       evict: () => {
-        const reason = 'the client stands still while others need memory';
+        const reason = 'the client makes no progress while other connections need memory';
         host.failed(new NbdConnectionError(reason, { code: 'ETIMEDOUT' }));
       },
     });
@@ -116,31 +116,26 @@ export class Transmission {
     );
   }
 
-  /** Bytes from the client; throws NbdProtocolError where they are none of the protocol's. */
+  /** Handles bytes from the client; throws NbdProtocolError if they violate the protocol. */
   push(chunk: Buffer): void {
     this.#lastProgress = performance.now();
     this.#decoder.push(chunk);
     this.#pump();
   }
 
-  /** The client sends no more: what has come whole is still answered. */
+  /** Called when the client sends no more: complete requests are still replied to. */
   end(): void {
     this.#decoder.stop();
     this.#ending = true;
     this.#pump();
   }
 
-  /** The client has sent NBD_CMD_DISC. */
+  /** Whether the client has sent NBD_CMD_DISC. */
   get isDisconnected(): boolean {
     return this.#isDisconnected;
   }
 
-  /** The stream has taken what waited. */
-  drained(): void {
-    this.#pump();
-  }
-
-  /** Replies have left this process. */
+  /** Called when the stream has written replies. */
   written(): void {
     this.#lastProgress = performance.now();
     if (this.#host.output.waiting === 0) {
@@ -152,13 +147,13 @@ export class Transmission {
     this.#pump();
   }
 
-  /** The server closes: what runs is finished, everything else is answered with ESHUTDOWN. */
+  /** Called when the server closes: running requests are finished, all others fail with ESHUTDOWN. */
   shutdown(): void {
     this.#shuttingDown = true;
     this.end();
   }
 
-  /** The connection is gone. */
+  /** Called when the connection has ended. */
   destroy(): void {
     this.#gone = true;
     this.#decoder.stop();
@@ -172,7 +167,7 @@ export class Transmission {
     this.#account.set(this.#runningBytes);
   }
 
-  /** Counts what this connection holds: for the rest of its life, and until the backend has let go. */
+  /** Updates the memory account; requests still running in the backend count even after the connection has ended. */
   #count(): void {
     const own = this.#gone ? 0 : this.#waitingBytes + this.#decoder.arriving + this.#host.output.waiting;
     this.#account.set(own + this.#runningBytes);
@@ -196,9 +191,9 @@ export class Transmission {
 
   #payloadFor(request: Request, present: Buffer | null): Buffer | null | 'later' {
     if (hasFilter(request.type, request.flags) && request.payloadLength > filterLimit(this.#session)) return null;
-    // A request that will be refused needs no memory for what it brings.
+    // A request that will be refused needs no memory for its payload.
     if (validate(request, this.#session) !== null) return null;
-    // A backend that may keep the data would keep the whole chunk with it.
+    // A backend that keeps the data would keep the whole chunk alive.
     if (present !== null && this.#session.export.backend.copiesData === true) return present;
     if (request.payloadLength > SMALL_PAYLOAD && !this.#account.mayTake(request.payloadLength)) return 'later';
     this.#account.set(this.#account.held + request.payloadLength);
@@ -207,7 +202,7 @@ export class Transmission {
 
   #arrived(request: Request): void {
     if (request.type === c.NBD_CMD_DISC) {
-      // "A client MUST NOT send anything to the server after": whatever follows is not looked at.
+      // "A client MUST NOT send anything to the server after": whatever follows is ignored.
       this.#decoder.stop();
       this.#isDisconnected = true;
     }
@@ -260,7 +255,7 @@ export class Transmission {
       if (this.#running >= this.#options.maxInFlight) return false;
       if (this.#runningBytes + weight > this.#options.maxInFlightBytes) return false;
     }
-    // Memory for a payload was asked for when it arrived; for a reply it is now.
+    // Memory for a payload was requested when it arrived; memory for a reply is requested now.
     if (next.type !== c.NBD_CMD_READ || weight === 0) return true;
     const ahead = this.#readingBytes + output.waiting;
     if (ahead > 0 && ahead + weight > this.#window) return false;
@@ -285,10 +280,10 @@ export class Transmission {
       return;
     }
     if (fault === null) this.#perform(request);
-    else this.#suffer(fault, request);
+    else this.#applyFault(fault, request);
   }
 
-  /** Shows the request to those who look on; both are functions of the user's and may throw. */
+  /** Reports the request to `onRequest` and the fault plan; both call functions of the user's, which may throw. */
   #faultOf(request: Request, command: CommandName): RequestFault | null {
     const { connection, faults, onRequest } = this.#options;
     if (onRequest === undefined && faults.isEmpty) return null;
@@ -298,14 +293,14 @@ export class Transmission {
     return faults.match(seen);
   }
 
-  #suffer(fault: RequestFault, request: Request): void {
+  #applyFault(fault: RequestFault, request: Request): void {
     if ('stall' in fault) return;
     if ('cut' in fault) {
       this.#host.cut(fault.cut);
       return;
     }
     if ('error' in fault) {
-      // There is no reply to a disconnect, not even this.
+      // A disconnect has no reply, not even an error.
       if (request.type === c.NBD_CMD_DISC) this.#perform(request);
       else this.#refuse(request, wireError(fault.error), fault.message ?? '');
       return;
@@ -380,6 +375,6 @@ export class Transmission {
 
   #refuse(request: Request, error: number, message: string): void {
     this.#options.statistics.errors += 1;
-    this.#host.output.push(this.#encoder.encodeError(request, error, message));
+    this.#host.output.send(this.#encoder.encodeError(request, error, message));
   }
 }

@@ -1,4 +1,4 @@
-// Whatever a backend threw, as the errno and the text that the client gets.
+// Converts whatever a backend throws to the errno and the text for the client.
 
 import { wireError } from '../../protocol/names.js';
 import { NBD_EIO } from '../../protocol/constants.js';
@@ -17,6 +17,6 @@ export function wireErrorOf(error: unknown): { readonly number: number; readonly
   if (error instanceof Error && 'code' in error && typeof error.code === 'string') {
     return { number: wireError(ALIASES[error.code] ?? error.code), message: error.message };
   }
-  // A bug in the backend; its text is for its author, not for a client.
+  // A bug in the backend; its message is not meant for clients.
   return { number: NBD_EIO, message: 'the backend failed' };
 }

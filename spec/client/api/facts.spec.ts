@@ -10,7 +10,7 @@ import { listenRaw, memoryPeer, newConnection, openRaw, type RawPeer } from '../
 
 const MIB = 1 << 20;
 
-/** Every fact that the handshake tells. */
+/** Every fact that the handshake provides. */
 const FACTS: readonly (readonly [string, (c: NbdConnection) => unknown])[] = [
   ['getSize', (c) => c.getSize()],
   ['getBlockSize', (c) => c.getBlockSize(SIZE_MINIMUM)],
@@ -26,7 +26,7 @@ const FACTS: readonly (readonly [string, (c: NbdConnection) => unknown])[] = [
   ['canCache', (c) => c.canCache()],
   ['canBlockStatusPayload', (c) => c.canBlockStatusPayload()],
 ];
-/** Those that the negotiation tells, before an export is chosen. */
+/** Those that the negotiation provides, before an export is chosen. */
 const NEGOTIATED: typeof FACTS = [
   ['getProtocol', (c) => c.getProtocol()],
   ['getStructuredRepliesNegotiated', (c) => c.getStructuredRepliesNegotiated()],
@@ -75,15 +75,18 @@ describe('facts and states', () => {
     },
   );
 
-  it.each(FACTS)('%s: EINVAL in option mode until the server has told', async (name, ask) => {
+  it.each(FACTS)('%s: EINVAL in option mode until the server has sent it', async (name, ask) => {
     const { connection } = await optionMode();
     const error = caught(() => ask(connection));
     expect(error).toBeInstanceOf(NbdStateError);
-    expect(error).toMatchObject({ code: 'EINVAL', message: expect.stringMatching(/has not returned export flags/) });
+    expect(error).toMatchObject({
+      code: 'EINVAL',
+      message: expect.stringMatching(/export information is not available yet/),
+    });
     expect((error as Error).message).toMatch(new RegExp(`^${name}: `));
   });
 
-  it.each(NEGOTIATED)('%s is told in option mode', async (name, ask) => {
+  it.each(NEGOTIATED)('%s is available in option mode', async (name, ask) => {
     const { connection } = await optionMode();
     expect(ask(connection)).toBe(
       { getProtocol: 'newstyle-fixed', getStructuredRepliesNegotiated: true }[name] ?? false,
@@ -162,7 +165,7 @@ describe('getProtocol', () => {
     return connection;
   };
 
-  it('tells which handshake the server speaks', async () => {
+  it('returns the handshake that the server uses', async () => {
     const plain = async (peer: RawPeer): Promise<void> => {
       peer.write(g.greeting(0));
       await peer.take(4);
@@ -199,15 +202,15 @@ describe('metadata contexts', () => {
     expect(connection.canMetaContext('never:asked')).toBe(false);
   });
 
-  it('is false where none was asked for, and where there can be none', async () => {
+  it('is false where no context was requested, and where there cannot be one', async () => {
     expect((await openRaw()).connection.canMetaContext('base:allocation')).toBe(false);
     const { connection } = await openRaw({ structured: false, client: { metaContexts: ['base:allocation'] } });
     expect(connection.canMetaContext('base:allocation')).toBe(false);
-    // What walks the extents says what is missing, in place of an error of canMetaContext.
+    // The error comes from extents() and names what is missing; it is not that of canMetaContext.
     expect(await rejection(extents(connection).next())).toMatchObject({ code: 'ENOTSUP', syscall: 'extents' });
   });
 
-  it('one that is asked for, and answered, twice is one in block status', async () => {
+  it('a context that is requested, and answered, twice appears once in block status', async () => {
     const server = await listenRaw();
     const base = 'base:allocation';
     const connection = newConnection({ metaContexts: [base, base], requestExtendedHeaders: false });
@@ -229,14 +232,14 @@ describe('metadata contexts', () => {
     expect([...(await status).keys()]).toEqual([base]);
   });
 
-  it.each([7, null, 'x'.repeat(4097), 'a\0b'])('a name that is none is refused: %p', async (name) => {
+  it.each([7, null, 'x'.repeat(4097), 'a\0b'])('an invalid name is refused: %p', async (name) => {
     const { connection } = await openRaw();
     expect(caught(() => connection.canMetaContext(name as string))).toBeInstanceOf(NbdStrictError);
   });
 });
 
 describe('names and descriptions', () => {
-  it('are told where they were asked for and given', async () => {
+  it('are available if they were requested and sent', async () => {
     const { connection } = await openRaw({
       infos: [g.infoName('sda'), g.infoDescription('my disk')],
       client: { fullInfo: true },

@@ -92,7 +92,7 @@ describe('a pending option', () => {
     }
   });
 
-  it('is no stateChange: the handshake goes on', async () => {
+  it('does not emit stateChange: the handshake goes on', async () => {
     const { connection, peer } = await negotiating();
     const seen: string[] = [];
     connection.on('stateChange', (state, previous) => seen.push(`${previous} ${state}`));

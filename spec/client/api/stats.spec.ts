@@ -138,7 +138,7 @@ describe('tracing', () => {
     return seen;
   };
 
-  it('tells of the connection and of each command, start and end with the same object', async () => {
+  it('publishes the connection and each command, start and end with the same object', async () => {
     const seen = listen();
     const { connection, peer } = await openRaw();
     const good = connection.cache(512, 4096);
@@ -161,7 +161,7 @@ describe('tracing', () => {
     expect(close?.connection).toBe(connection);
   });
 
-  it('tells nothing of calls that were refused', async () => {
+  it('publishes nothing about calls that were refused', async () => {
     const { connection } = await openRaw();
     const seen = listen();
     await rejection(connection.cache(0, 0));
@@ -169,7 +169,7 @@ describe('tracing', () => {
     expect(seen).toEqual([]);
   });
 
-  it('tells of an abort as an error, once', async () => {
+  it('publishes an abort as an error, once', async () => {
     const { connection, peer } = await openRaw();
     const seen = listen();
     const controller = new AbortController();
@@ -185,7 +185,7 @@ describe('tracing', () => {
     expect(of[1]![1]).toMatchObject({ error: 'stop' });
   });
 
-  it('costs nothing where nobody listens', async () => {
+  it('costs nothing without subscribers', async () => {
     const { connection, peer }: { connection: NbdConnection; peer: RawPeer } = await openRaw();
     void peer.serve();
     await connection.flush();

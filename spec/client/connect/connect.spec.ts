@@ -101,21 +101,21 @@ describe('every way to connect', () => {
 
 describe('what cannot be connected to', () => {
   it.each<[string, (c: NbdConnection) => Promise<void>, RegExp]>([
-    ['a URI that is none', (c) => c.connectUri('http://x/'), /^connectUri: /],
-    ['a URI that is no string', (c) => c.connectUri(7 as never), /^connectUri: /],
+    ['an invalid URI', (c) => c.connectUri('http://x/'), /^connectUri: /],
+    ['a URI that is not a string', (c) => c.connectUri(7 as never), /^connectUri: /],
     ['a URI of a bad port', (c) => c.connectUri('nbd://x:99999/'), /port/],
     ['no host', (c) => c.connectTcp('', 10809), /^connectTcp: host/],
     ['a host with a NUL', (c) => c.connectTcp('a\0b', 10809), /^connectTcp: host/],
-    ['a host that is no string', (c) => c.connectTcp({} as never, 10809), /^connectTcp: host/],
+    ['a host that is not a string', (c) => c.connectTcp({} as never, 10809), /^connectTcp: host/],
     ['port 0', (c) => c.connectTcp('x', 0), /port must be from 1 to 65535, not 0/],
     ['port 65536', (c) => c.connectTcp('x', 65536), /not 65536/],
     ['port 1.5', (c) => c.connectTcp('x', 1.5), /not 1.5/],
     ['port "ssh"', (c) => c.connectTcp('x', 'ssh'), /not ssh/],
     ['port ""', (c) => c.connectTcp('x', ''), /port/],
     ['no path', (c) => c.connectUnix(''), /^connectUnix: path/],
-    ['a path that is no string', (c) => c.connectUnix(null as never), /^connectUnix: path/],
+    ['a path that is not a string', (c) => c.connectUnix(null as never), /^connectUnix: path/],
     ['a path with a NUL', (c) => c.connectUnix('/a\0b'), /^connectUnix: path/],
-    ['a stream that is none', (c) => c.connectSocket({} as never), /^connectSocket: must be a Duplex/],
+    ['a stream that is not a Duplex', (c) => c.connectSocket({} as never), /^connectSocket: must be a Duplex/],
     ['a stream in object mode', (c) => c.connectSocket(new PassThrough({ objectMode: true })), /object mode/],
     ['a destroyed stream', (c) => c.connectSocket(new PassThrough().destroy()), /destroyed/],
   ])('%s: EINVAL, and the connection is as it was', async (_title, connect, says) => {
@@ -142,7 +142,7 @@ describe('what cannot be connected to', () => {
   });
 });
 
-describe('who does not answer', () => {
+describe('a server that does not answer', () => {
   let folder: string;
   beforeAll(() => {
     folder = mkdtempSync(join(tmpdir(), 'nbd-connect-'));
@@ -175,18 +175,17 @@ describe('who does not answer', () => {
     expect(error).toMatchObject({ code: 'ECONNREFUSED', cause: { code: 'ECONNREFUSED' } });
   });
 
-  it('a name that nobody knows', async () => {
+  it('an unknown host name', async () => {
     const error = await rejection(newConnection().connectTcp('no-such-host.invalid', 10809));
     expect(error).toBeInstanceOf(NbdConnectionError);
-    // Without a network the resolver says that it is not to be reached, not that there is no such name.
+    // Without a network the resolver reports that it cannot be reached, not that the name is unknown.
     expect(['ENOTFOUND', 'EAI_AGAIN', 'ENOTCONN']).toContain((error as NbdError).code);
     expect((error as Error).message).toContain('no-such-host.invalid:10809');
   });
 
   it.each<[string, () => string, string]>([
     ['a path where nothing is', () => join(folder, 'nothing'), 'ENOENT'],
-    ['a file that is no socket', () => join(folder, 'file'), 'ECONNREFUSED'],
-    ['a path of 108 bytes', () => `/${'x'.repeat(107)}`, 'ENAMETOOLONG'],
+    ['a file that is not a socket', () => join(folder, 'file'), 'ECONNREFUSED'],
   ])('%s', async (_title, where, code) => {
     const connection = newConnection();
     const closed = new Promise((resolve) => connection.once('close', resolve));
@@ -199,7 +198,15 @@ describe('who does not answer', () => {
     expect(await rejection(connection.connectUnix('/elsewhere'))).toBeInstanceOf(NbdStateError);
   });
 
-  it('aioConnect tells by close and by the state', async () => {
+  it('a path of 108 bytes is refused, and the connection is as it was', async () => {
+    const connection = newConnection();
+    const error = await rejection(connection.connectUnix(`/${'x'.repeat(107)}`));
+    expect(error).toBeInstanceOf(NbdStrictError);
+    expect(error).toMatchObject({ code: 'ENAMETOOLONG' });
+    expect(connection.aioIsCreated()).toBe(true);
+  });
+
+  it('aioConnect reports the outcome by close and by the state', async () => {
     const connection = newConnection();
     const closed = new Promise((resolve) => connection.once('close', resolve));
     connection.aioConnectUnix(join(folder, 'nothing'));
@@ -208,7 +215,7 @@ describe('who does not answer', () => {
   });
 });
 
-describe('who refuses or breaks the rules', () => {
+describe('a server that refuses or breaks the rules', () => {
   /** Connects to a server that plays `script` after the greeting was answered. */
   async function refused(
     script: (peer: RawPeer) => Promise<void> | void,

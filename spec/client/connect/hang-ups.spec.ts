@@ -169,7 +169,10 @@ describe('exportNameOnly', () => {
 
   it.each<[string, NbdConnectionOptions]>([
     ['alone', {}],
-    ['whatever else is asked for', { metaContexts: ['base:allocation'], fullInfo: true, requestBlockSize: true }],
+    [
+      'with every other option requested',
+      { metaContexts: ['base:allocation'], fullInfo: true, requestBlockSize: true },
+    ],
   ])('sends nothing else, %s', async (_title, client) => {
     const server = await listenRaw();
     const connection = newConnection({ exportName: 'disk', exportNameOnly: true, ...client });

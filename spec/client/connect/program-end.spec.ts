@@ -120,7 +120,7 @@ describeWith(['nbdkit'], 'a server that was started, and written to', () => {
     }
   });
 
-  it.each(FORMS)('is ended by killSubprocess, which is no failure (%s)', async (form) => {
+  it.each(FORMS)('is ended by killSubprocess, which does not count as a failure (%s)', async (form) => {
     const { done, argv } = slow(form, 'exit 0', 30);
     const connection = await open(form, argv, { closeTimeout: 0 });
     const pid = connection.getSubprocessPid();
@@ -172,7 +172,7 @@ describeWith(['nbdkit'], 'a server that was started, and only read', () => {
 });
 
 describe('shutdown', () => {
-  it('refuses what is no flag before it ends anything', async () => {
+  it('refuses an unknown flag before it ends anything', async () => {
     const connection = new NbdConnection();
     expect(await rejection(connection.shutdown(4))).toMatchObject({ code: 'EINVAL' });
     expect(connection.connectionState()).toBe('created');

@@ -1,4 +1,4 @@
-// What a URI may not undo, what getUri says of an encrypted connection, and the session of XenServer's URIs.
+// What a URI may not undo, what getUri returns for an encrypted connection, and the session of XenServer's URIs.
 
 import { describe, expect, it } from '@jest/globals';
 
@@ -21,7 +21,7 @@ describe('a URI and what the program has set', () => {
     ['no verification, as set', 'tls-verify-peer=no', { tlsVerifyPeer: false }, 'ENOENT'],
     ['no verification, unset', 'tls-verify-peer=no', {}, 'ENOENT'],
     ['another name', 'tls-hostname=evil.example', { tlsHostname: 'good.example' }, 'EPERM'],
-    ['a name, against none', 'tls-hostname=evil.example', { tlsHostname: '' }, 'EPERM'],
+    ['a name, where no name is set', 'tls-hostname=evil.example', { tlsHostname: '' }, 'EPERM'],
     ['the name that was set', 'tls-hostname=good.example', { tlsHostname: 'good.example' }, 'ENOENT'],
     ['a name, unset', 'tls-hostname=good.example', {}, 'ENOENT'],
     ['certificates, against a key', 'tls-type=x509', { tlsPsk: { key: 'abcd' } }, 'EPERM'],

@@ -234,8 +234,8 @@ describe('material that cannot be used', () => {
       /cannot read \/no\/keys/,
     ],
     ['a folder for a file of keys', { tlsPskFile: '/', tlsUsername: 'a' }, 'EISDIR', /cannot read \//],
-    ['a certificate without its key', { cert: 'pem' }, 'EINVAL', /there is a cert .* without key/],
-    ['a key without its certificate', { key: 'pem' }, 'EINVAL', /there is a key .* without cert/],
+    ['a certificate without its key', { cert: 'pem' }, 'EINVAL', /"cert" is set without "key"/],
+    ['a key without its certificate', { key: 'pem' }, 'EINVAL', /"key" is set without "cert"/],
     ['no PEM', { ca: 'garbage', cert: 'garbage', key: 'garbage' }, 'EINVAL', /cannot be used: .*PEM/],
   ])('%s', async (_, options, code, message) => {
     const { stream, peer } = memoryPeer();
@@ -265,7 +265,7 @@ describe('the user name', () => {
     else process.env['LOGNAME'] = before;
   });
 
-  it('is the one set, else LOGNAME, else what the system says', () => {
+  it('is the one set, else LOGNAME, else the name of the system user', () => {
     process.env['LOGNAME'] = 'from-environment';
     expect(new NbdConnection({ tlsUsername: 'set' }).getTlsUsername()).toBe('set');
     expect(new NbdConnection().getTlsUsername()).toBe('from-environment');
@@ -289,7 +289,7 @@ describe('a URI', () => {
     }
   });
 
-  it('sets what its parameters say', async () => {
+  it('sets the options that its parameters name', async () => {
     const parameters = 'tls-hostname=example.com&tls-verify-peer=0&tls-username=bob&tls-priority=HIGH';
     const [connection] = await apply(`nbds+unix://carol@/x?${SOCKET}&${parameters}`, { uriAllowTlsPriority: true });
     expect(connection.getTlsHostname()).toBe('example.com');
@@ -338,8 +338,8 @@ describe('what went wrong with TLS', () => {
   const failure = (code: string, message = 'said'): Error => Object.assign(new Error(message), { code });
 
   it.each<[string, string, Partial<TlsFacts>, string, RegExp]>([
-    ['UNABLE_TO_VERIFY_LEAF_SIGNATURE', 'handshake', {}, 'EACCES', /not accepted: said \(give its authority/],
-    ['DEPTH_ZERO_SELF_SIGNED_CERT', 'handshake', {}, 'EACCES', /give its authority/],
+    ['UNABLE_TO_VERIFY_LEAF_SIGNATURE', 'handshake', {}, 'EACCES', /not accepted: said \(set ca or tlsCertificates/],
+    ['DEPTH_ZERO_SELF_SIGNED_CERT', 'handshake', {}, 'EACCES', /set ca or tlsCertificates/],
     ['CERT_HAS_EXPIRED', 'handshake', {}, 'EACCES', /not accepted: said$/],
     ['ERR_SSL_TLSV13_ALERT_CERTIFICATE_REQUIRED', 'beginning', {}, 'EACCES', /a client without a certificate/],
     ['ERR_SSL_TLSV1_ALERT_UNKNOWN_CA', 'beginning', { hasCertificate: true }, 'EACCES', /the client certificate/],
@@ -349,7 +349,7 @@ describe('what went wrong with TLS', () => {
     ['ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION', 'handshake', { pskIdentity: 'a' }, 'EPROTO', /the handshake failed/],
     ['ECONNRESET', 'handshake', {}, 'ENOTCONN', /hung up during the handshake/],
     ['EPIPE', 'beginning', {}, 'EACCES', /hung up after the handshake/],
-    ['ERR_SSL_BAD_RECORD_TYPE', 'later', {}, 'EPROTO', /the session broke/],
+    ['ERR_SSL_BAD_RECORD_TYPE', 'later', {}, 'EPROTO', /the session failed/],
     ...[
       'ERR_SSL_SSLV3_ALERT_BAD_RECORD_MAC',
       'ERR_SSL_TLSV1_ALERT_UNKNOWN_PSK_IDENTITY',

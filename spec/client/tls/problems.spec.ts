@@ -6,10 +6,15 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { hintOf, messageOf, tell } from '../../../lib/cli/output/failure.js';
+import { hintOf, messageOf, formatFailure } from '../../../lib/cli/output/failure.js';
 import { explainTls, type TlsFacts } from '../../../lib/client/tls/errors.js';
 import { loadTls, makeContext } from '../../../lib/client/tls/material.js';
-import { type NbdTlsOptions, TLS_CHECKS, tlsDefaults, type TlsSettings } from '../../../lib/client/options/tls-options.js';
+import {
+  type NbdTlsOptions,
+  TLS_CHECKS,
+  tlsDefaults,
+  type TlsSettings,
+} from '../../../lib/client/options/tls-options.js';
 import { TLS_ADVICE, type TlsProblem } from '../../../lib/client/tls/problems.js';
 import { NbdConnectionError, type NbdError } from '../../../lib/errors.js';
 import { rejection } from '../../support/caught.js';
@@ -53,8 +58,8 @@ describe.each<[string, TlsProblem, Partial<TlsFacts>, RegExp | null]>([
   ['ERR_SSL_NO_SHARED_CIPHER', 'cipher', PLAIN, /tls-psk-file=FILE/],
   ['ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION', 'version', PLAIN, /TLS 1\.2 or 1\.3/],
   ['ERR_SSL_UNSUPPORTED_PROTOCOL', 'version', PLAIN, /TLS 1\.2 or 1\.3/],
-  ['ERR_SSL_WRONG_VERSION_NUMBER', 'notTls', PLAIN, /is not TLS/],
-  ['ERR_SSL_PACKET_LENGTH_TOO_LONG', 'notTls', PLAIN, /is not TLS/],
+  ['ERR_SSL_WRONG_VERSION_NUMBER', 'notTls', PLAIN, /then sent other data/],
+  ['ERR_SSL_PACKET_LENGTH_TOO_LONG', 'notTls', PLAIN, /then sent other data/],
   ['ERR_SSL_INTERNAL_ERROR', 'handshake', PLAIN, null],
   ['ERR_SSL_SSLV3_ALERT_BAD_RECORD_MAC', 'pskRefused', PSK, /tls-psk-file=FILE and tls-username=USER/],
   ['ECONNRESET', 'pskRefused', PSK, /tls-psk-file=FILE and tls-username=USER/],
@@ -81,7 +86,7 @@ describe.each<[string, TlsProblem, Partial<TlsFacts>, RegExp | null]>([
     for (const error of [explained(), lost]) {
       if (hint === null) expect(hintOf(error)).toBeUndefined();
       else expect(hintOf(error)).toMatch(hint);
-      const text = tell(error, 'nbd info', false);
+      const text = formatFailure(error, 'nbd info', false);
       expect(text).not.toMatch(OPTION);
       expect(text.split('\n')).toHaveLength(hint === null ? 2 : 3);
     }
@@ -136,14 +141,14 @@ describeWith(['openssl'], 'material that cannot be used', () => {
       /another passphrase/,
       () => ({ ...pki.client, key: pem.encrypted, passphrase: 'simsim' }),
     ],
-    ["another certificate's key", 'keyMismatch', /not that of its/, () => ({ ...pki.client, key: pem.other })],
-    ['a key of another kind', 'keyMismatch', /not that of its/, () => ({ ...pki.client, key: pem.rsa })],
-    ['an authority that is none', 'material', /authority's certificate cannot/, () => ({ ca: 'garbage' })],
+    ["another certificate's key", 'keyMismatch', /does not match its/, () => ({ ...pki.client, key: pem.other })],
+    ['a key of another kind', 'keyMismatch', /does not match its/, () => ({ ...pki.client, key: pem.rsa })],
+    ['an invalid authority', 'material', /authority's certificate cannot/, () => ({ ca: 'garbage' })],
     ['an authority that is a key', 'material', /authority's certificate cannot/, () => ({ ca: pki.client.key })],
-    ['a certificate that is none', 'material', /client's certificate cannot/, () => ({ ...pki.client, cert: 'x' })],
-    ['a key that is none', 'material', /client's key cannot/, () => ({ ...pki.client, key: 'simsim' })],
-    ['a list that is none', 'material', /revocation list cannot/, () => ({ ca: pki.ca, crl: 'simsim' })],
-    ['a certificate without its key', 'incomplete', /without key/, () => ({ cert: pki.client.cert })],
+    ['an invalid certificate', 'material', /client's certificate cannot/, () => ({ ...pki.client, cert: 'x' })],
+    ['an invalid key', 'material', /client's key cannot/, () => ({ ...pki.client, key: 'simsim' })],
+    ['an invalid revocation list', 'material', /revocation list cannot/, () => ({ ca: pki.ca, crl: 'simsim' })],
+    ['a certificate without its key', 'incomplete', /without "key"/, () => ({ cert: pki.client.cert })],
     ['no such folder', 'file', /cannot read/, () => ({ tlsCertificates: join(folder, 'none') })],
     [
       'no such folder, unverified',
@@ -160,13 +165,13 @@ describeWith(['openssl'], 'material that cannot be used', () => {
     [
       'a user without a key',
       'pskUser',
-      /"dave" is not in/,
+      /"dave" not found in/,
       () => ({ tlsPskFile: join(folder, 'keys.psk'), tlsUsername: 'dave' }),
     ],
     [
       'a bad line',
       'pskFile',
-      /"alice" .* not in hexadecimal/,
+      /"alice" .* is not hexadecimal/,
       () => ({ tlsPskFile: join(folder, 'keys.psk'), tlsUsername: 'alice' }),
     ],
   ])('%s', async (_, problem, message, options) => {

@@ -6,6 +6,7 @@ import { describe, expect, it } from '@jest/globals';
 import { type NbdConnection } from '../../../lib/index.js';
 import { rejection } from '../../support/caught.js';
 import * as g from '../../support/golden.js';
+import { atAnyPace, handled } from '../../support/pace.js';
 import { openRaw, type OpenOptions } from '../../support/raw-server.js';
 
 const KIB = 1024;
@@ -118,23 +119,25 @@ describe('an aborted write of which a part is sent', () => {
   });
 
   it('on a link that takes some now and then, waits for as long as it does', async () => {
-    const { connection, peer, aborted, controller } = await half(400);
-    controller.abort('enough');
-    // 16 times a tenth of the limit and more, but never the limit.
-    for (let i = 0; i < 16; i++) {
+    await atAnyPace(async (pace) => {
+      const { connection, peer, aborted, controller } = await half(400 * pace);
+      controller.abort('enough');
+      // 16 times a tenth of the limit and more, but never the limit.
+      for (let i = 0; i < 16; i++) {
+        peer.stream.resume();
+        await new Promise((resolve) => peer.stream.once('data', resolve).once('close', resolve));
+        peer.stream.pause();
+        await new Promise((resolve) => setTimeout(resolve, 60 * pace));
+      }
+      expect(connection.aioIsDead()).toBe(false);
       peer.stream.resume();
-      await new Promise((resolve) => peer.stream.once('data', resolve));
-      peer.stream.pause();
-      await new Promise((resolve) => setTimeout(resolve, 60));
-    }
-    expect(connection.aioIsDead()).toBe(false);
-    peer.stream.resume();
-    expect(await aborted).toBe('enough');
-    const request = await peer.request();
-    expect(request.payload.equals(Buffer.alloc(8 * MIB, 0x61))).toBe(true);
-    const next = connection.flush();
-    peer.answer(request, await peer.request());
-    await next;
+      expect(await aborted).toBe('enough');
+      const request = await peer.request();
+      expect(request.payload.equals(Buffer.alloc(8 * MIB, 0x61))).toBe(true);
+      const next = handled(connection.flush());
+      peer.answer(request, await peer.request());
+      await next;
+    });
   });
 
   it('ended with the connection meanwhile: rejects with the reason, once', async () => {

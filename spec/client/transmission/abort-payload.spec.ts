@@ -105,7 +105,7 @@ describe.each(OVER)('a read that is aborted on the wire, over %s', (_title, over
     expect(await aborted).toBe('enough');
   });
 
-  it('tells its chunk callback nothing more', async () => {
+  it('does not call its chunk callback again', async () => {
     const { connection, peer } = await openRaw(over);
     const controller = new AbortController();
     const told: bigint[] = [];
@@ -176,7 +176,7 @@ describe.each(OVER)('a write that is aborted on the wire, over %s', (_title, ove
 
 // Over a socket only: a stream in memory takes all bytes at once.
 describe('a write that is answered before its payload has left', () => {
-  it('resolves when both is done', async () => {
+  it('resolves when both have happened', async () => {
     const { connection, peer } = await openRaw({ size: 64 * MIB });
     const buffer = Buffer.alloc(8 * MIB, 0x61);
     let settled = false;
@@ -198,7 +198,7 @@ describe('a write that is answered before its payload has left', () => {
     expect(connection.aioInFlight()).toBe(0);
   });
 
-  it('aborted then, rejects with the reason when it has', async () => {
+  it('that is aborted then rejects with the reason once its payload has left', async () => {
     const { connection, peer } = await openRaw({ size: 64 * MIB });
     const controller = new AbortController();
     const aborted = rejection(connection.pwrite(Buffer.alloc(8 * MIB, 0x61), 0, 0, controller.signal));

@@ -167,7 +167,7 @@ describe('signal.reason is what the promise rejects with, untouched', () => {
     expect(error).not.toBeInstanceOf(NbdError);
   });
 
-  it.each(['abort', {}, 7, null])('what is no signal is refused: %p', async (signal) => {
+  it.each(['abort', {}, 7, null])('a value that is not a signal is refused: %p', async (signal) => {
     const { connection } = await openRaw();
     const error = await rejection(connection.flush(0, signal as never));
     expect(error).toMatchObject({ code: 'EINVAL', syscall: 'flush' });
@@ -176,7 +176,7 @@ describe('signal.reason is what the promise rejects with, untouched', () => {
 });
 
 describe('one signal for many commands', () => {
-  it('has one listener for 10,000 at once, none afterwards, and no warning', async () => {
+  it('has one listener for 10,000 commands at once, no listener afterwards, and no warning', async () => {
     const warn = jest.spyOn(process, 'emitWarning');
     const { connection, peer } = await openRaw();
     void peer.serve();
@@ -189,7 +189,7 @@ describe('one signal for many commands', () => {
     warn.mockRestore();
   });
 
-  it('has none left after each of 1,000 in a row', async () => {
+  it('has no listener left after each of 1,000 commands in a row', async () => {
     const { connection, peer } = await openRaw();
     void peer.serve();
     const { signal } = new AbortController();

@@ -11,7 +11,7 @@ const TIB = 2 ** 40;
 const open = (options: OpenOptions = {}): Promise<{ connection: NbdConnection; peer: RawPeer }> =>
   openRaw({ contexts: { 1: 'base:allocation' }, ...options });
 
-/** Calls, lets the server say `reply`, and returns what came of it. */
+/** Calls, lets the server send `reply`, and returns the outcome. */
 async function ask<T>(peer: RawPeer, call: Promise<T>, reply: (cookie: bigint) => Buffer[]): Promise<T> {
   peer.write(...reply((await peer.request()).cookie));
   return call;
@@ -92,7 +92,7 @@ describe('blockStatus', () => {
     expect(connection.aioInFlight()).toBe(0);
   });
 
-  it('of one extent keeps the first, whatever the server says', async () => {
+  it('of one extent keeps the first, whatever the server sends', async () => {
     const { connection, peer } = await open();
     const map = await ask(peer, connection.blockStatus(8192, 0, CMD_FLAG_REQ_ONE), (cookie) => [
       g.statusChunk(cookie, 1, [
@@ -155,7 +155,7 @@ describe('blockStatus', () => {
     ['no context', (c) => [g.chunk(g.DONE, g.NONE, c)], /did not report on base:allocation, x:y/],
     ['a simple reply', (c) => [g.simple(c)], /simple reply/],
     ['a first extent of length 0', (c) => [g.statusChunk(c, 1, [[0, 0]])], /length 0/],
-    ['an extent past the export', (c) => [g.statusChunk(c, 1, [[2 ** 21, 0]])], /leaves the export/],
+    ['an extent past the export', (c) => [g.statusChunk(c, 1, [[2 ** 21, 0]])], /extends beyond the export/],
   ])('%s: EPROTO, and the connection lives', async (_title, reply, says) => {
     const { connection, peer } = await open({ contexts: TWO });
     for (const call of [connection.blockStatus(512, 0), connection.blockStatus64(512, 0, () => undefined)]) {
@@ -184,7 +184,7 @@ describe('blockStatus64', () => {
     expect([...map.get('base:allocation')!]).toEqual([{ offset: 0n, length: 2n ** 40n, flags: 2n ** 63n }]);
   });
 
-  it('the 32-bit call cuts what it cannot say, and fails where it can say nothing', async () => {
+  it('the 32-bit call shortens what it cannot represent, and fails where nothing can be represented', async () => {
     const { connection, peer } = await open({ size: TIB, extended: true });
     const cut = await ask(peer, connection.blockStatus(TIB, 0), (cookie) => [extended(cookie, [[TIB, 1]])]);
     expect([...cut.get('base:allocation')!.entries]).toEqual([2 ** 32 - 65536, 1]);

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { BusyPoll } from '../../../lib/client/transmission/busy-poll.js';
 import { openRaw } from '../../support/raw-server.js';
 
-// Immediates that the code under test has asked for and that are still to come. The process's own list of what is
+// Immediates that the code under test has scheduled and that have not run yet. The process's own list of what is
 // active has the test runner's among them.
 const original = globalThis.setImmediate;
 let due = 0;
@@ -94,7 +94,7 @@ several('a busy poll', () => {
     expect(passed()).toBe(256);
     poll.received(0);
     await turn();
-    // What came in time was worth it: the next request polls again, and one in vain counts as the first.
+    // A reply in time pays: the next request polls again, and its failure counts as the first one.
     expect(passed()).toBe(0);
     await sleep(5);
     while (isAwake()) await sleep(5);

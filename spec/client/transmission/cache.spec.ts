@@ -62,7 +62,7 @@ describe('cache', () => {
     const error = await bad;
     expect(error).toBeInstanceOf(NbdCommandError);
     expect(error).toMatchObject({ code, syscall: 'cache', cookie: 1n, count: 512n, offset: 4096n });
-    expect((error as Error).message).toBe(`cache of 512 bytes at offset 4096: the server failed it: ${text} (${code})`);
+    expect((error as Error).message).toBe(`cache of 512 bytes at offset 4096: the server reported ${text} (${code})`);
     await good;
     expect(connection.aioIsReady()).toBe(true);
   });
@@ -169,7 +169,7 @@ describe('in which states', () => {
     expect(connection.statsBytesSent()).toBe(sent);
   });
 
-  it('dead: the refusal says why it died', async () => {
+  it('dead: the refusal contains the reason of the death', async () => {
     const { connection, peer } = await openRaw();
     const closed = new Promise<unknown>((resolve) => connection.once('close', resolve));
     peer.write('what is this?');
@@ -229,7 +229,7 @@ describe('aioCache', () => {
     expect(calls).toEqual([[null, cookie]]);
   });
 
-  it('refuses a completion that is no function, with nothing queued', async () => {
+  it('refuses a completion that is not a function, with nothing queued', async () => {
     const { connection, peer } = await openRaw();
     expect(caught(() => connection.aioCache(512, 0, 'done' as never))).toMatchObject({
       code: 'EINVAL',

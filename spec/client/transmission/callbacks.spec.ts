@@ -64,7 +64,7 @@ describe.each(KINDS.map((kind) => [kind.title, kind] as const))('%s', (_title, k
     await connection.flush();
   });
 
-  it('throws: the completion is told an NbdError, and the command goes as was thrown', async () => {
+  it('throws: the completion gets an NbdError, and the command rejects with what was thrown', async () => {
     const { connection, peer } = await open();
     const mine = new Error('mine');
     const told: unknown[] = [];
@@ -127,7 +127,7 @@ describe.each(KINDS.map((kind) => [kind.title, kind] as const))('%s', (_title, k
     expect(await Promise.all(inner)).toEqual([g.content(0, 16), g.content(0, 16)]);
   });
 
-  it('that is no function is refused, with nothing queued', async () => {
+  it('that is not a function is refused, with nothing queued', async () => {
     const { connection, peer } = await open();
     expect(caught(() => kind.aio(connection, 'x' as never, () => undefined))).toMatchObject({ code: 'EINVAL' });
     expect(connection.aioInFlight()).toBe(0);
@@ -151,7 +151,7 @@ describe('a completion callback', () => {
     } catch (error) {
       thrown = error;
     }
-    // Nothing cannot be told from success, so it comes as an error of its own.
+    // A thrown null or undefined would look like success, so it becomes an error of its own.
     if (value === null || value === undefined) expect(thrown).toMatchObject({ code: 'EPROTO', cookie });
     else expect(thrown).toBe(value);
   });

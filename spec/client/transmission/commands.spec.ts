@@ -50,7 +50,7 @@ const ROWS: readonly WireRow[] = [
     call: (c) => c.zero(TIB, 0),
   },
   {
-    ...{ title: 'extended: a write says PAYLOAD_LEN', open: { extended: true }, wire: [0x20, 1, 0n, 3] },
+    ...{ title: 'extended: a write carries PAYLOAD_LEN', open: { extended: true }, wire: [0x20, 1, 0n, 3] },
     call: (c) => c.pwrite(Buffer.alloc(3), 0),
   },
   {
@@ -122,7 +122,7 @@ describe('pwrite', () => {
 
   it('to two peers that both write before they read does not lock', async () => {
     const { connection, peer } = await openRaw({ size: 2 ** 30 });
-    // Far more in both directions than any socket buffers: whoever reads only after it has written stands still.
+    // Far more in both directions than any socket buffers: a peer that reads only after it has written stands still.
     const length = 8 * 1024 * KIB;
     const reads = [connection.pread(length, 0), connection.pread(length, 0)];
     const requests = await peer.requests(2);

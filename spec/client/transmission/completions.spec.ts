@@ -1,6 +1,12 @@
 import { describe, expect, it, jest } from '@jest/globals';
 
-import { type NbdConnection, NbdCommandError, type NbdError, NbdStateError, NbdStrictError } from '../../../lib/index.js';
+import {
+  type NbdConnection,
+  NbdCommandError,
+  type NbdError,
+  NbdStateError,
+  NbdStrictError,
+} from '../../../lib/index.js';
 import { caught } from '../../support/caught.js';
 import * as g from '../../support/golden.js';
 import { newConnection, openRaw, type RawPeer } from '../../support/raw-server.js';
@@ -102,7 +108,7 @@ describe('aioCommandCompleted', () => {
     });
   });
 
-  it('says nothing of commands that were called by promise', async () => {
+  it('does not contain commands that were called by promise', async () => {
     const { connection, peer } = await openRaw();
     const promise = connection.flush();
     await complete(connection, peer);
@@ -195,7 +201,7 @@ describe('within a completion', () => {
     await new Promise<void>((resolve) => {
       const next = (error: NbdError | null, cookie: bigint): boolean => {
         expect(error).toBeNull();
-        // It is not yet to be found: it is being told.
+        // It is not listed yet: its completion is running.
         expect(connection.aioCommandCompleted(cookie)).toBe(false);
         order.push(cookie);
         if (order.length === 20) resolve();
@@ -232,7 +238,7 @@ describe('within a completion', () => {
   });
 });
 
-describe('completed commands that nobody retires', () => {
+describe('completed commands that are never retired', () => {
   it('are warned about once, at 65,536', async () => {
     const warn = jest.spyOn(process, 'emitWarning').mockImplementation(() => undefined);
     const { connection, peer } = await openRaw({ over: 'memory', client: { maxInFlight: 4096 } });

@@ -2,7 +2,7 @@ import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 
 import { InFlightCommands } from '../../../lib/client/transmission/in-flight-commands.js';
-import { Command } from '../../../lib/protocol/command.js';
+import { Command } from '../../../lib/client/transmission/command.js';
 import { CACHE } from '../../../lib/protocol/commands.js';
 
 function commandOf(cookie: number): Command {

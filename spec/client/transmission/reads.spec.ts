@@ -122,7 +122,7 @@ describe('a read that the server gets wrong', () => {
     expect(await failed).toMatchObject({ code, syscall: 'pread', cookie: 1n, count: 512n, offset: 0n });
     void peer.serve();
     expect((await connection.pread(512, 4096)).equals(g.content(4096, 512))).toBe(true);
-    // A raw read is told so as well, before anybody has to ask.
+    // The completion of a raw read gets the error as well.
     expect(told).toEqual([expect.objectContaining({ code })]);
     expect(caught(() => connection.aioCommandCompleted(raw))).toBe(told[0]);
   });
@@ -174,7 +174,7 @@ describe('the buffer of the caller', () => {
   });
 
   it.each([null, 'x', 7, [1, 2], new ArrayBuffer(8), new Uint16Array(4), new DataView(new ArrayBuffer(4))])(
-    'that is no Uint8Array is refused: %p',
+    'that is not a Uint8Array is refused: %p',
     async (buffer) => {
       const { connection } = await openRaw();
       for (const error of [
@@ -223,7 +223,7 @@ describe('counts and offsets', () => {
 });
 
 describe('preadStructured', () => {
-  it('tells of every chunk as it comes, with a view into the result', async () => {
+  it('reports every chunk as it arrives, with a view into the result', async () => {
     const { connection, peer } = await openRaw();
     const told: [Buffer, bigint, number, NbdError | null][] = [];
     const reading = connection.preadStructured(300, 1000, (...args) => void told.push(args));
@@ -244,7 +244,7 @@ describe('preadStructured', () => {
     expect(told[0]![0].buffer).toBe(data.buffer);
   });
 
-  it('tells of an error with its offset', async () => {
+  it('reports an error with its offset', async () => {
     const { connection, peer } = await openRaw();
     const told: unknown[][] = [];
     const failed = rejection(connection.preadStructured(512, 4096, (...args) => void told.push(args)));
@@ -258,7 +258,7 @@ describe('preadStructured', () => {
     expect(told[1]).toEqual([Buffer.alloc(0), 4352n, READ_ERROR, error]);
   });
 
-  it('asks for one chunk with DF, and takes no more', async () => {
+  it('requests one chunk with DF, and accepts no more', async () => {
     const { connection, peer } = await openRaw();
     const good = connection.preadStructured(16, 0, () => undefined, CMD_FLAG_DF);
     const bad = rejection(connection.preadStructured(16, 0, () => undefined, CMD_FLAG_DF));

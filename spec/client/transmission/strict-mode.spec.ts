@@ -18,7 +18,7 @@ interface Row {
   readonly only?: readonly string[];
   readonly not?: readonly string[];
   readonly says: RegExp;
-  /** STRICT_* bits in force; all unless told. */
+  /** STRICT_* bits in force; default all. */
   readonly strict?: number;
 }
 
@@ -218,7 +218,7 @@ describe.each(EACH_CALL)('strict checks of %s', (name, call) => {
 });
 
 describe('setStrictMode', () => {
-  it('is possible in every state, and the getter tells it', async () => {
+  it('is possible in every state, and the getter returns it', async () => {
     const { connection } = await openRaw();
     expect(connection.getStrictMode()).toBe(s.STRICT_MASK);
     connection.setStrictMode(0);
@@ -265,7 +265,7 @@ describe('setStrictMode', () => {
     expect(await rejection(outside)).toMatchObject({ code: 'EINVAL', name: 'NbdCommandError' });
   });
 
-  it('is asked for at submission, from the constructor on', async () => {
+  it('applies at submission, from the constructor on', async () => {
     const { connection, peer } = await openRaw({ client: { strictMode: 0 }, flags: g.HAS_FLAGS });
     for (const call of CALLS.filter(({ type }) => type !== g.CMD.STATUS)) {
       const pending = rejection(call.promise(connection, { count: 0, offset: 2 * MIB, flags: 0x8000 }));

@@ -172,7 +172,7 @@ describe.each(KINDS)('%s', (_title, make) => {
     const { connection, peer } = await openRaw({ size: SIZE });
     const written = serve(peer);
     const bytes = make(300 * KIB);
-    // Node's own rules: an object that is no Uint8Array to it is refused by the stream.
+    // Node's own rules: the stream refuses an object that Node does not take for a Uint8Array.
     if (!(bytes instanceof Uint8Array) && Object.getPrototypeOf(bytes) === null) return;
     const want = g.content(7, 300 * KIB);
     want.copy(memoryOf(bytes));
@@ -188,7 +188,7 @@ describe('what has no bytes of its own', () => {
     ['a Proxy that throws', new Proxy(new Uint8Array(512), { get: () => caught(() => 1), getPrototypeOf: () => null })],
     ['a DataView', new DataView(new ArrayBuffer(512))],
     ['an Int8Array', new Int8Array(512)],
-    ['an array that says that it is one', Object.create(Uint8Array.prototype)],
+    ['an object whose prototype is that of an array', Object.create(Uint8Array.prototype)],
     ['an object with the tag of one', { [Symbol.toStringTag]: 'Uint8Array', length: 512 }],
     [
       'a subclass of Int8Array with a tag',

@@ -36,7 +36,7 @@ describe('the number of commands on the wire', () => {
     expect(settled).toEqual([1, 0, 2, 3, 4, 5]);
   });
 
-  it('is 64 unless told', async () => {
+  it('is 64 by default', async () => {
     const { connection, peer } = await openRaw();
     for (let i = 0; i < 100; i++) void connection.cache(512, 0).catch(() => undefined);
     await exactly(peer, 64);
@@ -168,7 +168,7 @@ describe('the bytes on the wire', () => {
     await Promise.all([small, large, after]);
   });
 
-  it('nobody overtakes one that waits for bytes, however small', async () => {
+  it('no command overtakes one that waits for bytes, however small it is', async () => {
     const { connection, peer } = await open(8 * KIB);
     const pending = [
       connection.pread(8 * KIB, 0),
@@ -246,7 +246,7 @@ describe('maxQueued', () => {
 });
 
 describe('drain', () => {
-  it('comes when nobody waits any more, once each time', async () => {
+  it('is emitted when no command waits any more, once each time', async () => {
     const { connection, peer } = await openRaw({ client: { maxInFlight: 1, maxQueued: 2 } });
     let drains = 0;
     connection.on('drain', () => drains++);
@@ -265,7 +265,7 @@ describe('drain', () => {
     }
   });
 
-  it('does not come where nobody had to wait', async () => {
+  it('is not emitted when no command had to wait', async () => {
     const { connection, peer } = await openRaw();
     let drains = 0;
     connection.on('drain', () => drains++);

@@ -1,5 +1,5 @@
-// Run as a process of its own, so that only the client's memory is measured: connects to a server of the spec, does
-// what it is told, and says what that took. Needs --expose-gc.
+// Run as a process of its own, so that only the client's memory is measured: connects to a server of the spec, runs
+// a scenario, and prints what it cost. Needs --expose-gc.
 
 import { existsSync, readdirSync } from 'node:fs';
 import { Duplex } from 'node:stream';
@@ -58,7 +58,7 @@ const SCENARIOS: Readonly<Record<string, () => Promise<unknown>>> = {
     return (await (await connect()).pread(length, 0)).equals(content(0, length));
   },
   segments: async () => {
-    // The whole conversation of an oldstyle server, the answer included, is there before it is asked for.
+    // The whole conversation of an oldstyle server, the answer included, is there before the request.
     const length = MIB / 2;
     const header = Buffer.alloc(152);
     header.write('NBDMAGIC');

@@ -28,7 +28,7 @@ export const ASYNC: Group = {
       expect(c.aioPread(bytes(), 0)).toBe(1n);
       return OK;
     },
-    'completed is told once': async ({ connect }) => {
+    'completed is reported once': async ({ connect }) => {
       const c = await connect();
       const buffer = bytes();
       const cookie = c.aioPread(buffer, 512);

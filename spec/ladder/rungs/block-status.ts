@@ -10,7 +10,7 @@ import { completed, failure, type Group, no, OK, type Rung, type Stage, type Ver
 const BASE = nbd.CONTEXT_BASE_ALLOCATION;
 const WIDE = 5 * 2 ** 30;
 
-/** A rung for servers with `base:allocation`; where there is none, block status is refused unsent. */
+/** A rung for servers with `base:allocation`; without it, block status is refused unsent. */
 const status =
   (run: (c: nbd.NbdConnection, stage: Stage) => Promise<Verdict>): Rung =>
   async (stage) => {
@@ -40,7 +40,7 @@ type Filtering = readonly [c: nbd.NbdConnection, names: readonly string[]];
 
 const isFiltering = (got: Verdict | Filtering): got is Filtering => Array.isArray(got);
 
-/** The server's own filter, or what it says. */
+/** The server's own filter, or its answer. */
 async function filtering({ negotiate }: Stage): Promise<Verdict | Filtering> {
   const c = await negotiate();
   if (!c.getExtendedHeadersNegotiated()) {
@@ -113,7 +113,7 @@ export const BLOCK_STATUS: Group = {
       expect([entries.length > 0, entries[1]]).toEqual([true, 0n]);
       return OK;
     }),
-    'both widths tell the same': status(async (c) => {
+    'both widths report the same': status(async (c) => {
       const narrow = [...((await c.blockStatus(65536, DATA - 4096)).get(BASE) ?? [])];
       const wide = [...((await c.blockStatus64(65536, DATA - 4096)).get(BASE) ?? [])];
       expect(wide.map((e) => [e.offset, Number(e.flags)])).toEqual(narrow.map((e) => [e.offset, e.flags]));

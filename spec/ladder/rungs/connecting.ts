@@ -114,7 +114,7 @@ export const CONNECTING: Group = {
       expect(c.aioIsDead()).toBe(true);
       return OK;
     },
-    'nobody listens on the port: created, and may try again': async ({ server, create }) => {
+    'no listener on the port: created, and may try again': async ({ server, create }) => {
       const c = create();
       expect(await failure(c.connectTcp(server.readOnly.host, await freePort()))).toMatchObject({
         code: 'ECONNREFUSED',

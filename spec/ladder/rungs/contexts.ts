@@ -8,7 +8,7 @@ import { completed, failure, type Group, no, OK, refused, type Verdict } from '.
 
 const UNKNOWN = 'x-ladder:unknown';
 
-/** Without structured replies the client asks for no contexts, as the protocol demands. */
+/** Without structured replies the client requests no contexts, as the protocol demands. */
 const simple = (c: NbdConnection): boolean => !c.getStructuredRepliesNegotiated();
 
 /** The client's own refusal, where the server has no structured replies. */
@@ -99,7 +99,7 @@ export const CONTEXTS: Group = {
       expect(c.canMetaContext(BASE)).toBe(!simple(c));
       return simple(c) ? no('structured replies: refused') : OK;
     },
-    'canMetaContext: none asked for': async ({ connect }) => {
+    'canMetaContext: no context requested': async ({ connect }) => {
       expect((await connect()).canMetaContext(BASE)).toBe(false);
       return OK;
     },
@@ -120,7 +120,7 @@ export const CONTEXTS: Group = {
       expect(c.canMetaContext(BASE)).toBe(false);
       return OK;
     },
-    'requestMetaContext false: added, not asked for': async ({ connect }) => {
+    'requestMetaContext false: added, not requested': async ({ connect }) => {
       const c = await connect({ metaContexts: [BASE], requestMetaContext: false });
       expect(caught(() => c.canMetaContext(BASE))).toMatchObject({ code: 'EINVAL' });
       expect(await failure(c.blockStatus(512, 0))).toMatchObject({ code: 'ENOTSUP' });

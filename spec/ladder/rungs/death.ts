@@ -13,7 +13,7 @@ type Damage = 'none' | 'cut' | 'reset' | 'magic' | 'half' | 'silence';
 
 interface Frail {
   readonly connection: NbdConnection;
-  /** From now on, what the server says is damaged. */
+  /** From now on, what the server sends is damaged. */
   readonly damage: (kind: Damage) => void;
 }
 
@@ -110,7 +110,7 @@ export const DEATH: Group = {
       expect(connection.aioCommandCompleted(cookie)).toBe(false);
       return OK;
     },
-    'waiting commands were not sent, and say so': async (stage) => {
+    'waiting commands were not sent, and report that': async (stage) => {
       const { connection, damage } = await frail(stage);
       damage('magic');
       const pending = Array.from({ length: 70 }, () => rejection(connection.pread(512, 0)));

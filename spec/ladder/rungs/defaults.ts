@@ -1,4 +1,4 @@
-// What a connection is without being told anything, and what the settings change.
+// What a connection is without any settings, and what the settings change.
 
 import { expect } from '@jest/globals';
 
@@ -94,7 +94,7 @@ export const SETTINGS: Group = {
     },
     'no block sizes': async ({ connect }) => {
       const c = await connect({ requestBlockSize: false });
-      // A server may tell unasked.
+      // A server may send it without a request.
       if (c.getBlockSize(nbd.SIZE_MAXIMUM) === 0) expect(c.getBlockSize(nbd.SIZE_PAYLOAD)).toBe(32 << 20);
       expectBytes(await c.pread(512, 512), pattern(512, 512));
       return OK;

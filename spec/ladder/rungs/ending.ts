@@ -59,7 +59,7 @@ export const ENDING: Group = {
       expect(await pending).toMatchObject({ code: 'ENOTCONN', name: 'NbdConnectionError' });
       return OK;
     },
-    'close: raw commands are told once': async ({ connect }) => {
+    'close: raw commands complete once': async ({ connect }) => {
       const c = await connect();
       const told: unknown[] = [];
       const cookie = c.aioPread(Buffer.alloc(512), 0, (error) => void told.push(error?.code));
@@ -97,7 +97,7 @@ export const ENDING: Group = {
         expectBytes(got, pattern(0, 512));
         return OK;
       }
-      // The protocol has the server carry it out first. qemu-nbd may close without a word, nbdkit may say ESHUTDOWN:
+      // The protocol has the server carry it out first. qemu-nbd may close without a reply, nbdkit may send ESHUTDOWN:
       // the reason for shutdown() to wait by itself.
       if (!(got instanceof NbdConnectionError)) return refused(got);
       expect(got).toMatchObject({ code: 'ENOTCONN', sent: true });

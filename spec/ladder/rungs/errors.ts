@@ -1,4 +1,4 @@
-// What is refused, by whom, and that the connection lives on.
+// What is refused, by the client or the server, and that the connection lives on.
 
 import { expect } from '@jest/globals';
 

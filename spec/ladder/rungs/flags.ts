@@ -1,4 +1,4 @@
-// What the server says of the export.
+// What the server reports about the export.
 
 import { expect } from '@jest/globals';
 

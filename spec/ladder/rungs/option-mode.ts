@@ -59,7 +59,7 @@ export const OPTION_MODE: Group = {
       expect(typeof c.isReadOnly()).toBe('boolean');
       return OK;
     },
-    'optInfo and optGo tell the same': async ({ negotiate }) => {
+    'optInfo and optGo report the same': async ({ negotiate }) => {
       const c = await negotiate();
       await c.optInfo();
       const before = facts(c);
@@ -130,7 +130,7 @@ export const OPTION_MODE: Group = {
       expect(caught(() => c.getSize())).toMatchObject({ code: 'EINVAL' });
       return OK;
     },
-    'full info, asked for late': async ({ negotiate }) => {
+    'full info, requested late': async ({ negotiate }) => {
       const c = await negotiate();
       await c.optInfo();
       c.setFullInfo(true);

@@ -12,7 +12,7 @@ import { type TcpPlace } from '../servers.js';
 /** Less than a rung's block, more than one TLS record. */
 const LENGTH = 40_000;
 
-/** A rung for servers that could be started with TLS; the others say themselves why not. */
+/** A rung for servers that could be started with TLS; the others report why they could not. */
 const secure =
   (run: (place: TcpPlace, stage: Stage) => Promise<Verdict>): Rung =>
   async (stage) =>
@@ -84,7 +84,7 @@ export const TLS: Group = {
       await c.optGo();
       return reads(c);
     }),
-    'a server that requires TLS says so': secure(async (place, stage) => {
+    'a server that requires TLS is reported as such': secure(async (place, stage) => {
       const error = await failure(opened(stage, place, { tls: nbd.TLS_DISABLE }));
       expect(error).toMatchObject({ code: 'ENOTSUP', name: 'NbdOptionError' });
       return OK;

@@ -1,4 +1,4 @@
-// URIs: what they say, what they may, and the URI of a connection.
+// URIs: what they contain, what they may do, and the URI of a connection.
 
 import { expect } from '@jest/globals';
 

@@ -59,7 +59,7 @@ export const WRITING: Group = {
       expectBytes(await c.pread(SCRATCH, scratch), Buffer.alloc(SCRATCH, 2));
       return OK;
     },
-    'a Uint8Array that is no Buffer': async ({ connect, scratch }) => {
+    'a Uint8Array that is not a Buffer': async ({ connect, scratch }) => {
       const c = await connect();
       await c.pwrite(new Uint8Array(1000).fill(3), scratch);
       expectBytes(await c.pread(1000, scratch), Buffer.alloc(1000, 3));

@@ -24,7 +24,7 @@ export interface CommandLine {
   readonly args: readonly string[];
   /** Makes a measurement of what it printed; by default that is one. */
   readonly parse?: (output: string, peakKib: number) => Measurement;
-  /** Milliseconds; 60,000 unless told. */
+  /** Milliseconds; default 60,000. */
   readonly timeout?: number;
 }
 
@@ -52,7 +52,7 @@ export function run(command: CommandLine): Promise<{ output: string; peakKib: nu
     child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
     child.stderr.setEncoding('utf8').on('data', (text: string) => (said += text));
     const timer = setTimeout(() => child.kill('SIGKILL'), command.timeout ?? 60_000);
-    // Only programs that do not tell it themselves are asked.
+    // Only programs that do not report it themselves are asked.
     const watch =
       command.parse === undefined
         ? undefined

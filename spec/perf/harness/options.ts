@@ -47,7 +47,7 @@ const USAGE = `npm run bench -- [flags]
   --json FILE         where the figures go (default: the temporary folder)
 `;
 
-const PEERS: readonly PeerName[] = ['libnbd', 'python', 'vates', 'fio', 'floor', 'baseline'];
+const PEERS: readonly PeerName[] = ['libnbd', 'python', 'vates', 'fio', 'floor', 'baseline', 'connection'];
 
 const MODES = {
   full: { pairs: 5, seconds: 1, warmup: 0.3, budget: Infinity },
@@ -66,7 +66,7 @@ function positive(name: string, value: string | undefined, otherwise: number): n
   return number;
 }
 
-/** Undefined when the usage was asked for and has been printed. */
+/** Undefined when the usage was requested and has been printed. */
 export function readOptions(args: readonly string[]): BenchOptions | undefined {
   const { values } = parseArgs({
     args: [...args],

@@ -11,7 +11,7 @@ import { type Workshop } from './workshop.js';
 
 export type Peer = (row: Row, uri: string) => CommandLine;
 
-/** After so many operations a Node program's code is compiled. */
+/** After this many operations the code of a Node program is compiled. */
 function warmOperations({ op, size }: Row): number {
   if (op === 'blockStatus') return 0;
   return size < 65536 ? 40_000 : 8000;
@@ -31,6 +31,7 @@ export function workArguments(row: Row, uri: string, options: BenchOptions): str
     image: row.extents === undefined ? IMAGE : row.extents * EXTENT,
     extents: row.extents ?? 0,
     ops: row.ops ?? 0,
+    pool: row.pool ?? 0,
     replies: row.replies === 'structured' ? 'structured' : 'simple',
     check: row.server === 'pattern' ? 'pattern' : 'none',
     initialize: options.initialize ? 'yes' : 'no',
@@ -148,11 +149,19 @@ async function fio(_workshop: Workshop, options: BenchOptions): Promise<Peer> {
   };
 }
 
+/** Our own, without a pool. */
+function connection(workshop: Workshop, options: BenchOptions): Promise<Peer> {
+  return Promise.resolve(({ pool: _pool, ...row }, uri) => ({
+    file: process.execPath,
+    args: [workshop.program('client'), ...workArguments(row, uri, options)],
+  }));
+}
+
 const VATES = '@vates/nbd-client';
 /** What its client of one export imports. Its other dependencies need a registry that has them all. */
 const VATES_IMPORTS = ['promise-toolbox@0.21', '@vates/read-chunk@1', '@xen-orchestra/log@0.7'];
 
-/** Fetched once and kept in the temporary folder; it is no dependency of this package. */
+/** Fetched once and kept in the temporary folder; it is not a dependency of this package. */
 async function vates(workshop: Workshop, options: BenchOptions): Promise<Peer> {
   const folder = join(tmpdir(), 'nbd-sdk-bench-vates');
   const entry = join(folder, 'node_modules', VATES, 'NbdTcpClient.mjs');
@@ -193,6 +202,7 @@ const MAKERS: Record<PeerName, (workshop: Workshop, options: BenchOptions) => Pr
   floor,
   ceiling,
   baseline,
+  connection,
 };
 
 /** Peers made ready when first needed; a Gap where one is missing. */

@@ -1,6 +1,6 @@
 // What is measured: the rows of the table, and for each the programs that ours is compared with.
 
-export type PeerName = 'libnbd' | 'python' | 'vates' | 'fio' | 'floor' | 'ceiling' | 'baseline';
+export type PeerName = 'libnbd' | 'python' | 'vates' | 'fio' | 'floor' | 'ceiling' | 'baseline' | 'connection';
 
 /**
  * What a row's server holds: the pattern, room to write, nothing but zeroes, or a list of extents, which nbdkit sends
@@ -17,15 +17,17 @@ export interface Row {
   readonly window?: number;
   readonly server: ServerKind;
   readonly transport: 'unix' | 'tcp';
-  /** `simple`: the client asks for no structured replies; `no-sr`: the server has none. */
+  /** `simple`: the client requests no structured replies; `no-sr`: the server does not support them. */
   readonly replies: 'structured' | 'simple' | 'no-sr';
   readonly tls: boolean;
   /** Commands to run, instead of a time. */
   readonly ops?: number;
   readonly extents?: number;
+  /** Through a pool of as many connections; without it, on a connection. */
+  readonly pool?: number;
   /** How much longer than others it runs, being slow. */
   readonly longer?: number;
-  /** The peers, each with the ratio that is aimed at (0: none). */
+  /** The peers, each with the target ratio (0: no target). */
   readonly peers: Partial<Record<PeerName, number>>;
   /** In which shorter runs it takes part. */
   readonly quick: boolean;
@@ -117,5 +119,17 @@ function special(): Row[] {
   ];
 }
 
+/** What a pool costs beside one connection, and what a second connection brings. */
+function pools(): Row[] {
+  const one = { name: 'pool', pool: 1 } as const;
+  return [
+    row('cache', 4 * KIB, 64, { connection: 0 }, one),
+    row('pread', 4 * KIB, 64, { connection: 0.95 }, { ...one, quick: true }),
+    row('pwrite', 4 * KIB, 64, { connection: 0.95 }, one),
+    row('pread', 256 * KIB, 16, { connection: 0.95 }, one),
+    row('pwrite', 256 * KIB, 16, { connection: 1.2 }, { name: 'pool-2', pool: 2, quick: true }),
+  ];
+}
+
 /** All rows, in the order of the table. */
-export const ROWS: readonly Row[] = [...small(), ...large(), ...special()];
+export const ROWS: readonly Row[] = [...small(), ...large(), ...special(), ...pools()];

@@ -1,4 +1,4 @@
-// The servers of the rows: nbdkit, or the embedded server in a process of its own where there is no nbdkit. Started
+// The servers of the rows: nbdkit, or the embedded server in a process of its own without nbdkit. Started
 // when first needed, stopped together at the end.
 
 import { spawn } from 'node:child_process';

@@ -3,7 +3,7 @@
 import { type Pair, ratios, type Spread, spread, summarize, type Summary } from './measure.js';
 import { KIB, MIB, type PeerName, type Row } from './rows.js';
 
-/** A row against one peer: its pairs, or why there are none. */
+/** A row against one peer: its pairs, or the reason why there are no pairs. */
 export interface Comparison {
   readonly row: Row;
   readonly peer: PeerName;
@@ -99,6 +99,7 @@ const LABELS: Record<PeerName, string> = {
   floor: 'floor',
   ceiling: 'ceiling',
   baseline: 'earlier build',
+  connection: 'one connection',
 };
 
 function lines(comparison: Comparison): string[][] {
@@ -106,7 +107,7 @@ function lines(comparison: Comparison): string[][] {
   const depth = row.window === undefined ? String(row.depth) : `${row.depth}, ${row.window} on the wire`;
   const name = row.ops === undefined ? row.op : `${row.op} × ${row.ops.toLocaleString('en-US')}`;
   const what = [
-    name,
+    row.pool === undefined ? name : `${name}, pool of ${row.pool}`,
     row.extents === undefined ? bytesName(row.size) : `${row.extents.toLocaleString('en-US')} extents`,
     depth,
   ];
@@ -138,7 +139,7 @@ function lines(comparison: Comparison): string[][] {
 }
 
 function textTable(headers: readonly string[], rows: readonly string[][], words: ReadonlySet<number>): string {
-  // A cell that says why nothing was measured may run over the empty cells behind it.
+  // A cell with the reason why nothing was measured may run over the empty cells behind it.
   const isLong = (cell: string): boolean => cell.startsWith('not measured');
   const widths = headers.map((header, i) =>
     Math.max(header.length, ...rows.map((row) => (isLong(row[i] ?? '') ? 0 : (row[i] ?? '').length))),

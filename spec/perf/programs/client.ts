@@ -1,6 +1,6 @@
-// The client under test: one connection, `depth` callers who each wait for one command at a time.
+// The client under test: one connection, or a pool, and `depth` callers that each wait for one command at a time.
 
-import { NbdConnection, type NbdConnectionOptions } from 'nbd-sdk';
+import { NbdConnection, type NbdConnectionOptions, type NbdExport, NbdPool } from 'nbd-sdk';
 import { Meter, Offsets, readWork, Verifier } from './work.js';
 
 const work = readWork(process.argv.slice(2));
@@ -17,7 +17,7 @@ const options: NbdConnectionOptions = {
   ...(work.op.startsWith('blockStatus') ? { metaContexts: ['base:allocation'] } : {}),
 };
 
-async function pread(connection: NbdConnection): Promise<void> {
+async function pread(connection: NbdExport): Promise<void> {
   while (!meter.isStopped) {
     const offset = offsets.next();
     const begun = meter.begin();
@@ -27,7 +27,7 @@ async function pread(connection: NbdConnection): Promise<void> {
   }
 }
 
-async function preadInto(connection: NbdConnection): Promise<void> {
+async function preadInto(connection: NbdExport): Promise<void> {
   const buffer = Buffer.alloc(size);
   while (!meter.isStopped) {
     const offset = offsets.next();
@@ -41,7 +41,7 @@ async function preadInto(connection: NbdConnection): Promise<void> {
 /** Of each caller the last offset written and the bytes, to be read back. */
 const written: { offset: number; buffer: Buffer }[] = [];
 
-async function pwrite(connection: NbdConnection, caller: number): Promise<void> {
+async function pwrite(connection: NbdExport, caller: number): Promise<void> {
   const buffer = Buffer.alloc(size, 97 + (caller % 26));
   const last = { offset: -1, buffer };
   const mine = new Offsets(work, caller);
@@ -56,7 +56,7 @@ async function pwrite(connection: NbdConnection, caller: number): Promise<void> 
   }
 }
 
-async function cache(connection: NbdConnection): Promise<void> {
+async function cache(connection: NbdExport): Promise<void> {
   while (!meter.isStopped) {
     const begun = meter.begin();
     await connection.cache(size, offsets.next());
@@ -65,7 +65,8 @@ async function cache(connection: NbdConnection): Promise<void> {
 }
 
 /** The raw form: each completion retires its command and begins the next. */
-function aioCache(connection: NbdConnection): Promise<void> {
+function aioCache(connection: NbdExport): Promise<void> {
+  if (!(connection instanceof NbdConnection)) throw new Error('a pool has no raw commands');
   return new Promise((resolve, reject) => {
     const next = (): void => {
       if (meter.isStopped) {
@@ -89,7 +90,7 @@ function aioCache(connection: NbdConnection): Promise<void> {
 
 let mapped = 0;
 
-async function blockStatus(connection: NbdConnection): Promise<void> {
+async function blockStatus(connection: NbdExport): Promise<void> {
   while (!meter.isStopped) {
     const begun = meter.begin();
     const map = await connection.blockStatus(work.image, 0);
@@ -103,7 +104,7 @@ async function blockStatus(connection: NbdConnection): Promise<void> {
   }
 }
 
-const CALLERS: Record<string, (connection: NbdConnection, caller: number) => Promise<void>> = {
+const CALLERS: Record<string, (connection: NbdExport, caller: number) => Promise<void>> = {
   pread,
   preadInto,
   pwrite,
@@ -113,7 +114,7 @@ const CALLERS: Record<string, (connection: NbdConnection, caller: number) => Pro
 };
 
 /** What was written last is read back. */
-async function readBack(connection: NbdConnection): Promise<number> {
+async function readBack(connection: NbdExport): Promise<number> {
   let count = 0;
   for (const { offset, buffer } of written.slice(0, 16)) {
     if (offset < 0) continue;
@@ -123,7 +124,10 @@ async function readBack(connection: NbdConnection): Promise<number> {
   return count;
 }
 
-const connection = await NbdConnection.connect(work.uri, options);
+const connection =
+  work.pool === 0
+    ? await NbdConnection.connect(work.uri, options)
+    : await NbdPool.connect(work.uri, { ...options, connections: work.pool });
 const caller = CALLERS[work.op];
 if (caller === undefined) throw new Error(`no operation ${work.op}`);
 meter.start();

@@ -1,5 +1,5 @@
 // How many bytes JavaScript copies while large reads arrive: the methods that copy are counted, before the package
-// is loaded. (What the kernel puts into a buffer is no copy of ours.)
+// is loaded. (What the kernel puts into a buffer is not a copy of ours.)
 
 import { readWork, Verifier } from './work.js';
 

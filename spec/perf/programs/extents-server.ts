@@ -1,4 +1,4 @@
-// A server that only tells of extents, from one reply that it made beforehand and sends in one go, so that a client's
+// A server that only reports extents, from one reply that it made beforehand and sends in one go, so that a client's
 // own time shows. nbdkit sends each extent by itself: 8 bytes at a time. It prints its URI and ends with its stdin.
 
 import { mkdtemp, rm } from 'node:fs/promises';

@@ -26,7 +26,7 @@ const path = uri.searchParams.get('socket');
 socket.connect(path === null ? { host: uri.hostname, port: Number(uri.port), noDelay: true } : { path });
 await new Promise((resolve, reject) => socket.once('connect', resolve).once('error', reject));
 
-// Bytes of the handshake and of the first reply are collected; a reader waits for so many of them.
+// Bytes of the handshake and of the first reply are collected; a reader waits for a number of them.
 let collected = Buffer.alloc(0);
 let wanted = 0;
 let arrived: (() => void) | undefined;

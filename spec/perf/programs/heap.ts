@@ -27,7 +27,7 @@ const promises = new Array<Promise<unknown>>(COUNT).fill(nothing);
 const before = look();
 for (let i = 0; i < COUNT; i++) promises[i] = connection.pread(4096, (i % 16384) * 4096);
 const after = look();
-// Waiting in line, when the turn in which they were asked for is over.
+// Waiting, when the turn in which they were issued is over.
 await Promise.resolve();
 await Promise.resolve();
 const later = look();

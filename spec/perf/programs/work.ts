@@ -1,5 +1,5 @@
-// What every measured Node program shares: its arguments, the offsets it asks for, the check of what it read, and the
-// line of JSON that it prints. peers/libnbd.c does the same things in the same way.
+// What every measured Node program shares: its arguments, the offsets that it requests, the check of what it read, and
+// the line of JSON that it prints. peers/libnbd.c does the same things in the same way.
 
 import { readFileSync } from 'node:fs';
 
@@ -16,12 +16,14 @@ export interface Work {
   readonly ops: number;
   readonly seconds: number;
   readonly warmup: number;
-  /** The warm-up goes on until so many commands have run: before, the code is not compiled. */
+  /** The warm-up goes on until this many commands have run: before, the code is not compiled. */
   readonly warmops: number;
   /** Bytes of the export that are used. */
   readonly image: number;
-  /** Extents that a block status must tell of. */
+  /** Extents that a block status must contain. */
   readonly extents: number;
+  /** Connections of the pool that it goes through; 0 for none. */
+  readonly pool: number;
   readonly simple: boolean;
   readonly initialize: boolean;
   readonly checkPattern: boolean;
@@ -48,6 +50,7 @@ export function readWork(args: readonly string[]): Work {
     warmops: number('warmops', 0),
     image: number('image', 64 * 1024 * 1024),
     extents: number('extents', 0),
+    pool: number('pool', 0),
     simple: text('replies', 'structured') === 'simple',
     initialize: text('initialize', 'yes') !== 'no',
     checkPattern: text('check', 'none') === 'pattern',
@@ -125,7 +128,9 @@ const PARTS = 10;
 /** Milliseconds. */
 const MAX_WARMUP = 3000;
 
-/** Counts, clocks and samples latencies while the work goes on: from a moment after the warm-up to one before the end. */
+/**
+ * Counts, clocks and samples latencies while the work goes on: from a moment after the warm-up to one before the end.
+ */
 export class Meter {
   readonly #work: Work;
   readonly #samples = new Float32Array(MAX_SAMPLES);

@@ -24,7 +24,7 @@ export const CONTEXTS: readonly WireCase[] = [
   { id: 'M02b', what: 'ERR_INVALID', script: set(REP(SETMETA, R.INVALID, 'no')), ...notThere },
   {
     id: 'M03',
-    what: 'a context that nobody asked for',
+    what: 'a context that was not requested',
     script: set(meta(1, 'x-a:b'), META_ACK),
     ...asked,
     expected: [D, OK],
@@ -115,7 +115,7 @@ export const CONTEXTS: readonly WireCase[] = [
   },
   {
     id: 'M14',
-    what: 'opt mode: GO asks for the contexts',
+    what: 'opt mode: GO requests the contexts',
     script: {},
     client: { optMode: true, metaContexts: ['base:allocation'] },
     user: 'go, canmeta, bs 65536 0, R',
@@ -124,7 +124,7 @@ export const CONTEXTS: readonly WireCase[] = [
   },
   {
     id: 'M15',
-    what: 'opt mode: INFO asks for the contexts',
+    what: 'opt mode: INFO requests the contexts',
     script: {},
     client: { optMode: true, metaContexts: ['base:allocation'] },
     user: 'info, canmeta, go, R',

@@ -135,7 +135,7 @@ export const EXPORTS: readonly WireCase[] = [
   },
   {
     id: 'E16',
-    what: 'name and description that nobody asked for',
+    what: 'name and description that were not requested',
     script: go(info(join(u16(1), 'n')), info(join(u16(2), 'd')), info(XINFO()), ACK),
     expected: [OK],
   },
@@ -148,7 +148,7 @@ export const EXPORTS: readonly WireCase[] = [
   ...refusals,
   {
     id: 'E19',
-    what: 'INFO after ACK has been asked for: error after INFO',
+    what: 'an error after INFO',
     script: go(info(XINFO()), REP(GO, R.UNKNOWN)),
     expected: [D_ABORT],
   },
@@ -178,7 +178,7 @@ export const EXPORTS: readonly WireCase[] = [
   },
   {
     id: 'E23',
-    what: 'size that is no multiple of the minimum block',
+    what: 'size that is not a multiple of the minimum block',
     script: { size: 1048577, blockSize: [512, 4096, 1 << 25] },
     user: 'size, R',
     expected: [OK],
@@ -272,13 +272,13 @@ export const EXPORTS: readonly WireCase[] = [
   },
   {
     id: 'E38',
-    what: 'ERR_BLOCK_SIZE_REQD although block sizes were asked for',
+    what: 'ERR_BLOCK_SIZE_REQD although block sizes were requested',
     script: go(info(BSIZE(512, 4096, 1 << 25)), REP(GO, R.BSREQD)),
     expected: [D_ABORT],
   },
   {
     id: 'E39',
-    what: 'zeroes before EXPORT_NAME is asked for',
+    what: 'zeroes before EXPORT_NAME is sent',
     script: { ...NO_SR, handshakeFlags: 0, greet: [Buffer.from('NBDMAGICIHAVEOPT\0\0'), zeroes124] },
     expected: [D, OK],
     mayViolate: /./,

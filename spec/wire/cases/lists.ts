@@ -126,7 +126,7 @@ export const LISTS: readonly WireCase[] = [
   },
   {
     id: 'D16',
-    what: 'name that is no UTF-8',
+    what: 'name that is not valid UTF-8',
     script: listing(Buffer.from('\0\0\0\x02\xff\xfe', 'latin1')),
     ...LIST_GO_R,
     expected: [OK, D],

@@ -37,7 +37,7 @@ export const OPTION_REPLIES: readonly WireCase[] = [
   },
   {
     id: 'B03',
-    what: 'an unknown reply type that is no error',
+    what: 'an unknown reply type without the error bit',
     script: { on: [on(GO, [REP(GO, 77), stall()])] },
     expected: [D],
   },

@@ -59,7 +59,7 @@ function onlyGoodbye(_: Results, seen: PeerRecording): void {
   if (seen.commands.some((command) => !command.tls)) throw new Error('commands in clear');
 }
 
-/** As below, and the client says so. */
+/** As below, and the client reports it. */
 function inTls(results: Results, seen: PeerRecording): void {
   is(results, true);
   onlyInTls(results, seen);
@@ -81,7 +81,7 @@ export const STARTTLS_CASES: readonly WireCase[] = [
     expected: [D_IN_CLEAR],
     check: silent,
   },
-  { id: 'A18', what: 'oldstyle, TLS where possible', script: { ...NO_SR, greet: OLD() }, ...allowed, expected: [OK] },
+  { id: 'A18', what: 'oldstyle, TLS optional', script: { ...NO_SR, greet: OLD() }, ...allowed, expected: [OK] },
   {
     id: 'A20',
     what: 'newstyle without FIXED, but TLS is required',
@@ -92,14 +92,14 @@ export const STARTTLS_CASES: readonly WireCase[] = [
   },
   {
     id: 'A21',
-    what: 'newstyle without FIXED, TLS where possible',
+    what: 'newstyle without FIXED, TLS optional',
     script: { ...NO_SR, handshakeFlags: 0 },
     ...allowed,
     expected: [OK],
   },
   {
     id: 'C01',
-    what: 'good TLS, required',
+    what: 'good TLS, TLS required',
     script: { on: [good] },
     ...required,
     user: 'tls, R',
@@ -108,7 +108,7 @@ export const STARTTLS_CASES: readonly WireCase[] = [
   },
   {
     id: 'C02',
-    what: 'good TLS, where possible',
+    what: 'good TLS, optional',
     script: { on: [good] },
     ...allowed,
     user: 'tls, R',
@@ -125,7 +125,7 @@ export const STARTTLS_CASES: readonly WireCase[] = [
   },
   {
     id: 'C04',
-    what: 'ERR_UNSUP, required',
+    what: 'ERR_UNSUP, TLS required',
     script: answer(REP(STARTTLS, R.UNSUP)),
     ...required,
     expected: [D_ABORT],
@@ -133,7 +133,7 @@ export const STARTTLS_CASES: readonly WireCase[] = [
   },
   {
     id: 'C05',
-    what: 'ERR_POLICY, required',
+    what: 'ERR_POLICY, TLS required',
     script: answer(REP(STARTTLS, R.POLICY)),
     ...required,
     expected: [D_ABORT],
@@ -141,7 +141,7 @@ export const STARTTLS_CASES: readonly WireCase[] = [
   },
   {
     id: 'C06',
-    what: 'ERR_UNSUP, where possible',
+    what: 'ERR_UNSUP, TLS optional',
     script: answer(REP(STARTTLS, R.UNSUP)),
     ...allowed,
     user: 'tls, R',
@@ -150,7 +150,7 @@ export const STARTTLS_CASES: readonly WireCase[] = [
   },
   {
     id: 'C06b',
-    what: 'ERR_POLICY, where possible',
+    what: 'ERR_POLICY, TLS optional',
     script: answer(REP(STARTTLS, R.POLICY, 'no')),
     ...allowed,
     user: 'tls, R',
@@ -247,7 +247,7 @@ export const STARTTLS_CASES: readonly WireCase[] = [
   })),
   {
     id: 'C12g',
-    what: 'the ACK to STARTTLS behind the greeting, before it was asked for',
+    what: 'the ACK to STARTTLS behind the greeting, before the option was sent',
     script: { greet: join(H(), ACK), on: [on(STARTTLS, tls())] },
     ...required,
     expected: [D],
@@ -339,7 +339,7 @@ export const STARTTLS_CASES: readonly WireCase[] = [
   },
   {
     id: 'C20',
-    what: 'ERR_PLATFORM, required',
+    what: 'ERR_PLATFORM, TLS required',
     script: answer(REP(STARTTLS, R.PLATFORM)),
     ...required,
     expected: [D_IN_CLEAR],

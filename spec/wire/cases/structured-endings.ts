@@ -57,7 +57,7 @@ export const STRUCTURED_ENDINGS: readonly WireCase[] = [
     what: 'ERROR with a message',
     script: { reply: ({ cookie }) => SR(DONE, T.ERR, cookie, join(u32(28), u16(4), 'full')) },
     expected: [F('ENOSPC')],
-    check: (ops) => says(ops, 'full'),
+    check: (ops) => hasMessage(ops, 'full'),
   },
   {
     id: 'S22',
@@ -82,7 +82,7 @@ export const STRUCTURED_ENDINGS: readonly WireCase[] = [
     what: 'ERROR, then NONE|DONE',
     script: { reply: ({ cookie }) => [SR(0, T.ERR, cookie, join(u32(5), u16(3), 'bad')), SR(DONE, T.NONE, cookie)] },
     expected: [F('EIO')],
-    check: (ops) => says(ops, 'bad'),
+    check: (ops) => hasMessage(ops, 'bad'),
   },
   {
     id: 'S26',
@@ -302,7 +302,7 @@ export const STRUCTURED_ENDINGS: readonly WireCase[] = [
   },
 ];
 
-function says(results: Results, text: string): void {
+function hasMessage(results: Results, text: string): void {
   const { message, serverMessage } = results[1]?.error as { message: string; serverMessage?: string };
   if (serverMessage !== text) throw new Error(`serverMessage ${JSON.stringify(serverMessage)}`);
   if (!message.includes(text)) throw new Error(`message ${JSON.stringify(message)}`);

@@ -40,8 +40,8 @@ function ofReads({ name, script, chunk }: ChunkStyle): WireCase[] {
     chunk(r, flags, T.DATA, join(u64(r.offset + BigInt(from)), r.data.subarray(from, to)));
   const hole = (r: Request, flags: number, from: bigint, length: number): Buffer =>
     chunk(r, flags, T.HOLE, join(u64(r.offset + from), u32(length)));
-  const error = (r: Request, flags: number, wire: number, text = '', said = text.length): Buffer =>
-    chunk(r, flags, T.ERR, join(u32(wire), u16(said), text));
+  const error = (r: Request, flags: number, wire: number, text = '', declared = text.length): Buffer =>
+    chunk(r, flags, T.ERR, join(u32(wire), u16(declared), text));
   const declares = (type: number, length: number | bigint): WireCase =>
     row(
       `S42.${type.toString(16)}.${length.toString(16)}`,
@@ -152,9 +152,12 @@ function ofReads({ name, script, chunk }: ChunkStyle): WireCase[] {
     row('S22.6', 'ERROR of 6 bytes', (r) => error(r, DONE, 5), [F('EIO')]),
     row('S22.tail', 'ERROR with a byte behind its message', (r) => error(r, DONE, 5, 'hix', 2), [F('EIO'), D]),
     ...[1, 100, 65535].map((more) =>
-      row(`S23.${more}`, `ERROR whose message says ${more} bytes and has none`, (r) => error(r, DONE, 5, '', more), [
-        D,
-      ]),
+      row(
+        `S23.${more}`,
+        `ERROR that declares a message of ${more} bytes and has none`,
+        (r) => error(r, DONE, 5, '', more),
+        [D],
+      ),
     ),
     row('S24', 'ERROR with number 0', (r) => error(r, DONE, 0), [F('EPROTO'), D]),
     row('S24b', 'all data, then ERROR with number 0', (r) => [data(r, 0, 0, 512), error(r, DONE, 0)], [F('EPROTO'), D]),

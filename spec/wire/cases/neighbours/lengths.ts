@@ -54,7 +54,7 @@ const LISTED: readonly Length[] = [
   length('D07.4096', 'description of 4096 bytes', entry(1, n(4097)), OK),
   length('D07.both', 'name and description of 4096 bytes', entry(4096, n(8192)), OK),
   length('D07.both+1', 'name of 4096 bytes, description of 4097', entry(4096, n(8193)), D),
-  length('D16.desc', 'description that is no UTF-8', join(u32(1), 'n', Buffer.from([0xff, 0xfe])), OK, D),
+  length('D16.desc', 'description that is not valid UTF-8', join(u32(1), 'n', Buffer.from([0xff, 0xfe])), OK, D),
   length('D16.NUL', 'name with a NUL', join(u32(3), 'a\0b'), OK, D),
 ];
 

@@ -189,7 +189,7 @@ export const GREETING_NEIGHBOURS: readonly WireCase[] = [
   })),
   ...Array.from({ length: 14 }, (_, bit): WireCase => ({
     id: `A12+${bit + 2}`,
-    what: `handshake flag ${bit + 2}, which nobody knows`,
+    what: `the undefined handshake flag ${bit + 2}`,
     script: { handshakeFlags: 3 | (4 << bit) },
     expected: [OK],
     check: flagsAre3,

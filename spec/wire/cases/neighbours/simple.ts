@@ -109,7 +109,7 @@ export const SIMPLE_NEIGHBOURS: readonly WireCase[] = [
   ),
   ...each(
     'T26',
-    'a payload where none is due',
+    'a payload that is not due',
     WITHOUT_PAYLOAD,
     [SIMPLE_STYLE, STRUCTURED],
     (r) => SIMPLE(0, r.cookie, Buffer.alloc(512)),
@@ -118,7 +118,7 @@ export const SIMPLE_NEIGHBOURS: readonly WireCase[] = [
   ),
   ...each(
     'T26b',
-    'one byte where none is due',
+    'one byte that is not due',
     WITHOUT_PAYLOAD,
     [SIMPLE_STYLE, STRUCTURED],
     (r) => [SIMPLE(0, r.cookie, 'x'), sleep(50), close()],

@@ -9,7 +9,7 @@ export interface Site {
   readonly option: number;
   /** The type of the replies that come before the ACK. */
   readonly entry?: number;
-  /** A good answer, one piece for each reply; none where it would need more than bytes. */
+  /** A good answer, one piece for each reply; undefined where it would need more than bytes. */
   readonly good?: readonly Uint8Array[];
   readonly row: Pick<WireCase, 'client' | 'user'>;
   /** What an error reply gives, and what the one gives that announces the server's end. */

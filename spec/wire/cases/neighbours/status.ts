@@ -50,13 +50,13 @@ function ofStatus({ name, script, chunk }: ChunkStyle): WireCase[] {
     expected,
     ...more,
   });
-  const says = (id: string, what: string, list: Parameters<typeof extents>[1], ...expected: Outcome[]): WireCase =>
+  const reports = (id: string, what: string, list: Parameters<typeof extents>[1], ...expected: Outcome[]): WireCase =>
     row(id, what, (r) => chunk(r, DONE, type, extents(r.contextId, list)), expected);
   const huge = isExtended ? [2n ** 32n, 2n ** 53n, 2n ** 63n, 2n ** 64n - 1n] : [];
   return [
-    says('K01', 'one extent', [[65536, 3]], OK),
-    says('K01.1', 'one extent of one byte', [[1, 0]], OK),
-    says(
+    reports('K01', 'one extent', [[65536, 3]], OK),
+    reports('K01.1', 'one extent of one byte', [[1, 0]], OK),
+    reports(
       'K01.2',
       'two extents',
       [
@@ -73,8 +73,8 @@ function ofStatus({ name, script, chunk }: ChunkStyle): WireCase[] {
         FAILS,
       ),
     ),
-    says('K03', 'first extent of no bytes', [[0, 0]], ...FAILS),
-    says(
+    reports('K03', 'first extent of no bytes', [[0, 0]], ...FAILS),
+    reports(
       'K03b',
       'first extent of no bytes, then a good one',
       [
@@ -83,7 +83,7 @@ function ofStatus({ name, script, chunk }: ChunkStyle): WireCase[] {
       ],
       ...FAILS,
     ),
-    says(
+    reports(
       'K04',
       'second extent of no bytes',
       [
@@ -93,7 +93,7 @@ function ofStatus({ name, script, chunk }: ChunkStyle): WireCase[] {
       OK,
       ...FAILS,
     ),
-    says(
+    reports(
       'K04b',
       'an extent of no bytes between two',
       [
@@ -149,7 +149,7 @@ function ofStatus({ name, script, chunk }: ChunkStyle): WireCase[] {
     ),
     row('K09', 'simple success', (r) => [SIMPLE(0, r.cookie)], isExtended ? [D] : FAILS),
     row('K10', 'simple error', (r) => [SIMPLE(5, r.cookie)], isExtended ? [D] : [F('EIO')]),
-    says(
+    reports(
       'K11',
       'the first fills the request, another follows',
       [
@@ -159,8 +159,8 @@ function ofStatus({ name, script, chunk }: ChunkStyle): WireCase[] {
       OK,
       ...FAILS,
     ),
-    says('K11b', 'the first is a byte longer than the request', [[65537, 0]], OK),
-    says(
+    reports('K11b', 'the first is a byte longer than the request', [[65537, 0]], OK),
+    reports(
       'K12',
       'the last leaves the request',
       [
@@ -169,15 +169,15 @@ function ofStatus({ name, script, chunk }: ChunkStyle): WireCase[] {
       ],
       OK,
     ),
-    says('K13', 'up to the end of the export', [[2 ** 20, 0]], OK),
-    says('K13.1', 'a byte beyond the export', [[2 ** 20 + 1, 0]], OK, ...FAILS),
+    reports('K13', 'up to the end of the export', [[2 ** 20, 0]], OK),
+    reports('K13.1', 'a byte beyond the export', [[2 ** 20 + 1, 0]], OK, ...FAILS),
     ...[0xfffffffe, 0xffffffff, ...huge].map((length) =>
-      says(`K13.${length}`, `extent of ${length} bytes`, [[length, 0]], OK, ...FAILS),
+      reports(`K13.${length}`, `extent of ${length} bytes`, [[length, 0]], OK, ...FAILS),
     ),
-    ...[0xfffffffc, 0x80000000].map((flags) => says(`K14.${flags}`, `flags ${flags}`, [[65536, flags]], OK)),
+    ...[0xfffffffc, 0x80000000].map((flags) => reports(`K14.${flags}`, `flags ${flags}`, [[65536, flags]], OK)),
     ...(isExtended
       ? [2n ** 32n, 2n ** 64n - 1n].map((flags) =>
-          says(`X13.${flags}`, `flags ${flags}`, [[65536, flags]], F('EOVERFLOW'), OK),
+          reports(`X13.${flags}`, `flags ${flags}`, [[65536, flags]], F('EOVERFLOW'), OK),
         )
       : []),
     ...(isExtended

@@ -1,4 +1,4 @@
-// The three reply formats, so that one lie can be told in each.
+// The three reply formats, so that each violation can be sent in each.
 
 import { EXT, NO_SR, SR, type WireCase, XR } from '../../notation.js';
 
@@ -66,5 +66,5 @@ export const COMMANDS = {
   flush: 'flush, R',
 } as const;
 
-/** Those whose success carries none. */
+/** Commands whose success carries no payload. */
 export const WITHOUT_PAYLOAD = ['pwrite', 'trim', 'zero', 'cache', 'flush'] as const;

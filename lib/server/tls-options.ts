@@ -1,8 +1,6 @@
-// TLS over a connected stream, the server's side.
+// The TLS options of a server: checked, and as node:tls takes them.
 
-import type { Duplex } from 'node:stream';
-import { Socket } from 'node:net';
-import { createServer, type TLSSocket, type TlsOptions } from 'node:tls';
+import { createServer, type TlsOptions } from 'node:tls';
 import { PSK_CIPHERS } from '../transport/psk.js';
 import {
   aBoolean,
@@ -17,26 +15,29 @@ import {
 /** Keys by user name, as raw bytes. */
 export type PskKeys = Readonly<Record<string, Uint8Array>>;
 
-/** What a server identifies itself with, and what it asks of clients. Strings and buffers hold PEM. */
+/** The certificate or keys of a server, and what it requires of clients. Strings and buffers contain PEM. */
 export interface NbdServerTlsOptions {
   /** The certificate chain and its key. Not needed with `psk`. */
   readonly cert?: string | Buffer;
+  /** The private key of `cert`. */
   readonly key?: string | Buffer;
   /** Authorities that sign clients' certificates. */
   readonly ca?: string | Buffer | readonly (string | Buffer)[];
-  /** Revocation lists of the authorities: certificates that they name are refused. Needs `verifyPeer`. */
+  /** Revocation lists of the authorities: certificates on them are refused. Needs `verifyPeer`. */
   readonly crl?: string | Buffer | readonly (string | Buffer)[];
-  /** Demands a certificate that `ca`, which it needs, has signed. Default false. */
+  /** Requires clients to have a certificate signed by `ca`, which must be set. Default false. */
   readonly verifyPeer?: boolean;
-  /** Pre-shared keys by user name, in place of certificates. */
+  /** Pre-shared keys by user name, instead of certificates. */
   readonly psk?: PskKeys;
+  /** Lowest version of TLS. Default `TLSv1.2`. */
   readonly minVersion?: 'TLSv1.2' | 'TLSv1.3';
+  /** Highest version of TLS. Default: the highest that Node.js supports. */
   readonly maxVersion?: 'TLSv1.2' | 'TLSv1.3';
 }
 
 type Pem = string | Buffer;
 
-/** Of whichever realm. */
+/** A Uint8Array of any realm. */
 const isBytes = (value: unknown): value is Uint8Array => ArrayBuffer.isView(value) && 'length' in value;
 
 const aPem: OptionCheck<Pem> = (where, value) => {
@@ -50,13 +51,13 @@ const somePems: OptionCheck<Pem | Pem[]> = (where, value) => {
   return value.map((each) => aPem(where, each));
 };
 
-/** Copied, so that what is added later to the caller's object does not get in. */
+/** Copied, so that later changes of the caller's object have no effect. */
 const somePskKeys: OptionCheck<PskKeys> = (where, value) => {
   if (typeof value !== 'object' || value === null) throw refuse(where, `must be an object, not ${shown(value)}`);
   const keys = Object.entries(value);
   if (keys.length === 0) throw refuse(where, 'contains no keys');
   for (const [, key] of keys) {
-    // The key itself is in no message.
+    // Messages never contain a key.
     if (!isBytes(key) || key.length === 0) throw refuse(where, 'each key must be bytes, at least one');
   }
   return Object.fromEntries(keys);
@@ -75,7 +76,8 @@ const OPTIONS: OptionTable<NbdServerTlsOptions> = {
   maxVersion: aVersion,
 };
 
-function nodeOptions(options: NbdServerTlsOptions): TlsOptions {
+/** The options of node:tls's server. */
+export function nodeTlsOptions(options: NbdServerTlsOptions): TlsOptions {
   const { cert, key, ca, crl, psk, minVersion, maxVersion } = options;
   const result: TlsOptions = {
     minVersion: minVersion ?? 'TLSv1.2',
@@ -89,7 +91,7 @@ function nodeOptions(options: NbdServerTlsOptions): TlsOptions {
   if (crl !== undefined) result.crl = crl as Pem | Pem[];
   if (psk !== undefined) {
     result.ciphers = PSK_CIPHERS;
-    // Without parameters OpenSSL leaves out the suites with DHE.
+    // Without parameters OpenSSL disables the suites with DHE.
     result.dhparam = 'auto';
     result.pskCallback = (_socket, identity) => (Object.hasOwn(psk, identity) ? (psk[identity] ?? null) : null);
   }
@@ -97,8 +99,8 @@ function nodeOptions(options: NbdServerTlsOptions): TlsOptions {
 }
 
 /**
- * The options, checked. What cannot be used is found here, not by the first client: an unknown key, a certificate
- * without its key, verification without an authority, or what Node reports about any of them.
+ * Checks the options, so that unusable ones are reported here and not by the first client: an unknown option, a
+ * certificate without its key, verification without an authority, or anything that Node rejects.
  */
 export const someTlsOptions: OptionCheck<NbdServerTlsOptions> = (where, value) => {
   const options: NbdServerTlsOptions = checkOptions(where, value, OPTIONS);
@@ -112,43 +114,9 @@ export const someTlsOptions: OptionCheck<NbdServerTlsOptions> = (where, value) =
   if (crl !== undefined && verifyPeer !== true) throw refuse(where, 'crl needs verifyPeer');
   if (minVersion === 'TLSv1.3' && maxVersion === 'TLSv1.2') throw refuse(where, 'minVersion is above maxVersion');
   try {
-    createServer(nodeOptions(options));
+    createServer(nodeTlsOptions(options));
   } catch (cause) {
     throw Object.assign(refuse(where, `cannot be used: ${(cause as Error).message}`), { cause });
   }
   return options;
 };
-
-/**
- * Performs the TLS handshake on `stream`, whose listeners must have been taken off. Calls back once: with the stream
- * to go on with, or with what went wrong; then the stream is to be destroyed.
- */
-export function upgrade(
-  stream: Duplex,
-  options: NbdServerTlsOptions,
-  callback: (error: Error | null, secure: TLSSocket | null) => void,
-): void {
-  let settled = false;
-  const settle = (error: Error | null, secure: TLSSocket | null): void => {
-    if (settled) return;
-    settled = true;
-    callback(error, secure);
-  };
-  const allowsHalfOpen = stream.allowHalfOpen;
-  // A client that leaves during the handshake ends it: nothing is due to it yet, and Node would wait for our half.
-  if (stream instanceof Socket) stream.allowHalfOpen = false;
-  try {
-    // A server of its own for every connection: it checks clients' certificates, and its events can only be ours.
-    const server = createServer(nodeOptions(options));
-    server.once('secureConnection', (secure) => {
-      secure.allowHalfOpen = allowsHalfOpen;
-      settle(null, secure);
-    });
-    server.on('tlsClientError', (error) => {
-      settle(error, null);
-    });
-    server.emit('connection', stream);
-  } catch (error) {
-    settle(error as Error, null);
-  }
-}

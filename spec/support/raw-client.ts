@@ -1,11 +1,13 @@
-// A client that a spec plays itself, byte by byte, against the embedded server. What was opened here, and the servers
-// that were made here, are closed after each test.
+// A client whose bytes a spec writes itself, for the embedded server and for scripted servers. Its streams, and the
+// servers that were made here, are closed after each test.
 
 import { afterEach } from '@jest/globals';
+import { once } from 'node:events';
 import { connect } from 'node:net';
 import { type Duplex } from 'node:stream';
+
 import { NbdServer, type NbdServerOptions } from '../../lib/server/index.js';
-import * as g from '../support/golden.js';
+import * as g from './golden.js';
 
 const servers = new Set<NbdServer>();
 const clients = new Set<RawClient>();
@@ -17,30 +19,14 @@ afterEach(async () => {
   servers.clear();
 });
 
-/** A server that is closed after the test, quickly unless told otherwise. */
+/** A server that is closed after the test; its closeTimeout is short by default. */
 export function newServer(options: NbdServerOptions): NbdServer {
   const server = new NbdServer({ closeTimeout: 200, ...options });
   servers.add(server);
   return server;
 }
 
-export const sleep = (milliseconds: number): Promise<void> =>
-  new Promise((resolve) => setTimeout(resolve, milliseconds));
-
-/** Waits, ten seconds at the most: on a busy machine everything takes longer. */
-export async function until(isSo: () => boolean, what: string, timeout = 10_000): Promise<void> {
-  const began = Date.now();
-  while (Date.now() - began < timeout) {
-    if (isSo()) return;
-    await sleep(5);
-  }
-  throw new Error(`waited in vain until ${what}`);
-}
-
-/** Long enough for everything in memory to have happened, however slow the machine is. */
-export async function settled(): Promise<void> {
-  for (let turn = 0; turn < 100; turn += 1) await new Promise((resolve) => setImmediate(resolve));
-}
+type Address = { readonly path: string } | { readonly host: string; readonly port: number };
 
 export interface HandshakeOptions {
   name?: string;
@@ -72,6 +58,10 @@ export class RawClient {
   readonly stream: Duplex;
   /** Resolves when the server has sent its last byte. */
   readonly ended: Promise<void>;
+  /** Segments that have arrived. */
+  segments = 0;
+  /** Why the stream broke, if it did. */
+  error: NodeJS.ErrnoException | undefined;
   style: 'simple' | 'structured' | 'extended' = 'simple';
   size = 0n;
   flags = 0;
@@ -83,8 +73,9 @@ export class RawClient {
   constructor(stream: Duplex) {
     this.stream = stream;
     clients.add(this);
-    stream.on('error', () => undefined);
+    stream.on('error', (error) => (this.error = error));
     stream.on('data', (bytes: Buffer) => {
+      this.segments += 1;
       this.#bytes = Buffer.concat([this.#bytes, bytes]);
       this.#wake?.();
     });
@@ -108,7 +99,12 @@ export class RawClient {
   static dial(server: NbdServer): RawClient {
     const { address } = server;
     if (address === null) throw new Error('the server does not listen');
-    return new RawClient(connect('path' in address ? { path: address.path } : { ...address, noDelay: true }));
+    return RawClient.to(address);
+  }
+
+  /** A client on a Unix socket or a TCP port. */
+  static to(address: Address, allowHalfOpen = false): RawClient {
+    return new RawClient(connect({ ...address, noDelay: true, allowHalfOpen }));
   }
 
   /** Bytes that have arrived and were not taken. */
@@ -116,9 +112,16 @@ export class RawClient {
     return this.#bytes.length;
   }
 
+  /** The next `length` bytes; rejects when the server ends before. */
   async take(length: number): Promise<Buffer> {
-    while (this.#bytes.length < length) {
-      if (this.#isEnded) throw new Error(`the server ended with ${this.#bytes.length} of ${length} bytes due`);
+    const taken = await this.upTo(length);
+    if (taken.length < length) throw new Error(`the server ended after ${taken.length} of ${length} bytes`);
+    return taken;
+  }
+
+  /** The next `length` bytes, or fewer when the server ends before. */
+  async upTo(length: number): Promise<Buffer> {
+    while (this.#bytes.length < length && !this.#isEnded) {
       await new Promise<void>((resolve) => (this.#wake = resolve));
       this.#wake = null;
     }
@@ -137,9 +140,23 @@ export class RawClient {
     this.stream.write(g.cat(...parts));
   }
 
-  /** The final reply to an option: its type, and the payloads of those before it. */
-  async option(number: number, data: Uint8Array | string = ''): Promise<{ type: number; payloads: Buffer[] }> {
+  /** Resolves when the stream is closed on both sides. */
+  async closed(): Promise<void> {
+    if (!this.stream.closed) await once(this.stream, 'close').catch(() => undefined);
+  }
+
+  sendOption(number: number, data: Uint8Array | string = ''): void {
     this.write(g.option(number, data));
+  }
+
+  /** NBD_OPT_GO. */
+  sendGo(name = ''): void {
+    this.sendOption(g.OPT.GO, g.cat(g.u32(name.length), name, g.u16(0)));
+  }
+
+  /** Sends an option and resolves with its final reply: the type, and the payloads of the replies before it. */
+  async option(number: number, data: Uint8Array | string = ''): Promise<{ type: number; payloads: Buffer[] }> {
+    this.sendOption(number, data);
     const payloads: Buffer[] = [];
     for (;;) {
       const header = await this.take(20);
@@ -194,7 +211,7 @@ export class RawClient {
   /** The error and the cookie of a simple reply. */
   async simple(): Promise<{ error: number; cookie: number }> {
     const bytes = await this.take(16);
-    if (bytes.readUInt32BE(0) !== 0x67446698) throw new Error(`no simple reply: ${bytes.toString('hex')}`);
+    if (bytes.readUInt32BE(0) !== 0x67446698) throw new Error(`not a simple reply: ${bytes.toString('hex')}`);
     return { error: bytes.readUInt32BE(4), cookie: Number(bytes.readBigUInt64BE(8)) };
   }
 
@@ -202,7 +219,7 @@ export class RawClient {
     const extended = this.style === 'extended';
     const bytes = await this.take(extended ? 32 : 20);
     if (bytes.readUInt32BE(0) !== (extended ? 0x6e8a278c : 0x668e33ef)) {
-      throw new Error(`no chunk: ${bytes.toString('hex')}`);
+      throw new Error(`not a chunk: ${bytes.toString('hex')}`);
     }
     return {
       flags: bytes.readUInt16BE(4),
@@ -221,7 +238,7 @@ export class RawClient {
     return all;
   }
 
-  /** Sends a request and gives the errno that it is answered with; 0 for success without data. */
+  /** Sends a request and resolves with the errno of its reply; 0 for success without data. */
   async ask(type: number, options: SendOptions = {}): Promise<number> {
     this.send(type, options);
     if (this.style === 'simple') return (await this.simple()).error;
