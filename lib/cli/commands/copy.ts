@@ -223,7 +223,7 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<numb
     throw error;
   }
   progress.finish();
-  if (context.verbose) process.stderr.write(`nbdcopy: bytes in flight=${humanSize(BigInt(result.inFlight))}\n`);
+  if (context.verbose) context.warn(`bytes in flight=${humanSize(BigInt(result.inFlight))}`);
   reportMissing(result, context);
   if (hasher !== null) await showBlockHash(hasher, args, context);
   return result.missing.length === 0 ? 0 : 1;
