@@ -146,10 +146,11 @@ describe('where a Unix socket is', () => {
     const server = new NbdServer({ exports: { '': { backend: new MemoryBackend(512) } } });
     const connection = new NbdConnection();
     const uri = `nbd+unix:///?socket=${encodeURIComponent(path)}`;
-    for (const promise of [server.listenUnix(path), connection.connectUnix(path), connection.connectUri(uri)]) {
-      const error = await rejection(promise);
+    const calls = [() => server.listenUnix(path), () => connection.connectUnix(path), () => connection.connectUri(uri)];
+    for (const call of calls) {
+      const error = await rejection(call());
       expect(error).toMatchObject({ code });
-      expect((error as Error).message).toMatch(/at most 10[78] bytes \(sun_path\), this one \d+/);
+      expect((error as Error).message).toMatch(/limited to 10[78] bytes \(sun_path\), this one has \d+/);
     }
     expect(connection.connectionState()).toBe('created');
     await server.close();
