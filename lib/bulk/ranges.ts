@@ -1,16 +1,9 @@
 // Ranges of bytes as callers write them, and what results contain.
 
+import type { ByteRange } from '../errors.js';
 import type { ByteCount } from '../client/connection.js';
 import { anObject, byteCount, checkOptions, type OptionCheck, refuse, shown } from '../util/option-checks.js';
 import { type Span, IntervalSet } from './intervals.js';
-
-/** A range of bytes of an export. */
-export interface ByteRange {
-  /** First byte. */
-  readonly offset: bigint;
-  /** Number of bytes. */
-  readonly length: bigint;
-}
 
 /** A range as a caller writes it. */
 export interface GivenRange {

@@ -100,9 +100,9 @@ describe('the tables of the README', () => {
     ['checkFunctionOptions', '| `stopAtFirst` ', '| `stop` ', /^option stopAtFirst is not there$/],
     [
       'checkFunctionOptions',
-      '16, 8 (`prefetch`)',
-      '16, 9 (`prefetch`)',
-      /^default of requests of prefetch: says 9, is 8$/,
+      '4096 (`copy`), 0',
+      '4096 (`copy`), 1',
+      /^default of sparse of createWriteStream: says 1, is 0$/,
     ],
     [
       'checkFunctionOptions',

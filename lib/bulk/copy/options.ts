@@ -18,7 +18,8 @@ import { aCountOrAuto, type CountOrAuto } from '../in-flight.js';
 import { aBlockHasher, RANGE_CHECKS, type StatusOptions, WORK_CHECKS } from '../options.js';
 import type { Progress } from '../progress.js';
 import { RateLimiter } from '../rate-limiter.js';
-import { anIterable, type ByteRange, type GivenRange } from '../ranges.js';
+import type { ByteRange } from '../../errors.js';
+import { anIterable, type GivenRange } from '../ranges.js';
 import type { CheckpointStore } from './checkpoint.js';
 
 /** What {@link copy} takes. Sizes are bytes; the defaults are nbdcopy's unless said otherwise. */

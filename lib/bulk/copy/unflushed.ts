@@ -1,6 +1,6 @@
 // Writes that a server had acknowledged, and that a lost connection has put at risk: what a pool's flush rejects with.
 
-import type { ByteRange } from '../ranges.js';
+import type { ByteRange } from '../../errors.js';
 import type { Span } from '../intervals.js';
 
 /** A range of the destination. */
