@@ -214,7 +214,7 @@ describeWith(['nbdkit', 'nbdcopy'], 'a full disk at the destination', () => {
       expect(said.stderr).toMatch(/ENOSPC|No space left on device/i);
       expect(said.stderr).not.toMatch(/smaller than source/);
     }
-    expect(copied.stderr).toMatch(/write at offset 0 failed/);
+    expect(copied.stderr).toMatch(/write at offset \d+ failed/);
   });
 
   it('makes no command that prints succeed', async () => {
