@@ -196,6 +196,7 @@ export interface ByteRange {
  * code is `EIO`, as fsync(2) reports lost writes.
  */
 export class NbdUnflushedError extends NbdError {
+  /** The ranges that may have been lost, in order. */
   declare readonly ranges: readonly ByteRange[];
 
   constructor(message: string, { ranges = [], ...details }: NbdErrorDetails & { ranges?: readonly ByteRange[] }) {

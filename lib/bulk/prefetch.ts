@@ -35,6 +35,7 @@ export interface PrefetchOptions extends StatusOptions {
   queueSize?: CountOrAuto;
   /** Called after each command with what has been covered so far, in bytes of the range. */
   onProgress?: (progress: PrefetchProgress) => void;
+  /** Aborts the work, which rejects with the signal's reason. */
   signal?: AbortSignal;
 }
 

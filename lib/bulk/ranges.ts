@@ -7,7 +7,9 @@ import { type Span, IntervalSet } from './intervals.js';
 
 /** A range as a caller writes it. */
 export interface GivenRange {
+  /** First byte. */
   readonly offset: ByteCount;
+  /** Number of bytes. */
   readonly length: ByteCount;
 }
 

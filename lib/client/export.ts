@@ -37,9 +37,13 @@ export type ExportFacts = Pick<
  * implement it.
  */
 export interface NbdExport extends ExportFacts {
+  /** Asks the server to prefetch a range. */
   cache(count: ByteCount, offset: ByteCount, flags?: number, signal?: AbortSignal): Promise<void>;
+  /** Reads `count` bytes; resolves with all of them or rejects. */
   pread(count: number, offset: ByteCount, flags?: number, signal?: AbortSignal): Promise<Buffer>;
+  /** Fills the caller's buffer, which is in use until the promise has settled. */
   preadInto(buffer: Uint8Array, offset: ByteCount, flags?: number, signal?: AbortSignal): Promise<void>;
+  /** Reads, and reports the chunks of the reply. */
   preadStructured(
     count: number,
     offset: ByteCount,
@@ -47,11 +51,17 @@ export interface NbdExport extends ExportFacts {
     flags?: number,
     signal?: AbortSignal,
   ): Promise<Buffer>;
+  /** Writes the buffer, which must not change until the promise has settled. */
   pwrite(buffer: Uint8Array, offset: ByteCount, flags?: number, signal?: AbortSignal): Promise<void>;
+  /** Puts every acknowledged write on permanent storage. */
   flush(flags?: number, signal?: AbortSignal): Promise<void>;
+  /** Informs the server that the range is no longer needed. */
   trim(count: ByteCount, offset: ByteCount, flags?: number, signal?: AbortSignal): Promise<void>;
+  /** Writes zeroes without sending them. */
   zero(count: ByteCount, offset: ByteCount, flags?: number, signal?: AbortSignal): Promise<void>;
+  /** Returns, or reports, the extents of a range with 32-bit lengths and flags. */
   blockStatus(count: ByteCount, offset: ByteCount, flags?: number, signal?: AbortSignal): Promise<Map<string, Extents>>;
+  /** Returns, or reports, the extents of a range with 32-bit lengths and flags. */
   blockStatus(
     count: ByteCount,
     offset: ByteCount,
@@ -59,12 +69,14 @@ export interface NbdExport extends ExportFacts {
     flags?: number,
     signal?: AbortSignal,
   ): Promise<void>;
+  /** Returns, or reports, the extents of a range with 64-bit lengths and flags. */
   blockStatus64(
     count: ByteCount,
     offset: ByteCount,
     flags?: number,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents<bigint>>>;
+  /** Returns, or reports, the extents of a range with 64-bit lengths and flags. */
   blockStatus64(
     count: ByteCount,
     offset: ByteCount,
@@ -72,6 +84,7 @@ export interface NbdExport extends ExportFacts {
     flags?: number,
     signal?: AbortSignal,
   ): Promise<void>;
+  /** Returns, or reports, the extents of some of the negotiated contexts. */
   blockStatusFilter(
     count: ByteCount,
     offset: ByteCount,
@@ -79,6 +92,7 @@ export interface NbdExport extends ExportFacts {
     flags?: number,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents<bigint>>>;
+  /** Returns, or reports, the extents of some of the negotiated contexts. */
   blockStatusFilter(
     count: ByteCount,
     offset: ByteCount,

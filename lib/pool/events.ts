@@ -17,6 +17,7 @@ export interface PoolLost {
 
 /** A connection has been made in place of a lost one. */
 export interface PoolReconnected {
+  /** The target, as messages show it. */
   readonly target: string;
   /** Number of attempts that it took. */
   readonly attempts: number;
@@ -28,8 +29,11 @@ export interface PoolReconnected {
 export interface PoolRetry {
   /** The method, such as `'pread'`. */
   readonly method: string;
+  /** First byte of the command's range. */
   readonly offset: bigint;
+  /** Number of bytes. */
   readonly count: bigint;
+  /** The error that the server reported. */
   readonly error: NbdError;
   /** Number of the try, from 1. */
   readonly attempt: number;

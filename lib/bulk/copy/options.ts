@@ -81,6 +81,7 @@ export interface CopyOptions extends StatusOptions {
   hash?: BlockHasher;
   /** Called as pieces arrive at the destination, zeroes included; `done` counts their bytes. */
   onProgress?: (progress: Progress) => void;
+  /** Aborts the work, which rejects with the signal's reason. */
   signal?: AbortSignal;
 }
 

@@ -18,6 +18,7 @@ export interface MapOptions {
   step?: ByteCount;
   /** The most block status commands in flight. Default 8. */
   questions?: number;
+  /** Aborts the work, which rejects with the signal's reason. */
   signal?: AbortSignal;
 }
 
