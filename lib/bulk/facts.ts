@@ -1,5 +1,5 @@
-// The facts about an export that work needs, read once at its start: a connection that is lost meanwhile has none, and
-// whoever asks then gets an error of the state instead of the reason.
+// The facts about an export that a function needs, read once at its start. A connection that is lost later has no facts:
+// a getter would throw an error of the state instead of the reason for the loss.
 
 import type { ByteCount, NbdConnection } from '../client/connection.js';
 import { CONTEXT_BASE_ALLOCATION, SIZE_MAXIMUM, SIZE_MINIMUM, SIZE_PREFERRED } from '../protocol/client-constants.js';
@@ -30,7 +30,7 @@ export type ExportLike = Pick<
 /** One or more connections to the same export. */
 export type Connections = ExportLike | readonly ExportLike[];
 
-/** What the handshake has said. Sizes are bytes. */
+/** Facts from the handshake. Sizes are in bytes. */
 export interface Facts {
   readonly size: bigint;
   readonly isReadOnly: boolean;

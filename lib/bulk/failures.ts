@@ -1,5 +1,5 @@
 // Errors of whole-export work: where it was when something failed. Invariant: the class, the code and the fields of the
-// error stay what they are, so that a caller can tell a lost connection from a refused command.
+// error stay what they are, so that a caller can distinguish a lost connection from a refused command.
 
 import { NbdCommandError, NbdConnectionError, NbdError, NbdProtocolError, NbdStateError } from '../errors.js';
 
@@ -9,7 +9,7 @@ export interface Place {
   readonly syscall: string;
   /** What it was doing, such as `read`. */
   readonly what: string;
-  /** First byte of the piece; null where there is none. */
+  /** First byte of the piece; null without one. */
   readonly offset: bigint | null;
 }
 

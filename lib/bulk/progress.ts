@@ -32,7 +32,7 @@ export class ProgressMeter {
   readonly #total: bigint;
   readonly #clock: () => number;
   readonly #begun: number;
-  /** Done by an earlier run, which says nothing about the speed of this one. */
+  /** Done by an earlier run, which does not count for the speed of this one. */
   readonly #before: bigint;
   readonly #samples: Sample[];
   #moved = 0;

@@ -58,10 +58,12 @@ export class Probe implements Receiver {
   }
 }
 
+const foldersNow = (): string[] => readdirSync(tmpdir()).filter((name) => name.startsWith(`nbd-${process.pid}-`));
+/** An earlier process with the same number may have been killed and have left its own. */
+const FOREIGN = new Set(foldersNow());
+
 /** Folders that this process's private sockets live in. */
-export function privateFolders(): string[] {
-  return readdirSync(tmpdir()).filter((name) => name.startsWith(`nbd-${process.pid}-`));
-}
+export const privateFolders = (): string[] => foldersNow().filter((name) => !FOREIGN.has(name));
 
 /** Descriptors of this process; -1 where the system does not list them. */
 function openDescriptors(): number {

@@ -77,7 +77,7 @@ export function encodeState(state: CopyState | null): string {
 }
 
 /**
- * The state in a text, null where there is none or the copy was complete.
+ * The state that a text contains; null without one, or if the copy was complete.
  *
  * @throws NbdStrictError `EINVAL` for a text that is not a checkpoint of this version, or is damaged.
  */

@@ -22,7 +22,7 @@ import type { ByteRange } from '../../errors.js';
 import { anIterable, type GivenRange } from '../ranges.js';
 import type { CheckpointStore } from './checkpoint.js';
 
-/** What {@link copy} takes. Sizes are bytes; the defaults are nbdcopy's unless said otherwise. */
+/** What {@link copy} takes. Sizes are in bytes; the defaults are nbdcopy's unless stated otherwise. */
 export interface CopyOptions extends StatusOptions {
   /** First byte of the source. Default 0. */
   offset?: ByteCount;

@@ -6,12 +6,12 @@ import type { IntervalSet } from '../intervals.js';
 
 /** A disk's sector: what cannot be read is not looked for in smaller pieces, though a server may take any. */
 const SECTOR = 512;
-/** What a server reports that is going away, short of memory, or refuses the client, and says nothing of the data. */
+/** Codes of a server that shuts down, is short of memory, or refuses the client: they are not about the data. */
 const NOT_OF_THE_DATA = new Set(['ESHUTDOWN', 'ENOMEM', 'EPERM', 'EACCES', 'ENOTSUP']);
 /** What systems report of a place on a disk or in a file. */
 const OF_THE_DATA = new Set(['EIO', 'ENODATA', 'EBADMSG', 'EILSEQ', 'ENXIO', 'EREMOTEIO', 'EUCLEAN']);
 
-/** Whether an error says that these bytes cannot be read, and nothing of the rest of the source. */
+/** Whether an error means that these bytes cannot be read, while the rest of the source may be readable. */
 function isReadError(error: unknown): boolean {
   if (error instanceof NbdCommandError) return !NOT_OF_THE_DATA.has(error.code);
   // Ends of the caller's own, and files.

@@ -1,4 +1,4 @@
-// What of a source is copied: all of it, a range, a list of ranges, or what a dirty bitmap says has changed.
+// What of a source is copied: all of it, a range, a list of ranges, or what a dirty bitmap marks as changed.
 
 import { fromBigInt } from '../../util/u64.js';
 import { refuse } from '../../util/option-checks.js';

@@ -95,8 +95,8 @@ const NO_ENTRIES = new BigUint64Array(0);
 /**
  * An export as a source. Its extents are known when `base:allocation` was negotiated.
  *
- * @throws NbdStrictError `EINVAL` when several connections differ in size, flags or block sizes, or the server has not
- *   said multi-conn of an export that can be written. NbdStateError when one is not open.
+ * @throws NbdStrictError `EINVAL` when several connections differ in size, flags or block sizes, or the export is
+ *   writable and the server does not advertise multi-conn. NbdStateError when one is not open.
  */
 export function exportSource(connections: Connections): CopySource<ByteCount> {
   return sourceOfConnections(connections, 'exportSource');
@@ -154,7 +154,7 @@ export function sourceOfConnections(connections: Connections, syscall: string): 
  * An export as a destination.
  *
  * @throws NbdStrictError `EPERM` when it is read-only, `EINVAL` when several connections differ, or the server has not
- *   said multi-conn. NbdStateError when one is not open.
+ *   advertised multi-conn. NbdStateError when one is not open.
  */
 export function exportDestination(connections: Connections): CopyDestination<ByteCount> {
   return destinationOfConnections(connections, 'exportDestination');

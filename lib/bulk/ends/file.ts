@@ -203,7 +203,7 @@ export function destinationOfTarget(
     keep: () => {
       if (target.isNew) {
         throw new NbdStrictError(
-          `${target.name}: is a new file, and has nothing of what the checkpoint says was copied`,
+          `${target.name}: is a new file, and contains nothing of what was copied according to the checkpoint`,
           {
             code: 'ESTALE',
           },

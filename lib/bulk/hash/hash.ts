@@ -59,7 +59,7 @@ export async function hash(connection: ExportLike, options: HashOptions = {}): P
       signal.throwIfAborted();
     }
   } finally {
-    // Reads that are still in flight after a failure are for nobody.
+    // After a failure, the reads still in flight are aborted.
     abort.abort();
   }
   checkAllDone(done, total, 'hash');

@@ -69,7 +69,7 @@ export function createReadStream(connection: ExportLike, options: ReadStreamOpti
         (error: unknown) => this.destroy(error as Error),
       );
     },
-    // The reads in flight are not waited for: nobody wants their bytes any more.
+    // Does not wait for the reads in flight: their bytes are no longer needed.
     destroy(error, callback) {
       abort.abort(error ?? new Error('the stream was destroyed'));
       chunks.return().catch(() => undefined);

@@ -164,7 +164,7 @@ class Helper {
       env: process.env,
       windowsHide: true,
     });
-    // Pipes to a child are sockets, whatever the types say.
+    // Pipes to a child are sockets, although their types differ.
     this.#input = this.#child.stdin as unknown as Socket;
     this.#output = this.#child.stdout as unknown as Socket;
     this.#ended = new Promise((resolve) => {
