@@ -1,6 +1,8 @@
 // The client under test: one connection, or a pool, and `depth` callers that each wait for one command at a time.
 
-import { NbdConnection, type NbdConnectionOptions, type NbdExport, NbdPool } from 'nbd-sdk';
+// By its name in the namespace: an earlier build that is compared against may have no pool.
+import * as sdk from 'nbd-sdk';
+import { NbdConnection, type NbdConnectionOptions, type NbdExport } from 'nbd-sdk';
 import { Meter, Offsets, readWork, Verifier } from './work.js';
 
 const work = readWork(process.argv.slice(2));
@@ -127,7 +129,7 @@ async function readBack(connection: NbdExport): Promise<number> {
 const connection =
   work.pool === 0
     ? await NbdConnection.connect(work.uri, options)
-    : await NbdPool.connect(work.uri, { ...options, connections: work.pool });
+    : await sdk.NbdPool.connect(work.uri, { ...options, connections: work.pool });
 const caller = CALLERS[work.op];
 if (caller === undefined) throw new Error(`no operation ${work.op}`);
 meter.start();
