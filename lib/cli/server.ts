@@ -1,7 +1,7 @@
 // Opens the SERVER operand of a command: a URI, or `[ CMD ARGS ]`, a server that is started for this one command.
 
-import { setTimeout as delay } from 'node:timers/promises';
-import { NbdConnection, NbdConnectionError, type NbdConnectionOptions, SHUTDOWN_ABANDON_PENDING } from './sdk.js';
+import { keepTrying } from '../client/connect/waiting.js';
+import { NbdConnection, type NbdConnectionOptions, SHUTDOWN_ABANDON_PENDING } from './sdk.js';
 import type { Operand, ParsedArguments } from './arguments.js';
 import type { CommandContext } from './command.js';
 import type { OptionSpec } from './command-spec.js';
@@ -94,7 +94,6 @@ export async function openServer(
   options: NbdConnectionOptions = {},
 ): Promise<NbdConnection> {
   const wait = context.args.value('wait');
-  const until = performance.now() + (wait === undefined ? 0 : parseSeconds('wait', wait));
   const settings = { ...connectionSettings(context), ...options };
   let connection = new NbdConnection(settings);
   context.onEnd((failed) => end(connection, failed, context));
@@ -102,38 +101,17 @@ export async function openServer(
     if (pidOf(connection) !== null) connection.killSubprocess('SIGKILL');
   });
   if (isUri(operand)) {
-    for (let pause = FIRST_PAUSE; ; pause = Math.min(pause * 2, LONGEST_PAUSE)) {
-      try {
-        await connection.connectUri(operand.word, context.signal);
-        break;
-      } catch (error) {
-        const left = until - performance.now();
-        if (left <= 0 || !mayComeYet(error)) throw error;
-        connection.close();
-        // An abort ends the pause; connectUri() then rejects with its reason.
-        await delay(Math.min(pause, left), undefined, { signal: context.signal }).catch(() => undefined);
-        connection = new NbdConnection(settings);
-      }
-    }
+    const milliseconds = wait === undefined ? 0 : parseSeconds('wait', wait);
+    await keepTrying(milliseconds, context.signal, () => {
+      if (!connection.aioIsCreated()) connection = new NbdConnection(settings);
+      return connection.connectUri(operand.word, context.signal);
+    });
   } else {
     await connection.connectSystemdSocketActivation(operand.command, context.signal);
   }
   if (context.verbose) await describeConnection(connection, context);
   return connection;
 }
-
-/** Milliseconds between two attempts to connect to a server that is not running yet. */
-const FIRST_PAUSE = 50;
-const LONGEST_PAUSE = 1000;
-
-/** Error codes while no server is listening yet, or while a proxy or name server in front of it does not know it yet. */
-const ABSENT = new Set([
-  ...['ECONNREFUSED', 'ENOENT', 'ECONNRESET', 'EPIPE', 'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT', 'EAI_AGAIN'],
-  // The backlog of a Unix socket is full.
-  'EAGAIN',
-]);
-
-const mayComeYet = (error: unknown): boolean => error instanceof NbdConnectionError && ABSENT.has(error.code);
 
 /**
  * Opens up to `count` more connections to an export that is already open. They only make the command faster, so a
