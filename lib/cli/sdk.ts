@@ -3,5 +3,5 @@
 
 export { NbdConnection } from '../client/connection.js';
 export { type NbdConnectionOptions } from '../client/options/options.js';
-export { NbdConnectionError, NbdError } from '../errors.js';
+export { NbdError } from '../errors.js';
 export * from '../protocol/client-constants.js';
