@@ -22,6 +22,13 @@ const NEEDS = [
   { tool: 'openssl', package: 'openssl', without: 'TLS' },
   // 180 MB to fetch and 660 MB on disk with what it needs: nothing to put on a developer's machine unasked.
   { tool: 'chromium', package: 'chromium', without: 'the picture of nbd map in a browser', onlyInCI: true },
+  { tool: 'sfdisk', package: 'fdisk', without: 'partition tables', onlyInCI: true },
+  { tool: 'fdisk', package: 'fdisk', without: 'partition tables', onlyInCI: true },
+  { tool: 'sgdisk', package: 'gdisk', without: 'partition tables', onlyInCI: true },
+  { tool: 'zsh', package: 'zsh', without: 'completion in zsh', onlyInCI: true },
+  { tool: 'fish', package: 'fish', without: 'completion in fish', onlyInCI: true },
+  { tool: 'man', package: 'man-db', without: 'manual pages', onlyInCI: true },
+  { tool: 'mandoc', package: 'mandoc', without: 'manual pages', onlyInCI: true },
 ];
 
 const isCI = process.env.CI === 'true';
