@@ -1,6 +1,7 @@
 // The commands by name. Each has a file of its own, which is loaded only when the command runs.
 
 import type { CliCommand } from './command.js';
+import type { CliCommandSpec } from './command-spec.js';
 
 type Loader = () => Promise<CliCommand>;
 
@@ -20,6 +21,10 @@ export const CLI_COMMANDS: Readonly<Record<string, Loader>> = {
   shell: async () => (await import('./commands/shell.js')).shell,
   completion: async () => (await import('./commands/completion.js')).completion,
 };
+
+/** The descriptions of all commands, which loads them all. */
+export const descriptions = async (): Promise<CliCommandSpec[]> =>
+  Promise.all(Object.values(CLI_COMMANDS).map(async (load) => (await load()).spec));
 
 /** The names of libnbd's tools: invoked under one of these, the program runs that command. */
 export const TOOLS: Readonly<Record<string, string>> = {

@@ -25,6 +25,7 @@ export const compare: CliCommand = {
       'Parts that are known to be zero on both sides are not read. The exit code is 0 if both are the same, 2 if they ' +
         'differ in a byte or in size, and 1 after an error.',
     ],
+    operands: { files: true },
     options: [
       ...RANGE_OPTIONS,
       {

@@ -48,6 +48,7 @@ const spec: CliCommandSpec = {
     'With --bitmap, --ranges, --offset or --length only a part is copied. Its bytes keep their places, unless ' +
       '--destination-offset gives another one, and the rest of a destination file stays as it is.',
   ],
+  operands: { files: true },
   options: [
     ...BLOCK_HASH_OPTIONS,
     { names: ['allocated'], help: 'Allocate space for zeroes in the destination too: make no holes.' },

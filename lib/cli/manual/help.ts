@@ -1,9 +1,9 @@
 // Produces --help, --version and the lists for completion from the descriptions of the commands.
 
-import { PACKAGE_NAME, VERSION } from '../util/version.js';
-import type { CliCommandSpec, OptionSpec } from './command-spec.js';
-import { optionsOf } from './arguments.js';
-import { CLI_COMMANDS } from './registry.js';
+import { PACKAGE_NAME, VERSION } from '../../util/version.js';
+import type { CliCommandSpec, OptionSpec } from '../command-spec.js';
+import { optionsOf } from '../arguments.js';
+import { descriptions } from '../registry.js';
 
 const WIDTH = 96;
 
@@ -30,7 +30,7 @@ export function commandHelp(spec: CliCommandSpec, program: string): string {
 
 /** The list of commands. */
 export async function overview(): Promise<string> {
-  const specs = await Promise.all(Object.values(CLI_COMMANDS).map(async (load) => (await load()).spec));
+  const specs = await descriptions();
   const width = Math.max(...specs.map(({ name }) => name.length));
   return [
     section('NAME', ['    nbd - work with network block devices: info, copy, prefetch, map and more']),

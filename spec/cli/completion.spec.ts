@@ -1,0 +1,151 @@
+// The completion scripts in the shells themselves: what Tab offers behind a line, and that it starts no program.
+
+import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { describeWith, runTool } from '../support/tools.js';
+import { out } from './support.js';
+
+/** Sources $1, and prints what is offered behind each of the lines that follow. Words are split as readline does. */
+const BASH = String.raw`
+source "$1"
+for line in "${'${@:2}'}"; do
+  COMP_LINE=$line COMP_POINT=${'${#line}'} COMP_TYPE=9 COMP_WORDS=() COMPREPLY=()
+  rest=$line
+  while [[ -n $rest ]]; do
+    rest=${'${rest#"${rest%%[! ]*}"}'}
+    [[ $rest =~ ^([=:]+|[^=:\ ]+) ]] || break
+    COMP_WORDS+=("${'${BASH_REMATCH[1]}'}")
+    rest=${'${rest#"${BASH_REMATCH[1]}"}'}
+  done
+  [[ $line == *' ' ]] && COMP_WORDS+=('')
+  COMP_CWORD=$(( ${'${#COMP_WORDS[@]}'} - 1 ))
+  _nbd
+  echo "== $line"
+  printf '%s\n' "${'${COMPREPLY[@]}'}"
+done
+`;
+
+const FISH = `
+source $argv[1]
+for line in $argv[2..]
+  echo "== $line"
+  complete -C "$line"
+end
+`;
+
+/** Types each line and Tab into an interactive zsh on a pseudo terminal, and prints what it shows. */
+const ZSH = String.raw`
+zmodload zsh/zpty
+zpty z "TERM=dumb zsh -f -i"
+zpty -w z "PS1='> '; autoload -Uz compinit; compinit -u -D; LISTMAX=1000; stty cols 150 -echo; source $1; print READY"
+gather() {
+  local all= chunk
+  while zpty -r z chunk; do
+    all+=$chunk
+    [[ $all == *$1* ]] && break
+  done
+  REPLY=$all
+}
+gather $'\nREADY'
+for line in "${'${@[2,-1]}'}"; do
+  zpty -w -n z "$line"$'\t'
+  # The list is there when it is possible to type again. ^U clears the line.
+  zpty -w -n z $'\x15print END\n'
+  gather $'\nEND'
+  print -r -- "== $line"
+  print -r -- "$REPLY"
+done
+zpty -d z
+`;
+
+/** What must be offered behind a line, and what must not. */
+const CASES: [line: string, offered: RegExp[], not?: RegExp][] = [
+  ['nbd co', [/copy +.*copy to and from NBD servers/, /compare/, /completion/], /\binfo\b/],
+  ['nbd info --', [/--can\b/, /--partitions\b.*[Ss]how the partition table/, /--verbose/, /--wait/], /--blkhash/],
+  ['nbd info --can=', [/\bread-only\b/, /\bmulti-conn\b/], /a\.img/],
+  ['nbd info --can re', [/\bread\b/, /\bread-only\b/], /multi-conn/],
+  ['nbd map --context base:', [/allocation/]],
+  ['nbd hash -a sha', [/sha256/, /sha512/], /md5/],
+  ['nbd hash --algorithm=sha', [/sha256/, /sha512/], /md5/],
+  ['nbd copy --checkpoint=a', [/a\.img/, /ab\.img/], /folder/],
+  ['nbd copy --checkpoint a', [/a\.img/, /ab\.img/], /folder/],
+  ['nbd copy nbd://host a', [/a\.img/, /ab\.img/]],
+  ['nbd serve a', [/a\.img/, /ab\.img/], /nbd:\/\//],
+  ['nbd serve --tls-certificates fo', [/folder/], /a\.img/],
+  ['nbd info nbd+', [/nbd\+unix/]],
+  ['nbd dump nbd+unix:///?socket=a', [/a\.img/, /ab\.img/]],
+  ['nbd zero --offset ', [], /a\.img|nbd:/],
+  ['nbd completion ', [/bash/, /zsh/, /fish/], /a\.img|nbd:/],
+  ['nbd help com', [/compare/, /completion/], /\bcopy\b/],
+  ['nbd info [ not-a-real-pro', [/not-a-real-program/]],
+  ['nbd info [ nbdkit file a', [/a\.img/, /ab\.img/]],
+];
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'nbd-completion-spec-'));
+  await mkdir(join(folder, 'folder'));
+  await mkdir(join(folder, 'bin'));
+  for (const name of ['a.img', 'ab.img']) await writeFile(join(folder, name), '');
+  for (const name of ['not-a-real-program', 'nbd']) {
+    // A completion that starts nbd leaves a trace.
+    await writeFile(join(folder, 'bin', name), `#!/bin/sh\ntouch '${join(folder, 'started')}'\n`);
+    await chmod(join(folder, 'bin', name), 0o755);
+  }
+});
+afterAll(async () => {
+  await rm(folder, { recursive: true, force: true });
+});
+
+describe.each([
+  ['bash', BASH, ['--norc', '--noprofile']],
+  ['fish', FISH, ['--no-config']],
+  ['zsh', ZSH, ['-f']],
+])('nbd completion %s', (shell, harness, flags) => {
+  describeWith([shell], `in ${shell}`, () => {
+    it('offers commands, options, values, files and servers, and starts nothing', async () => {
+      const script = join(folder, `script.${shell}`);
+      await writeFile(script, await out(['completion', shell]));
+      const driver = join(folder, `driver.${shell}`);
+      await writeFile(driver, harness);
+      const lines = CASES.map(([line]) => line);
+      const { stdout, stderr } = await runTool(shell, [...flags, driver, script, ...lines], {
+        cwd: folder,
+        env: {
+          HOME: folder,
+          PATH: `${join(folder, 'bin')}${delimiter}${process.env['PATH'] ?? ''}`,
+          LC_ALL: 'C.UTF-8',
+        },
+      });
+      expect(stderr).toBe('');
+      const shown = new Map(
+        stdout.split(/^== /m).map((part) => [part.slice(0, part.indexOf('\n')), part.slice(part.indexOf('\n') + 1)]),
+      );
+      for (const [line, offered, not = /(?!)/] of CASES) {
+        // A zsh shows the line too, with what it has inserted.
+        const text = (shown.get(line) ?? '').replaceAll(line, '').replaceAll('\r', '');
+        for (const each of offered) expect({ line, text }).toEqual({ line, text: expect.stringMatching(each) });
+        expect({ line, text }).toEqual({ line, text: expect.not.stringMatching(not) });
+      }
+      expect((await runTool('ls', [folder])).stdout).not.toContain('started');
+    });
+  });
+});
+
+it('nbd completion contains every option and every command', async () => {
+  const commands = (await out(['help'])).match(/(?<=^ {4})\w+(?= {2,}\w)/gm) ?? [];
+  expect(commands).toContain('completion');
+  for (const shell of ['bash', 'zsh', 'fish']) {
+    const script = await out(['completion', shell]);
+    for (const command of commands) {
+      const long = (await out([command, '--long-options'])).trim().split('\n');
+      // Of the names of an option the first is offered.
+      const first = long.filter((name) =>
+        shell === 'fish' ? script.includes(`-l ${name.slice(2)} `) : script.includes(name),
+      );
+      expect([shell, command, first.length]).toEqual([shell, command, expect.any(Number)]);
+      expect(first.length).toBeGreaterThan(2);
+    }
+  }
+});
