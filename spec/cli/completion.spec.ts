@@ -3,6 +3,8 @@
 import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
+import { optionsOf } from '../../lib/cli/arguments.js';
+import { descriptions } from '../../lib/cli/registry.js';
 import { describeWith, runTool } from '../support/tools.js';
 import { out } from './support.js';
 
@@ -38,7 +40,8 @@ end
 const ZSH = String.raw`
 zmodload zsh/zpty
 zpty z "TERM=dumb zsh -f -i"
-zpty -w z "PS1='> '; autoload -Uz compinit; compinit -u -D; LISTMAX=1000; stty cols 150 -echo; source $1; print READY"
+zpty -w z "PS1='> '; autoload -Uz compinit; compinit -u -D; LISTMAX=1000; stty cols 150 -echo; source $1"
+zpty -w z 'tab () { zle complete-word; zle -R; print -rn -- "<shown>" > $TTY }; zle -N tab; bindkey "^I" tab; print READY'
 gather() {
   local all= chunk
   while zpty -r z chunk; do
@@ -50,18 +53,20 @@ gather() {
 gather $'\nREADY'
 for line in "${'${@[2,-1]}'}"; do
   zpty -w -n z "$line"$'\t'
-  # The list is there when it is possible to type again. ^U clears the line.
+  # A list is not shown if more is typed meanwhile. ^U clears the line.
+  gather '<shown>'
+  shown=$REPLY
   zpty -w -n z $'\x15print END\n'
   gather $'\nEND'
   print -r -- "== $line"
-  print -r -- "$REPLY"
+  print -r -- "$shown"
 done
 zpty -d z
 `;
 
 /** What must be offered behind a line, and what must not. */
 const CASES: [line: string, offered: RegExp[], not?: RegExp][] = [
-  ['nbd co', [/copy +.*copy to and from NBD servers/, /compare/, /completion/], /\binfo\b/],
+  ['nbd co', [/copy\s+.*copy to and from NBD servers/, /compare/, /completion/], /\binfo\b/],
   ['nbd info --', [/--can\b/, /--partitions\b.*[Ss]how the partition table/, /--verbose/, /--wait/], /--blkhash/],
   ['nbd info --can=', [/\bread-only\b/, /\bmulti-conn\b/], /a\.img/],
   ['nbd info --can re', [/\bread\b/, /\bread-only\b/], /multi-conn/],
@@ -133,19 +138,23 @@ describe.each([
   });
 });
 
-it('nbd completion contains every option and every command', async () => {
-  const commands = (await out(['help'])).match(/(?<=^ {4})\w+(?= {2,}\w)/gm) ?? [];
-  expect(commands).toContain('completion');
-  for (const shell of ['bash', 'zsh', 'fish']) {
+it('nbd completion contains every option of every command', async () => {
+  const specs = await descriptions();
+  for (const [shell, shown] of [
+    ['bash', (name: string) => new RegExp(`^--${name}=?\t`, 'm')],
+    ['fish', (name: string) => new RegExp(` -l ${name} `)],
+    ['zsh', (name: string) => new RegExp(`--${name}(=-?)?\\[`)],
+  ] as const) {
     const script = await out(['completion', shell]);
-    for (const command of commands) {
-      const long = (await out([command, '--long-options'])).trim().split('\n');
-      // Of the names of an option the first is offered.
-      const first = long.filter((name) =>
-        shell === 'fish' ? script.includes(`-l ${name.slice(2)} `) : script.includes(name),
-      );
-      expect([shell, command, first.length]).toEqual([shell, command, expect.any(Number)]);
-      expect(first.length).toBeGreaterThan(2);
+    for (const spec of specs) {
+      const begin = shell === 'fish' ? `__nbd_is ${spec.name}'` : `    ${spec.name})`;
+      expect(script).toContain(begin);
+      for (const { names, help } of optionsOf(spec)) {
+        if (help === undefined) continue;
+        // Of an option with several names the first is offered.
+        const [name = ''] = names;
+        expect([shell, spec.name, name, shown(name).test(script)]).toEqual([shell, spec.name, name, true]);
+      }
     }
   }
 });

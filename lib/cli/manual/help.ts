@@ -7,6 +7,16 @@ import { descriptions } from '../registry.js';
 
 const WIDTH = 96;
 
+/** What the program is for. */
+export const ABOUT = 'work with network block devices: info, copy, prefetch, map and more';
+
+/** The ways to name a server. */
+export const SERVER_FORMS: readonly (readonly [form: string, what: string])[] = [
+  ['nbd://HOST[:PORT]/EXPORT', 'TCP; nbds:// for TLS'],
+  ['nbd+unix:///EXPORT?socket=PATH', 'a Unix socket'],
+  ['[ CMD ARGS ... ]', 'start a server for this command (socket activation)'],
+];
+
 /** The help of one command, in the layout of a manual page. */
 export function commandHelp(spec: CliCommandSpec, program: string): string {
   const sections = [
@@ -33,17 +43,16 @@ export async function overview(): Promise<string> {
   const specs = await descriptions();
   const width = Math.max(...specs.map(({ name }) => name.length));
   return [
-    section('NAME', ['    nbd - work with network block devices: info, copy, prefetch, map and more']),
+    section('NAME', [`    nbd - ${ABOUT}`]),
     section('SYNOPSIS', ['    nbd COMMAND [OPTIONS] SERVER ...', '    nbd COMMAND --help']),
     section(
       'COMMANDS',
       specs.map(({ name, summary }) => `    ${name.padEnd(width)}  ${summary}`),
     ),
-    section('SERVER', [
-      '    nbd://HOST[:PORT]/EXPORT            TCP; nbds:// for TLS',
-      '    nbd+unix:///EXPORT?socket=PATH      a Unix socket',
-      '    [ CMD ARGS ... ]                    start a server for this command (socket activation)',
-    ]),
+    section(
+      'SERVER',
+      SERVER_FORMS.map(([form, what]) => `    ${form.padEnd(34)}  ${what}`),
+    ),
   ].join('\n');
 }
 
@@ -72,7 +81,7 @@ function usageLines(line: string, program: string): string[] {
 }
 
 /** Space that is neither within brackets nor next to a bar: `[-o N|--offset=N]` stays on one line. */
-const BETWEEN_BRACKETS = /(?<!\|) +(?!\|)(?![^[\]]*\])/;
+export const BETWEEN_BRACKETS = /(?<!\|) +(?!\|)(?![^[\]]*\])/;
 
 function optionHelp(option: OptionSpec): string[] {
   const value = option.value ?? 'VALUE';
