@@ -23,8 +23,11 @@ export const CLI_COMMANDS: Readonly<Record<string, Loader>> = {
 };
 
 /** The descriptions of all commands, which loads them all. */
-export const descriptions = async (): Promise<CliCommandSpec[]> =>
-  Promise.all(Object.values(CLI_COMMANDS).map(async (load) => (await load()).spec));
+export async function descriptions(): Promise<CliCommandSpec[]> {
+  const found: CliCommandSpec[] = [];
+  for (const load of Object.values(CLI_COMMANDS)) found.push((await load()).spec);
+  return found;
+}
 
 /** The names of libnbd's tools: invoked under one of these, the program runs that command. */
 export const TOOLS: Readonly<Record<string, string>> = {

@@ -74,7 +74,7 @@ export const compare: CliCommand = {
           extents: !args.has('no-extents'),
           stopAtFirst: args.has('stop'),
           signal: context.signal,
-          onProgress: ({ done }) => report(done),
+          onProgress: (now) => report(now.done, now),
         }),
     );
     if (args.has('json')) await context.out(`${visibleJson(JSON.stringify(result))}\n`);

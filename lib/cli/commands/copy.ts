@@ -212,7 +212,7 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<numb
           done = now.done;
           ({ total } = now);
           // Of a bitmap it is known only now how much there is.
-          progress.update(part.bitmap === undefined ? Number(done) : scaled(now, span?.length ?? 0n));
+          progress.update(part.bitmap === undefined ? Number(done) : scaled(now, span?.length ?? 0n), now);
         },
       },
     );

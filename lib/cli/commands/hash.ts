@@ -63,7 +63,7 @@ export const hash: CliCommand = {
           ...range,
           extents: !args.has('no-extents'),
           signal: context.signal,
-          onProgress: ({ done }) => report(done),
+          onProgress: (now) => report(now.done, now),
         }),
     );
     const name = 'word' in server ? server.word : '-';

@@ -30,7 +30,7 @@ _nbd_program() {
     esac
   done
   (( open > 0 )) || return 1
-  if (( CURRENT == open + 1 )); then _command_names -e; else _files; fi
+  if (( CURRENT == open + 1 )); then compadd -k commands; else _files; fi
   return 0
 }
 
