@@ -52,7 +52,7 @@ describeWith(['man', 'mandoc'], 'the manual pages', () => {
       const page = await rendered(`nbd-${spec.name}`);
       const lines = page.split('\n').map((line) => line.trim());
       const words = page.replace(/\s+/g, ' ');
-      expect(page).toContain(`nbd-${spec.name} - ${spec.summary}`);
+      expect(words).toContain(`nbd-${spec.name} - ${spec.summary}`);
       for (const { names, short, secondShort, takes, value = 'VALUE', help } of optionsOf(spec)) {
         if (help === undefined) continue;
         const forms = [
@@ -68,7 +68,7 @@ describeWith(['man', 'mandoc'], 'the manual pages', () => {
         expect(lines.some((line) => line.startsWith(forms[0] ?? ''))).toBe(true);
         expect([spec.name, words]).toEqual([spec.name, expect.stringContaining(help.replace(/\s+/g, ' '))]);
       }
-      for (const [command] of spec.examples) expect(page).toContain(command);
+      for (const [command] of spec.examples) expect(words).toContain(command.replace(/\s+/g, ' '));
     }
     const overview = await rendered('nbd');
     for (const { name } of specs) expect(overview).toContain(`nbd-${name}(1)`);

@@ -36,13 +36,13 @@ _nbd_program() {
 
 _nbd() {
   local curcontext=$curcontext ret=1
-  local -a state line commands
+  local -a state line offered
   if (( CURRENT > 2 )) && _nbd_program; then return; fi
   if (( CURRENT == 2 )); then
-    commands=(
+    offered=(
 ${list.join('\n')}
     )
-    _describe -t commands command commands
+    _describe -t commands command offered
     return
   fi
   local command=$words[2]
