@@ -77,7 +77,7 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
    */
   static async connect(
     target: NbdTarget,
-    options: NbdConnectionOptions & { signal?: AbortSignal; waitFor?: number } = {},
+    options: NbdConnectionOptions & { signal?: AbortSignal | undefined; waitFor?: number | undefined } = {},
   ): Promise<NbdConnection> {
     const { signal, waitFor = 0, ...rest } = (options as typeof options | null) ?? {};
     const settings = typeof (options as unknown) === 'object' && (options as unknown) !== null ? rest : options;
@@ -663,7 +663,7 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
   }
 
   /** @internal */
-  [inspect.custom](_depth: number, options: { readonly colors?: boolean }): string {
+  [inspect.custom](_depth: number, options: { readonly colors?: boolean | undefined }): string {
     const { settings, session, state, inFlight, target } = this.#lifecycle;
     const facts = {
       state,

@@ -5,7 +5,7 @@ import { createServer, type AddressInfo, type Server } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { clearTimeout, setTimeout } from 'node:timers';
 import { NbdStateError } from '../errors.js';
-import type { ServerOffer } from '../protocol/handshake/serve-offer.js';
+import type { HandshakeFeatures, ServerOffer } from '../protocol/handshake/serve-offer.js';
 import { duplexPair } from '../transport/memory.js';
 import { refuse, shown } from '../util/option-checks.js';
 import type { NbdBackend } from './backends/backend.js';
@@ -77,7 +77,8 @@ export class NbdServer {
       style: settings.style ?? 'newstyle',
       fixedNewstyle: settings.fixedNewstyle ?? true,
       noZeroes: settings.noZeroes ?? true,
-      features: { ...DEFAULT_FEATURES, ...settings.features },
+      // The check has left out what is undefined.
+      features: { ...DEFAULT_FEATURES, ...(settings.features as Partial<HandshakeFeatures>) },
       tls: settings.tls ?? 'off',
       maxOptions: settings.maxOptions,
       exports: () => this.#exports.values(),
