@@ -1,6 +1,7 @@
 // The public face of a connection: documentation, and methods that delegate in a line or two. Every libnbd function
 // nbd_foo_bar is the method fooBar.
 
+import type { Buffer } from '../util/buffer.js';
 import { inspect } from 'node:util';
 import { type NbdError, NbdStrictError } from '../errors.js';
 import { SHUTDOWN_ABANDON_PENDING } from '../protocol/client-constants.js';

@@ -1,5 +1,6 @@
 // What can be done with an export, however many connections there are to it: types only.
 
+import type { Buffer } from '../util/buffer.js';
 import type { NbdFacts } from './api/facts.js';
 import type { ChunkCallback, ExtentCallback } from '../protocol/reply-target.js';
 import type { Extents } from '../util/extents.js';

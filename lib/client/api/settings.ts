@@ -4,6 +4,7 @@
 import { EventEmitter } from 'eventemitter3';
 import { type NbdError, NbdStrictError } from '../../errors.js';
 import { toCallback } from '../../protocol/strict.js';
+import { operatingSystem, throwLater } from '../../util/platform.js';
 import { PACKAGE_NAME, VERSION } from '../../util/version.js';
 import type { DebugCallback } from '../debug.js';
 import { Lifecycle } from '../lifecycle.js';
@@ -67,9 +68,7 @@ export abstract class NbdSettings extends EventEmitter<NbdConnectionEvents> {
     try {
       emit();
     } catch (error) {
-      process.nextTick(() => {
-        throw error;
-      });
+      throwLater(error);
     }
   }
 
@@ -242,7 +241,7 @@ export abstract class NbdSettings extends EventEmitter<NbdConnectionEvents> {
 
   /** True on Linux, where a helper program connects to AF_VSOCK (libnbd: `nbd_supports_vsock`). */
   supportsVsock(): boolean {
-    return process.platform === 'linux';
+    return operatingSystem() === 'linux';
   }
 
   /** Always true: URIs are supported (libnbd: `nbd_supports_uri`). */

@@ -2,6 +2,7 @@
 // order. An exception here means that nothing was queued, no cookie was used and no byte was sent; promise forms
 // reject.
 
+import { Buffer } from '../../util/buffer.js';
 import { NbdStateError, NbdStrictError } from '../../errors.js';
 import { encodeBlockStatusFilter } from '../../protocol/block-status.js';
 import { CMD_FLAG_PAYLOAD_LEN } from '../../protocol/client-constants.js';

@@ -1,5 +1,6 @@
 // Connects to a target and runs the handshake on it. Cleans up nothing on failure: the lifecycle does.
 
+import { Buffer } from '../../util/buffer.js';
 import { NbdConnectionError, NbdError, NbdOptionError, NbdStateError } from '../../errors.js';
 import type { ReplyContext } from '../../protocol/reply-rules.js';
 import { TLS_DISABLE } from '../../protocol/client-constants.js';

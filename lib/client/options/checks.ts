@@ -1,6 +1,7 @@
 // Checks of options and arguments. Each check returns the value with its type, or throws an NbdStrictError (EINVAL by
 // default) that names the method and never quotes more than 40 characters of a value.
 
+import { Buffer } from '../../util/buffer.js';
 import { NbdStrictError } from '../../errors.js';
 import { MAX_STRING } from '../../protocol/constants.js';
 import { MAX_U32 } from '../../util/u64.js';

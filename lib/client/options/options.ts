@@ -3,6 +3,7 @@
 
 import * as s from '../../protocol/client-constants.js';
 import type { HandshakeRequest } from '../../protocol/handshake/session.js';
+import { environment } from '../../util/platform.js';
 import {
   checkBits,
   checkBoolean,
@@ -164,7 +165,7 @@ function defaults(): Settings {
     handshakeFlags: s.HANDSHAKE_FLAG_MASK,
     exportNameOnly: false,
     preadInitialize: true,
-    debug: process.env['LIBNBD_DEBUG'] === '1',
+    debug: environment('LIBNBD_DEBUG') === '1',
     maskExportName: false,
     handleName: `nbd${++handles}`,
     maxInFlight: 64,
