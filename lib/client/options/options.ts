@@ -3,6 +3,7 @@
 
 import * as s from '../../protocol/client-constants.js';
 import type { HandshakeRequest } from '../../protocol/handshake/session.js';
+import type { WebSocketClass } from '../../transport/web/types.js';
 import { environment } from '../../util/platform.js';
 import {
   checkBits,
@@ -14,6 +15,7 @@ import {
   checkQueued,
   checkSocketName,
   checkTimeout,
+  checkWebSocket,
   refuse,
   shown,
 } from './checks.js';
@@ -95,6 +97,11 @@ export interface NbdConnectionOptions extends NbdTlsOptions {
   uriAllowLocalFile?: boolean;
   /** Whether a URI may choose the ciphers with `tls-priority`. Default false. */
   uriAllowTlsPriority?: boolean;
+  /**
+   * The class that opens `ws:` and `wss:` URLs, such as that of the npm package `ws`. Default null: the global
+   * WebSocket, which Node has from version 22.
+   */
+  webSocket?: WebSocketClass | null;
 
   /** Name of the socket that `connectSystemdSocketActivation` passes on. Default `''`: the server sees `unknown`. */
   socketActivationName?: string;
@@ -143,6 +150,7 @@ const CHECKS: {
   uriAllowTls: TLS_CHECKS.tls,
   uriAllowLocalFile: checkBoolean,
   uriAllowTlsPriority: checkBoolean,
+  webSocket: checkWebSocket,
   socketActivationName: checkSocketName,
   subprocessStderr: (method, value) => {
     if (value === 'capture' || value === 'inherit') return value;
@@ -179,6 +187,7 @@ function defaults(): Settings {
     uriAllowTls: s.TLS_ALLOW,
     uriAllowLocalFile: false,
     uriAllowTlsPriority: false,
+    webSocket: null,
     socketActivationName: '',
     subprocessStderr: 'capture',
     ...tlsDefaults(),
@@ -186,8 +195,12 @@ function defaults(): Settings {
 }
 
 /** The defaults overridden by `options`; throws for an unknown or ill-typed option. Only own properties count. */
-export function makeSettings(options: NbdConnectionOptions | undefined): Settings {
+export function makeSettings(
+  options: NbdConnectionOptions | undefined,
+  unsupported: ReadonlySet<keyof NbdConnectionOptions> = new Set(),
+): Settings {
   const settings = defaults();
+  unsupportedNames.set(settings, unsupported);
   if (options === undefined) return settings;
   if (typeof (options as unknown) !== 'object' || (options as unknown) === null) {
     throw refuse('NbdConnection', `options must be an object, not ${shown(options)}`);
@@ -205,9 +218,14 @@ export function makeSettings(options: NbdConnectionOptions | undefined): Setting
 /** Options that the program has set, even to the default value: a URI may not override them. */
 const explicitNames = new WeakMap<Settings, Set<keyof NbdConnectionOptions>>();
 
+/** Options that have no meaning on the platform of a connection. */
+const unsupportedNames = new WeakMap<Settings, ReadonlySet<keyof NbdConnectionOptions>>();
+
 /** Sets one option on behalf of the program; throws for an invalid value and then keeps the old one. */
 export function assign(settings: Settings, name: keyof NbdConnectionOptions, value: unknown, method?: string): void {
-  Object.assign(settings, { [name]: CHECKS[name](method ?? `NbdConnection: ${name}`, value) });
+  const where = method ?? `NbdConnection: ${name}`;
+  if (unsupportedNames.get(settings)?.has(name) === true) throw refuse(where, 'not supported here', 'ENOTSUP');
+  Object.assign(settings, { [name]: CHECKS[name](where, value) });
   const names = explicitNames.get(settings) ?? new Set();
   explicitNames.set(settings, names.add(name));
 }

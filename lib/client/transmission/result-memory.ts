@@ -2,6 +2,7 @@
 // one cannot detach others: the memory that small results share cannot be transferred.
 
 import { Buffer, type OwnBuffer } from '../../util/buffer.js';
+import type { ResultAllocator } from '../platform.js';
 import { nodeModule } from '../../util/platform.js';
 import { allocate } from '../../util/memory.js';
 
@@ -35,7 +36,8 @@ function refuseTransfer(): never {
   throw new TypeError(`a result of up to ${POOLED_LENGTH} bytes shares its memory with others: copy it first`);
 }
 
-export class ResultMemory {
+export class ResultMemory implements ResultAllocator {
+  readonly allocateZeroed = (length: number): Buffer => Buffer.alloc(length);
   #slab = Buffer.alloc(0);
   #slabUsed = 0;
 
