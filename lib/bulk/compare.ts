@@ -1,7 +1,8 @@
 // Comparing two exports: what both know to be zero is not read, what one knows to be zero is only looked for in the
 // other.
 
-import type { ByteCount } from '../client/connection.js';
+import { Buffer } from '../util/buffer.js';
+import type { ByteCount } from '../client/export.js';
 import { aBoolean, checkOptions, oneOf } from '../util/option-checks.js';
 import { type Source, type SourceLike, toSource } from './ends/ends.js';
 import type { Run, RunOptions } from './ends/runs.js';

@@ -1,6 +1,7 @@
 // Prefetching an export: cache commands for a range or for its data only, split and bounded.
 
-import type { ByteCount } from '../client/connection.js';
+import { Buffer } from '../util/buffer.js';
+import type { ByteCount } from '../client/export.js';
 import { CONTEXT_BASE_ALLOCATION } from '../protocol/client-constants.js';
 import { aBoolean, aFunction, checkOptions, refuse, wholeNumber } from '../util/option-checks.js';
 import { DEPTH_CHECKS, pick, RANGE_CHECKS, SIGNAL_CHECKS, STATUS_CHECKS, type StatusOptions } from './options.js';

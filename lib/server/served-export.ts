@@ -1,5 +1,6 @@
 // One export as it is served: a backend, the user's options, and the resulting transmission flags.
 
+import { Buffer } from '../util/buffer.js';
 import * as c from '../protocol/constants.js';
 import type { ExportOffer } from '../protocol/handshake/serve-offer.js';
 import type { ReplyStyle } from '../protocol/reply-encoder.js';

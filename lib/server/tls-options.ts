@@ -1,5 +1,6 @@
 // The TLS options of a server: checked, and as node:tls takes them.
 
+import type { Buffer } from '../util/buffer.js';
 import { createServer, type TlsOptions } from 'node:tls';
 import { PSK_CIPHERS } from '../transport/psk.js';
 import {

@@ -1,7 +1,7 @@
 // How far a copy has come, as it is stored: one line of JSON with a checksum. Invariant: what is read back is what was
 // written, or an error that names what is wrong with it; a text that is not a checkpoint is never replaced by one.
 
-import type { ByteCount } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
 import { NbdStrictError } from '../../errors.js';
 import { IntervalSet, type Span } from '../intervals.js';
 

@@ -2,7 +2,7 @@
 
 import { open, readFile, rename, unlink } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import type { ByteCount } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
 import { NbdError } from '../../errors.js';
 import { aString, byteCount, checkOptions, refuse } from '../../util/option-checks.js';
 import type { CheckpointStore } from './checkpoint.js';

@@ -1,6 +1,6 @@
 // What copy() takes and returns.
 
-import type { ByteCount } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
 import {
   aBoolean,
   aFunction,

@@ -1,7 +1,8 @@
 // The two ends of a copy, as a caller may write them, and of connections. Positions are numbers up to 2^53 - 1 and
 // bigints above, so that most ends never see a bigint, and need not know that there are any.
 
-import type { ByteCount } from '../../client/connection.js';
+import type { Buffer } from '../../util/buffer.js';
+import type { ByteCount } from '../../client/export.js';
 import { NbdStrictError } from '../../errors.js';
 import { CMD_FLAG_NO_HOLE, CONTEXT_BASE_ALLOCATION, STATE_ZERO } from '../../protocol/client-constants.js';
 import { fromBigInt } from '../../util/u64.js';

@@ -2,7 +2,7 @@
 
 import { read, type Stats } from 'node:fs';
 import { type FileHandle, open, realpath, stat } from 'node:fs/promises';
-import type { ByteCount } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
 import { NbdError, NbdStrictError } from '../../errors.js';
 import { aBoolean, byteCount, checkOptions, refuse, shown } from '../../util/option-checks.js';
 import { fromBigInt } from '../../util/u64.js';

@@ -2,7 +2,7 @@
 // only when every byte of the size was given exactly once.
 
 import type { Hash } from 'node:crypto';
-import type { ByteCount } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
 import { NbdStrictError } from '../../errors.js';
 import { aString, byteCount, checkOptions, powerOfTwo, shown } from '../../util/option-checks.js';
 import { isAllZero } from '../zeroes.js';

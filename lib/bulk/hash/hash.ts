@@ -1,7 +1,7 @@
 // Hashes of an export: of all its bytes in order, and of its blocks, where what is known to be zero is neither read nor
 // hashed.
 
-import type { ByteCount } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
 import { aFunction, aString, checkOptions, powerOfTwo } from '../../util/option-checks.js';
 import { BlockHasher, type BlockHasherOptions, newHash, ZERO_BLOCKS_A_TURN } from './block-hasher.js';
 import { pick, RANGE_CHECKS, type StatusOptions, WORK_CHECKS } from '../options.js';

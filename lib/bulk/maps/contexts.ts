@@ -1,6 +1,6 @@
 // What the functions over metadata contexts have in common: their options, and that the contexts were negotiated.
 
-import type { ByteCount } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
 import { NbdStrictError } from '../../errors.js';
 import { anArrayOf, aString, checkOptions, type OptionCheck, refuse, shown } from '../../util/option-checks.js';
 import { quoted } from '../../util/visible.js';

@@ -1,7 +1,7 @@
 // An export, or a range of it, as a Readable: several reads are in flight ahead of the consumer, holes are not read.
 
 import { Readable } from 'node:stream';
-import type { ByteCount } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
 import { aBoolean, checkOptions } from '../../util/option-checks.js';
 import { DEPTH_CHECKS, pick, RANGE_CHECKS, SIGNAL_CHECKS, STATUS_CHECKS, type StatusOptions } from '../options.js';
 import { sourceOfConnections } from '../ends/endpoint.js';

@@ -2,7 +2,7 @@
 // become zero commands. Invariant: 'finish' comes when every byte has been written, and flushed if that was asked.
 
 import { Writable } from 'node:stream';
-import type { ByteCount } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
 import { NbdStrictError } from '../../errors.js';
 import { aBoolean, byteCount, checkOptions, powerOfTwo, zeroOr } from '../../util/option-checks.js';
 import { DEPTH_CHECKS, pick, SIGNAL_CHECKS } from '../options.js';

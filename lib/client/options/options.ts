@@ -4,6 +4,8 @@
 import * as s from '../../protocol/client-constants.js';
 import type { HandshakeRequest } from '../../protocol/handshake/session.js';
 import type { Complete } from '../../util/option-checks.js';
+import type { WebSocketClass } from '../../transport/web/types.js';
+import { environment } from '../../util/platform.js';
 import {
   checkBits,
   checkBoolean,
@@ -14,6 +16,7 @@ import {
   checkQueued,
   checkSocketName,
   checkTimeout,
+  checkWebSocket,
   refuse,
   shown,
 } from './checks.js';
@@ -95,6 +98,11 @@ export interface NbdConnectionOptions extends NbdTlsOptions {
   uriAllowLocalFile?: boolean | undefined;
   /** Whether a URI may choose the ciphers with `tls-priority`. Default false. */
   uriAllowTlsPriority?: boolean | undefined;
+  /**
+   * The class that opens `ws:` and `wss:` URLs, such as that of the npm package `ws`. Default null: the global
+   * WebSocket, which Node has from version 22.
+   */
+  webSocket?: WebSocketClass | null | undefined;
 
   /** Name of the socket that `connectSystemdSocketActivation` passes on. Default `''`: the server sees `unknown`. */
   socketActivationName?: string | undefined;
@@ -143,6 +151,7 @@ const CHECKS: {
   uriAllowTls: TLS_CHECKS.tls,
   uriAllowLocalFile: checkBoolean,
   uriAllowTlsPriority: checkBoolean,
+  webSocket: checkWebSocket,
   socketActivationName: checkSocketName,
   subprocessStderr: (method, value) => {
     if (value === 'capture' || value === 'inherit') return value;
@@ -165,7 +174,7 @@ function defaults(): Settings {
     handshakeFlags: s.HANDSHAKE_FLAG_MASK,
     exportNameOnly: false,
     preadInitialize: true,
-    debug: process.env['LIBNBD_DEBUG'] === '1',
+    debug: environment('LIBNBD_DEBUG') === '1',
     maskExportName: false,
     handleName: `nbd${++handles}`,
     maxInFlight: 64,
@@ -179,6 +188,7 @@ function defaults(): Settings {
     uriAllowTls: s.TLS_ALLOW,
     uriAllowLocalFile: false,
     uriAllowTlsPriority: false,
+    webSocket: null,
     socketActivationName: '',
     subprocessStderr: 'capture',
     ...tlsDefaults(),
@@ -186,8 +196,12 @@ function defaults(): Settings {
 }
 
 /** The defaults overridden by `options`; throws for an unknown or ill-typed option. Only own properties count. */
-export function makeSettings(options: NbdConnectionOptions | undefined): Settings {
+export function makeSettings(
+  options: NbdConnectionOptions | undefined,
+  unsupported: ReadonlySet<keyof NbdConnectionOptions> = new Set(),
+): Settings {
   const settings = defaults();
+  unsupportedNames.set(settings, unsupported);
   if (options === undefined) return settings;
   if (typeof (options as unknown) !== 'object' || (options as unknown) === null) {
     throw refuse('NbdConnection', `options must be an object, not ${shown(options)}`);
@@ -205,9 +219,14 @@ export function makeSettings(options: NbdConnectionOptions | undefined): Setting
 /** Options that the program has set, even to the default value: a URI may not override them. */
 const explicitNames = new WeakMap<Settings, Set<keyof NbdConnectionOptions>>();
 
+/** Options that have no meaning on the platform of a connection. */
+const unsupportedNames = new WeakMap<Settings, ReadonlySet<keyof NbdConnectionOptions>>();
+
 /** Sets one option on behalf of the program; throws for an invalid value and then keeps the old one. */
 export function assign(settings: Settings, name: keyof NbdConnectionOptions, value: unknown, method?: string): void {
-  Object.assign(settings, { [name]: CHECKS[name](method ?? `NbdConnection: ${name}`, value) });
+  const where = method ?? `NbdConnection: ${name}`;
+  if (unsupportedNames.get(settings)?.has(name) === true) throw refuse(where, 'not supported here', 'ENOTSUP');
+  Object.assign(settings, { [name]: CHECKS[name](where, value) });
   const names = explicitNames.get(settings) ?? new Set();
   explicitNames.set(settings, names.add(name));
 }

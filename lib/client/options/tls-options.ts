@@ -1,8 +1,9 @@
 // The TLS options: types, defaults and checks. Files that they name are read when the connection is made.
 // Invariant: no message contains a key, a passphrase or any part of one.
 
-import { userInfo } from 'node:os';
+import { Buffer } from '../../util/buffer.js';
 import * as s from '../../protocol/client-constants.js';
+import { environment, nodeModule } from '../../util/platform.js';
 import { decodeKey } from '../../util/psk-file.js';
 import { checkBoolean, checkName, refuse, shown } from './checks.js';
 
@@ -157,7 +158,7 @@ export function checkPriority(method: string, value: unknown): string {
   if (value === '') return value;
   try {
     // Loaded here rather than imported: most connections never need it.
-    process.getBuiltinModule('node:tls').createSecureContext({ ciphers: value, ca: [] });
+    nodeModule('node:tls')?.createSecureContext({ ciphers: value, ca: [] });
   } catch {
     throw refuse(method, 'OpenSSL knows none of these ciphers (it takes a cipher list, not a GnuTLS priority string)');
   }
@@ -202,10 +203,10 @@ export const tlsDefaults = (): TlsSettings => ({
 /** The user name that was set, or the system's; `''` if the system has none. */
 export function tlsUsernameOf(settings: TlsSettings): string {
   if (settings.tlsUsername !== '') return settings.tlsUsername;
-  const name = process.env['LOGNAME'] ?? '';
+  const name = environment('LOGNAME') ?? '';
   if (name !== '') return name;
   try {
-    return userInfo().username;
+    return nodeModule('node:os')?.userInfo().username ?? '';
   } catch {
     return '';
   }

@@ -1,6 +1,7 @@
 // The interface that a user implements to serve an export. Only size and read() are required; what a backend lacks is
 // not advertised, or is emulated where that makes sense.
 
+import type { Buffer } from '../../util/buffer.js';
 import type { U64 } from '../../util/u64.js';
 
 /** Options of a write. */

@@ -1,5 +1,6 @@
 // An export in memory. Only written pages take memory, so a 1 TiB export can be served.
 
+import { Buffer } from '../../util/buffer.js';
 import { add, fromHalves, highHalf, lowHalf, type U64 } from '../../util/u64.js';
 import { NBD_STATE_HOLE, NBD_STATE_ZERO } from '../../protocol/constants.js';
 import { aBoolean, checkOptions, type OptionTable } from '../../util/option-checks.js';

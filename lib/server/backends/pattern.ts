@@ -1,5 +1,6 @@
 // An export whose bytes follow from their offsets, so that every read can be verified at any size.
 
+import { Buffer } from '../../util/buffer.js';
 import { aBoolean, checkOptions, type OptionTable } from '../../util/option-checks.js';
 import { highHalf, lowHalf, TWO_32, type U64 } from '../../util/u64.js';
 import type { BlockSize, NbdBackend } from './backend.js';
