@@ -9,7 +9,7 @@ import { runTool } from './tools.js';
 import { type TerminalOutput, terminalSvg } from './terminal-svg.js';
 
 const ROOT = resolve(import.meta.dirname, '../..');
-const COLUMNS = 92;
+const COLUMNS = 100;
 const MIB = 1024 * 1024;
 
 const COMMANDS = [

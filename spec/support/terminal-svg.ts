@@ -36,8 +36,12 @@ class Terminal {
   #row = 0;
   #column = 0;
   #style: Style = PLAIN;
+  /** The beginning of an escape sequence, the rest of which is still to come. */
+  #rest = '';
 
-  write(text: string): void {
+  write(chunk: string): void {
+    const [text = '', rest = ''] = (this.#rest + chunk).split(/(\u001b(?:\[[?\d;]*)?)$/);
+    this.#rest = rest;
     // eslint-disable-next-line no-control-regex -- what a terminal gets
     for (const [token, parameters = '', final = ''] of text.matchAll(
       /\u001b\[([?\d;]*)([A-Za-z])|\u001b[78]|[^\u001b]|\u001b/gu,

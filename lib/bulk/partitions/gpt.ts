@@ -50,7 +50,9 @@ export async function readGpt(
   if (!isProtected) return null;
   const [backup] = await firstFound(sizes, (each) => readHeader(sectors, each, sectors.count(each) - 1n));
   if (typeof backup !== 'string') {
-    return tableOf(sectors, backup, [`the table at the beginning is damaged (${primary}); the backup at the end is used`]);
+    return tableOf(sectors, backup, [
+      `the table at the beginning is damaged (${primary}); the backup at the end is used`,
+    ]);
   }
   const problems = [
     `the table at the beginning is damaged (${primary})`,

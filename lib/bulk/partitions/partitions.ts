@@ -11,9 +11,9 @@ import type { PartitionTable } from './table.js';
 /** What {@link partitions} takes. */
 export interface PartitionsOptions {
   /** Bytes of a sector, a power of 2 from 512 to 4096. Default: found out of a GPT, 512 for an MBR. */
-  sectorSize?: number;
+  sectorSize?: number | undefined;
   /** Ends the work; the promise rejects with its reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 const PARTITIONS_OPTIONS = { sectorSize: powerOfTwo(512, 4096), signal: anAbortSignal };
