@@ -76,7 +76,7 @@ function optionOf(option: OptionSpec): CompletedOption {
     placeholder: value,
     values: takes === 'nothing' ? 'none' : (choices ?? pathsOf(value)),
     what: firstSentence(help),
-    isRepeatable: /repeated/.test(help),
+    isRepeatable: help.includes('repeated'),
   };
 }
 
