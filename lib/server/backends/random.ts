@@ -11,7 +11,7 @@ import { subtract } from './extent-map.js';
 
 const HOLE = NBD_STATE_HOLE | NBD_STATE_ZERO;
 /** Parts that one block status looks at; its reply then covers less than the range, and the client continues. */
-const MAX_PARTS = 1 << 18;
+const MAX_PARTS = 1 << 14;
 const MAX_SEED = 2 ** 32 - 1;
 
 /** Options of a {@link RandomBackend}. */
