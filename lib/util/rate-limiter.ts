@@ -3,6 +3,7 @@
 
 import { addAbortListener, removeAbortListener } from './abort.js';
 import { wholeNumber } from './option-checks.js';
+import { clearTimeout, setTimeout } from './timers.js';
 
 /** Milliseconds whose bytes may pass at once after a pause. */
 const BURST = 50;

@@ -1,5 +1,6 @@
 // What a server offers in the handshake, and the session that results: plain data, without backends or sockets.
 
+import { Buffer } from '../../util/buffer.js';
 import type { U64 } from '../../util/u64.js';
 import * as c from '../constants.js';
 import { printable } from '../names.js';

@@ -1,6 +1,7 @@
 // Copy on write: reads from another backend, and keeps what is written in memory. Invariant: the base changes in
 // commit() only, and what commit() has not written completely is still in the overlay.
 
+import { Buffer } from '../../util/buffer.js';
 import { checkOptions, type OptionTable, refuse } from '../../util/option-checks.js';
 import { add, type U64 } from '../../util/u64.js';
 import { aBlockSize, checkSize } from '../block-size.js';

@@ -1,6 +1,7 @@
 // Runs of random data between holes. Both follow from the seed and the offset alone, so that nothing is stored and an
 // export of any size can be verified.
 
+import { Buffer } from '../../util/buffer.js';
 import { NBD_STATE_HOLE, NBD_STATE_ZERO } from '../../protocol/constants.js';
 import { aBoolean, checkOptions, type OptionTable, powerOfTwo, wholeNumber } from '../../util/option-checks.js';
 import { add, highHalf, lowHalf, type U64 } from '../../util/u64.js';
@@ -154,9 +155,10 @@ export class RandomBackend implements NbdBackend {
     const base = mix(this.#data, highHalf(offset));
     const start = lowHalf(offset);
     const byte = (low: number): number => mix(base, low - (low & 3)) >>> ((low & 3) * 8);
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     let at = 0;
     for (; at < bytes.length && ((start + at) & 3) !== 0; at += 1) bytes[at] = byte(start + at);
-    for (; at + 4 <= bytes.length; at += 4) bytes.writeUInt32LE(mix(base, start + at), at);
+    for (; at + 4 <= bytes.length; at += 4) view.setUint32(at, mix(base, start + at), true);
     for (; at < bytes.length; at += 1) bytes[at] = byte(start + at);
   }
 }

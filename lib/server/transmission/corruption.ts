@@ -1,5 +1,6 @@
 // A backend that changes the data of one request, on the way to the client or to the backend behind it.
 
+import { Buffer } from '../../util/buffer.js';
 import { hashOf } from '../seeded.js';
 import type { NbdBackend } from '../backends/backend.js';
 

@@ -1,7 +1,7 @@
 // Requests and replies of one connection that wait: for a fault's delay, for the rate, or until they are released.
 // Invariant: each goes on once, or never after cancel(); nothing of them is left then.
 
-import { clearTimeout, setTimeout } from 'node:timers';
+import { clearTimeout, setTimeout } from '../../util/timers.js';
 
 /** What waits: the bytes that it holds, and what to do then. */
 export interface Waiting {
