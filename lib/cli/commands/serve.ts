@@ -20,7 +20,7 @@ import { CliError, UsageError } from '../errors.js';
 import { deviceSize } from '../../bulk/ends/device-size.js';
 import { parentEnded, privateSocketPath, runInShell, standardStreams } from './serve-ways.js';
 import { systemReason } from '../../util/system-reason.js';
-import { parseCount, parseSize } from '../output/text.js';
+import { parseCount, parseSize, parseSmallSize } from '../output/text.js';
 
 export const serve: CliCommand = {
   spec: {
@@ -121,7 +121,7 @@ export const serve: CliCommand = {
     const maxConnections = args.value('max-connections');
     const rate = args.value('rate');
     const server = new NbdServer({
-      rate: rate === undefined ? undefined : Number(parseSize('rate', rate)),
+      rate: rate === undefined ? undefined : parseRate(rate),
       seed: parseCount('seed', args.value('seed') ?? '0', 0),
       ...(maxConnections === undefined ? {} : { maxConnections: parseCount('max-connections', maxConnections) }),
       ...(tls === undefined
@@ -155,6 +155,12 @@ export const serve: CliCommand = {
     return code;
   },
 };
+
+function parseRate(text: string): number {
+  const rate = parseSmallSize('rate', text);
+  if (rate < 1) throw new UsageError('--rate: must be at least 1 byte per second');
+  return rate;
+}
 
 /** The value of --error-rate as a fraction: `5` and `5%` are the same. */
 function parsePercent(text: string): number {
