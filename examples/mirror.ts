@@ -28,8 +28,8 @@ async function mirror(uri: string, stopAt: number): Promise<CopyResult> {
   await using file = await fileDestination(path, { size: pool.getSize() });
   const controller = new AbortController();
   return await copy(pool, file, {
-    checkpoint: fileCheckpoint(join(folder, 'checkpoint'), { every: 4 * MIB }),
-    requestSize: MIB,
+    checkpoint: fileCheckpoint(join(folder, 'checkpoint'), { every: MIB }),
+    requestSize: MIB / 4,
     requests: 4,
     signal: controller.signal,
     onProgress: ({ done }) => {
@@ -40,11 +40,11 @@ async function mirror(uri: string, stopAt: number): Promise<CopyResult> {
 
 try {
   // One request in ten fails, and the server cuts its connections while it works.
-  await using server = new NbdServer({ exports: { '': new RandomBackend(64 * MIB, { percent: 50 }) } });
+  await using server = new NbdServer({ exports: { '': new RandomBackend(16 * MIB, { percent: 50 }) } });
   server.faults.push({ command: 'pread', nth: 20, cut: 'reset' }, { command: 'pread', probability: 0.1, error: 'EIO' });
   await server.listenUnix(join(folder, 'socket'));
 
-  await mirror(server.uri(), 32 * MIB).catch((error: unknown) => console.log(String(error)));
+  await mirror(server.uri(), 8 * MIB).catch((error: unknown) => console.log(String(error)));
   const { total, resumed } = await mirror(server.uri(), Infinity);
   console.log(`resumed: ${resumed > 0n && resumed < total}, of ${total} bytes`);
   console.log(`requests that failed: ${server.statistics.errors > 0}`);

@@ -3,7 +3,7 @@
 // The public API of `nbd-sdk/server`: exports only.
 
 export { NbdServer, type NbdServerAddress } from './server.js';
-export { type NbdServerOptions, type Opened, type OpenExport, type OpeningClient } from './options.js';
+export { type NbdServerOptions, type OpenedExport, type OpenExport, type OpeningClient } from './options.js';
 export { type NbdServerTlsOptions, type PskKeys } from './tls-options.js';
 export { type FlagOverrides, type MetaContext, type NbdExportOptions } from './served-export.js';
 export {
@@ -22,6 +22,7 @@ export { RandomBackend, type RandomBackendOptions } from './backends/random.js';
 export { ExtentMap } from './backends/extent-map.js';
 export {
   type BytesFault,
+  type ChosenFault,
   type CorruptFault,
   type CutFault,
   type DelayFault,

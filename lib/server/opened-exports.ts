@@ -3,13 +3,13 @@
 
 import { type ServerOffer } from '../protocol/handshake/serve-offer.js';
 import type { NbdBackend } from './backends/backend.js';
-import type { Opened, OpenExport } from './options.js';
+import type { OpenedExport, OpenExport } from './options.js';
 import type { ServedExport } from './served-export.js';
 
 /** The part of a server that makes exports. */
 export interface OpeningHost {
   readonly openExport: OpenExport;
-  serve(name: string, made: Opened): ServedExport;
+  serve(name: string, made: OpenedExport): ServedExport;
   /** Whether the server closes this backend itself. */
   owns(backend: NbdBackend): boolean;
   failed(error: Error): void;

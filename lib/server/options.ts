@@ -22,10 +22,10 @@ import type { NbdExportOptions } from './served-export.js';
 import { type NbdServerTlsOptions, someTlsOptions } from './tls-options.js';
 
 /** Makes the export of a name for one client. */
-export type OpenExport = (name: string, client: OpeningClient) => Opened | undefined | Promise<Opened | undefined>;
+export type OpenExport = (name: string, client: OpeningClient) => OpenedExport | undefined | Promise<OpenedExport | undefined>;
 
 /** What an {@link OpenExport} function makes: a backend alone is short for `{ backend }`. */
-export type Opened = NbdBackend | NbdExportOptions;
+export type OpenedExport = NbdBackend | NbdExportOptions;
 
 /** The client for which an export is made. */
 export interface OpeningClient {
