@@ -13,7 +13,7 @@ import {
   shown,
   wholeNumber,
 } from '../util/option-checks.js';
-import { type HeldRequest, HeldRequests } from './held-requests.js';
+import { type FaultedRequest, type HeldRequest, HeldRequests } from './held-requests.js';
 import { fraction, hashOf } from './seeded.js';
 import { type CommandName, NAMED_COMMANDS, type NamedCommand } from './transmission/command-name.js';
 
@@ -34,22 +34,6 @@ export interface FaultCondition {
   readonly probability?: number | undefined;
   /** A further condition; the fault applies if it returns true. */
   readonly when?: ((request: FaultedRequest) => boolean) | undefined;
-}
-
-/** A request, as passed to `when` of a fault and to `onRequest` of a server. */
-export interface FaultedRequest {
-  /** The command. */
-  readonly command: CommandName;
-  /** NBD_CMD_FLAG_* bits. */
-  readonly flags: number;
-  /** First byte of the range. */
-  readonly offset: number | bigint;
-  /** Number of bytes of the range. */
-  readonly count: number | bigint;
-  /** The name of the export. */
-  readonly exportName: string;
-  /** The connection's number, from 1 in order of arrival. */
-  readonly connection: number;
 }
 
 /** Replies to the request with this error instead of carrying it out. */

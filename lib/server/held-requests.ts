@@ -3,7 +3,23 @@
 import { NbdStateError } from '../errors.js';
 import { addAbortListener, removeAbortListener } from '../util/abort.js';
 import { anAbortSignal, wholeNumber } from '../util/option-checks.js';
-import type { FaultedRequest } from './faults.js';
+import type { CommandName } from './transmission/command-name.js';
+
+/** A request, as passed to `when` of a fault and to `onRequest` of a server. */
+export interface FaultedRequest {
+  /** The command. */
+  readonly command: CommandName;
+  /** NBD_CMD_FLAG_* bits. */
+  readonly flags: number;
+  /** First byte of the range. */
+  readonly offset: number | bigint;
+  /** Number of bytes of the range. */
+  readonly count: number | bigint;
+  /** The name of the export. */
+  readonly exportName: string;
+  /** The connection's number, from 1 in order of arrival. */
+  readonly connection: number;
+}
 
 /** A request that is held. */
 export interface HeldRequest {

@@ -29,13 +29,12 @@ export {
   type ErrorFault,
   type Fault,
   type FaultCondition,
-  type FaultedRequest,
   FaultPlan,
   type HoldFault,
   type RequestFault,
   type StallFault,
 } from './faults.js';
-export { type HeldRequest } from './held-requests.js';
+export { type FaultedRequest, type HeldRequest } from './held-requests.js';
 export { type CommandName, type NamedCommand } from './transmission/command-name.js';
 export { type NbdServerStatistics } from './statistics.js';
 export { type Feature, type HandshakeFeatures, type OptionRefusal } from '../protocol/handshake/serve-offer.js';

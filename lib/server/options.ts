@@ -17,12 +17,15 @@ import {
   wholeNumberOrInfinity,
 } from '../util/option-checks.js';
 import type { NbdBackend } from './backends/backend.js';
-import type { FaultedRequest } from './faults.js';
+import type { FaultedRequest } from './held-requests.js';
 import type { NbdExportOptions } from './served-export.js';
 import { type NbdServerTlsOptions, someTlsOptions } from './tls-options.js';
 
 /** Makes the export of a name for one client. */
-export type OpenExport = (name: string, client: OpeningClient) => OpenedExport | undefined | Promise<OpenedExport | undefined>;
+export type OpenExport = (
+  name: string,
+  client: OpeningClient,
+) => OpenedExport | undefined | Promise<OpenedExport | undefined>;
 
 /** What an {@link OpenExport} function makes: a backend alone is short for `{ backend }`. */
 export type OpenedExport = NbdBackend | NbdExportOptions;

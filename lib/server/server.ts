@@ -9,7 +9,7 @@ import type { HandshakeFeatures, ServerOffer } from '../protocol/handshake/serve
 import { duplexPair } from '../transport/memory.js';
 import { warn } from '../util/platform.js';
 import { refuse, shown } from '../util/option-checks.js';
-import { RateLimiter } from '../util/rate-limiter.js';
+import { RateLimiter } from '../transport/rate-limiter.js';
 import type { NbdBackend } from './backends/backend.js';
 import { FaultPlan } from './faults.js';
 import { checkSocketPath, checkTcpAddress, isStaleSocket } from './listening.js';

@@ -1,9 +1,9 @@
 // A limit of bytes per second that several pieces of work may share. First come, first served: each caller gets the
 // time at which its bytes are due, so that no timer is needed for the limiter itself.
 
-import { addAbortListener, removeAbortListener } from './abort.js';
-import { wholeNumber } from './option-checks.js';
-import { clearTimeout, setTimeout } from './timers.js';
+import { addAbortListener, removeAbortListener } from '../util/abort.js';
+import { wholeNumber } from '../util/option-checks.js';
+import { clearTimeout, setTimeout } from '../util/timers.js';
 
 /** Milliseconds whose bytes may pass at once after a pause. */
 const BURST = 50;
