@@ -68,7 +68,7 @@ export { blockHash, type BlockHashOptions, hash, type HashOptions } from './bulk
 export type { StatusOptions } from './bulk/options.js';
 export type { ExportLike } from './bulk/facts.js';
 export type { Progress } from './bulk/progress.js';
-export { RateLimiter } from './bulk/rate-limiter.js';
+export { RateLimiter } from './transport/rate-limiter.js';
 export { fileCheckpoint, type FileCheckpointOptions } from './bulk/copy/file-checkpoint.js';
 export type { CheckpointStore } from './bulk/copy/checkpoint.js';
 export type { GivenRange } from './bulk/ranges.js';

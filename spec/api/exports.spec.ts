@@ -51,12 +51,14 @@ const PUBLIC: Readonly<Record<string, Names>> = {
     `),
   },
   'nbd-sdk/server': {
-    values: words('ExtentMap FaultPlan FileBackend MemoryBackend NbdServer PatternBackend fillPattern'),
+    values: words(
+      'ExtentMap FaultPlan FileBackend MemoryBackend NbdServer OverlayBackend PatternBackend RandomBackend fillPattern',
+    ),
     types: words(`
-      BackendExtent BackendExtents BlockSize BytesFault CommandName CutFault DelayFault ErrorFault Fault FaultCondition
-      FaultedRequest Feature FileBackendOptions FlagOverrides HandshakeFeatures MemoryBackendOptions MetaContext
+      BackendExtent BackendExtents BlockSize BytesFault ChosenFault CommandName CorruptFault CutFault DataPart DelayFault ErrorFault Fault FaultCondition
+      FaultedRequest Feature FileBackendOptions FlagOverrides HandshakeFeatures HeldRequest HoldFault MemoryBackendOptions MetaContext
       NamedCommand NbdBackend NbdExportOptions NbdServerAddress NbdServerOptions NbdServerStatistics NbdServerTlsOptions
-      OptionRefusal PatternBackendOptions PskKeys RequestFault StallFault U64 WriteOptions ZeroOptions
+      OpenExport OpenedExport OpeningClient OptionRefusal OverlayBackendOptions RandomBackendOptions PatternBackendOptions PskKeys RequestFault StallFault U64 WriteOptions ZeroOptions
     `),
   },
   'nbd-sdk/testing': {

@@ -17,7 +17,7 @@ import type { BlockHasher } from '../hash/block-hasher.js';
 import { aCountOrAuto, type CountOrAuto } from '../in-flight.js';
 import { aBlockHasher, RANGE_CHECKS, type StatusOptions, WORK_CHECKS } from '../options.js';
 import type { Progress } from '../progress.js';
-import { RateLimiter } from '../rate-limiter.js';
+import { RateLimiter } from '../../transport/rate-limiter.js';
 import type { ByteRange } from '../../errors.js';
 import { anIterable, type GivenRange } from '../ranges.js';
 import type { CheckpointStore } from './checkpoint.js';

@@ -12,7 +12,7 @@ import { IntervalSet } from '../intervals.js';
 import { inLanes } from '../lanes.js';
 import { ProgressMeter } from '../progress.js';
 import { asRange, withJson } from '../ranges.js';
-import { RateLimiter } from '../rate-limiter.js';
+import { RateLimiter } from '../../transport/rate-limiter.js';
 import { splitZeroes } from '../zeroes.js';
 import { type CopyIdentity, type CopyState, encodeState } from './checkpoint.js';
 import { jobsOf } from './jobs.js';
