@@ -2,6 +2,7 @@
 // typeof, and everything else is here.
 
 import type { NbdCommandOptions } from '../export.js';
+import { toFlags } from '../../protocol/strict.js';
 import { anAbortSignal, checkOptions, type OptionTable, refuse, shown } from '../../util/option-checks.js';
 
 const COMMAND_OPTIONS: OptionTable<NbdCommandOptions> = {
@@ -15,7 +16,8 @@ const COMMAND_OPTIONS: OptionTable<NbdCommandOptions> = {
 
 function unpacked(method: string, options: unknown, signal: unknown): NbdCommandOptions {
   if (options instanceof AbortSignal) throw refuse(method, 'flags must be a number: pass the signal as { signal }');
-  if (options === null) throw refuse(method, 'flags must be a number or { flags, signal }, not null');
+  // The same refusal as that of any other value that is neither.
+  if (options === null) toFlags(options, method);
   const checked = checkOptions<NbdCommandOptions>(method, options, COMMAND_OPTIONS);
   if (signal === undefined) return checked;
   throw refuse(method, 'signal must be in the options or an argument after the flags, not after options');
