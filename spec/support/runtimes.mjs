@@ -47,6 +47,8 @@ export function fetchRuntimes(timeout) {
   return status === 0;
 }
 
-if (argv[1] === fileURLToPath(import.meta.url) && !(argv.includes('--ci') && env.CI !== 'true')) {
-  exit(fetchRuntimes(600_000) ? 0 : 1);
+if (argv[1] === fileURLToPath(import.meta.url)) {
+  // Before the tests it is not a failure: the spec fails by the names of those that are missing.
+  if (!argv.includes('--ci')) exit(fetchRuntimes(600_000) ? 0 : 1);
+  if (env.CI === 'true') fetchRuntimes(300_000);
 }

@@ -86,7 +86,9 @@ await step('issues raw commands and polls their cookies', async () => {
 });
 await step('calls completion callbacks', async () => {
   const buffer = Buffer.alloc(4096);
-  const error = await new Promise((resolve) => connection.aioPread(buffer, 1 << 20, (failure) => (resolve(failure), true)));
+  const error = await new Promise((resolve) =>
+    connection.aioPread(buffer, 1 << 20, (failure) => (resolve(failure), true)),
+  );
   assert.equal(error, null);
   assert.deepEqual(buffer, block.subarray(0, 4096));
 });
@@ -114,12 +116,15 @@ await step('ends a command in time where the server does not reply', async () =>
   stalled.close();
   await peer.stop();
 });
-await step('reports a refused connection', () => assert.rejects(sdk.NbdConnection.connect(refusing), fails('ECONNREFUSED')));
+await step('reports a refused connection', () =>
+  assert.rejects(sdk.NbdConnection.connect(refusing), fails('ECONNREFUSED')),
+);
 await step('prefetches', async () => assert.ok((await sdk.prefetch(connection, { length: MIB })).cached > 0n));
 await step('streams out and in', async () => {
   await pipeline(Readable.from([block, block]), sdk.createWriteStream(connection, { offset: 1 << 20 }));
   const read = [];
-  for await (const chunk of sdk.createReadStream(connection, { offset: 1 << 20, length: 2 * block.length })) read.push(chunk);
+  for await (const chunk of sdk.createReadStream(connection, { offset: 1 << 20, length: 2 * block.length }))
+    read.push(chunk);
   assert.deepEqual(Buffer.concat(read), Buffer.concat([block, block]));
 });
 await step('copies to a file, and compares', async () => {
