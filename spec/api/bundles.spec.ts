@@ -17,9 +17,9 @@ import { NbdConnection, NbdPool, copy, hash, nullDestination, TLS_REQUIRE } from
 import { MemoryBackend, NbdServer } from 'nbd-sdk/server';
 const server = await new NbdServer({ exports: { '': MemoryBackend.from(Buffer.alloc(65536, 7)) } }).listenTcp();
 const connection = await NbdConnection.connect(server.uri());
-const { copied } = await copy(connection, nullDestination());
+const { total } = await copy(connection, nullDestination());
 const pool = await NbdPool.connect(server.uri());
-console.log((await pool.pread(4, 0)).toString('hex'), String(copied), (await hash(connection)).length, TLS_REQUIRE);
+console.log((await pool.pread(4, 0)).toString('hex'), String(total), (await hash(connection)).length, TLS_REQUIRE);
 await pool.shutdown();
 await connection.shutdown();
 await server.close();
