@@ -112,7 +112,13 @@ export async function remove(redis: FleetRedis, options: FleetOptions = {}): Pro
     await store.queue.obliterate({ force: true, count: 10_000 });
     let cursor = '0';
     do {
-      const [next, keys] = await store.client.scan(cursor, 'MATCH', `${store.keys.root.replace(/[[\]*?\\]/g, '\\$&')}*`, 'COUNT', 1000);
+      const [next, keys] = await store.client.scan(
+        cursor,
+        'MATCH',
+        `${store.keys.root.replace(/[[\]*?\\]/g, '\\$&')}*`,
+        'COUNT',
+        1000,
+      );
       if (keys.length > 0) await store.client.del(...keys);
       cursor = next;
     } while (cursor !== '0');
@@ -121,7 +127,10 @@ export async function remove(redis: FleetRedis, options: FleetOptions = {}): Pro
   }
 }
 
-async function* selected(store: Store, { ids, signal }: Partial<SelectOptions>): AsyncGenerator<string, void, undefined> {
+async function* selected(
+  store: Store,
+  { ids, signal }: Partial<SelectOptions>,
+): AsyncGenerator<string, void, undefined> {
   if (ids !== undefined) {
     yield* ids;
     return;

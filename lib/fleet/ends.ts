@@ -27,7 +27,10 @@ export async function openEnd(
 ): Promise<NbdPool> {
   const name = end === 'source' ? job.source : (job.destination ?? '');
   const target = options.resolve === null ? name : await options.resolve(name, end);
-  const contexts = [CONTEXT_BASE_ALLOCATION, ...(end === 'source' && job.bitmap !== null ? bitmapContexts(job.bitmap) : [])];
+  const contexts = [
+    CONTEXT_BASE_ALLOCATION,
+    ...(end === 'source' && job.bitmap !== null ? bitmapContexts(job.bitmap) : []),
+  ];
   const given = options.connection.metaContexts ?? [];
   const pool = await NbdPool.connect(target, {
     ...own,
@@ -41,7 +44,10 @@ export async function openEnd(
     const minimum = pool.getBlockSize(SIZE_MINIMUM);
     // Two ranges in one block would be two workers that read, change and write it at the same time.
     if (minimum > 0 && job.rangeSize % minimum !== 0) {
-      throw refused(`the ${end} has blocks of ${minimum} bytes, and a range of ${job.rangeSize} is not whole blocks`, 'EINVAL');
+      throw refused(
+        `the ${end} has blocks of ${minimum} bytes, and a range of ${job.rangeSize} is not whole blocks`,
+        'EINVAL',
+      );
     }
     return pool;
   } catch (error) {

@@ -1,6 +1,15 @@
 // The entry point `nbd-sdk/fleet`: many exports, on many machines, with the jobs in Redis.
 
-export { cancel, type CancelResult, pause, remove, resume, retry, type RetryResult, type SelectOptions } from './control.js';
+export {
+  cancel,
+  type CancelResult,
+  pause,
+  remove,
+  resume,
+  retry,
+  type RetryResult,
+  type SelectOptions,
+} from './control.js';
 export type { FleetEnd } from './ends.js';
 export type { FleetJob, FleetKind, FleetLimits } from './job.js';
 export type { FleetConnectOptions, FleetOptions } from './options.js';

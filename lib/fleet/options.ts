@@ -2,7 +2,14 @@
 
 import type { NbdTarget } from '../client/connect/targets.js';
 import type { NbdPoolOptions } from '../pool/options.js';
-import { aFunction, anAbortSignal, anObject, checkOptions, milliseconds, type OptionTable } from '../util/option-checks.js';
+import {
+  aFunction,
+  anAbortSignal,
+  anObject,
+  checkOptions,
+  milliseconds,
+  type OptionTable,
+} from '../util/option-checks.js';
 import type { EndOptions, FleetEnd } from './ends.js';
 import { aFleetName, DEFAULT_FLEET } from './redis/keys.js';
 import { Store } from './redis/store.js';

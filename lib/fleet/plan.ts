@@ -7,7 +7,14 @@ import { withJson } from '../bulk/ranges.js';
 import { aFunction, refuse, shown, wholeNumber } from '../util/option-checks.js';
 import type { EndOptions } from './ends.js';
 import { type CheckedJob, checkJob, type FleetJob, identityOf } from './job.js';
-import { CONNECT_OPTIONS, endOptionsOf, FLEET_OPTIONS, type FleetConnectOptions, type FleetOptions, openFleet } from './options.js';
+import {
+  CONNECT_OPTIONS,
+  endOptionsOf,
+  FLEET_OPTIONS,
+  type FleetConnectOptions,
+  type FleetOptions,
+  openFleet,
+} from './options.js';
 import { decodePlan, encodePlan } from './ranges/cells.js';
 import { cutExport } from './ranges/cut.js';
 import { enqueue, combineFor } from './ranges/queued.js';
@@ -112,12 +119,15 @@ export async function plan(
 }
 
 function jobsOf(jobs: unknown): Iterable<unknown> | AsyncIterable<unknown> {
-  if (typeof jobs !== 'object' || jobs === null) throw refuse('plan: jobs', `must be a job, or an iterable of jobs, not ${shown(jobs)}`);
+  if (typeof jobs !== 'object' || jobs === null)
+    throw refuse('plan: jobs', `must be a job, or an iterable of jobs, not ${shown(jobs)}`);
   if (Symbol.iterator in jobs || Symbol.asyncIterator in jobs) return jobs as Iterable<unknown>;
   return [jobs];
 }
 
-async function* checkedJobs(jobs: Iterable<unknown> | AsyncIterable<unknown>): AsyncGenerator<CheckedJob, void, undefined> {
+async function* checkedJobs(
+  jobs: Iterable<unknown> | AsyncIterable<unknown>,
+): AsyncGenerator<CheckedJob, void, undefined> {
   let index = 0;
   for await (const job of jobs) yield checkJob(`plan: jobs[${index++}]`, job);
 }
@@ -139,7 +149,9 @@ async function planOne(
     'claim',
     ...[id, 'job', JSON.stringify(job), 'kind', kind, 'verify', verify ? 1 : 0],
     ...['sourceServer', serverOf(source), 'sourceLimit', limits.source],
-    ...(destination === null ? [] : ['destinationServer', serverOf(destination), 'destinationLimit', limits.destination]),
+    ...(destination === null
+      ? []
+      : ['destinationServer', serverOf(destination), 'destinationLimit', limits.destination]),
   );
   if (state !== 'planning') {
     // What an interrupted planner, or a Redis that has lost its last seconds, has left out.

@@ -196,7 +196,11 @@ export async function* exportsIn(
   }
 }
 
-async function exportIn(store: Store, id: string, mask: Mask): Promise<{ found: FleetExport; failures: FleetFailure[] }> {
+async function exportIn(
+  store: Store,
+  id: string,
+  mask: Mask,
+): Promise<{ found: FleetExport; failures: FleetFailure[] }> {
   const { client, keys } = store;
   const fields = await client.hgetall(keys.export(id));
   const { kind, source, destination } = JSON.parse(fields['job'] ?? '{}') as {
@@ -242,5 +246,9 @@ function letterOf(text: string): Omit<FleetFailure, 'id' | 'kind' | 'source' | '
     at: number;
   };
   const { code, name, message, syscall, offset, phase, start, length, attempts, at } = letter;
-  return { ...{ code, name, message, syscall, offset, phase, attempts, at }, start: BigInt(start), length: BigInt(length) };
+  return {
+    ...{ code, name, message, syscall, offset, phase, attempts, at },
+    start: BigInt(start),
+    length: BigInt(length),
+  };
 }

@@ -54,7 +54,10 @@ const PATIENCE = 2000;
  * @example
  * for await (const { ranges, rate } of watch('redis://localhost')) console.log(ranges.done, '/', ranges.total, rate);
  */
-export async function* watch(redis: FleetRedis, options: WatchOptions = {}): AsyncGenerator<FleetProgress, void, undefined> {
+export async function* watch(
+  redis: FleetRedis,
+  options: WatchOptions = {},
+): AsyncGenerator<FleetProgress, void, undefined> {
   const { store, checked } = await openFleet<WatchOptions>('watch', redis, options, WATCH_OPTIONS);
   const { every = DEFAULT_PAUSE, forever = false, mask = false, signal } = checked;
   const pause = (time: number): Promise<void> =>

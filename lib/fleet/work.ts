@@ -19,7 +19,14 @@ import {
   shown,
   wholeNumber,
 } from '../util/option-checks.js';
-import { CONNECT_OPTIONS, endOptionsOf, FLEET_OPTIONS, type FleetConnectOptions, type FleetOptions, storeFor } from './options.js';
+import {
+  CONNECT_OPTIONS,
+  endOptionsOf,
+  FLEET_OPTIONS,
+  type FleetConnectOptions,
+  type FleetOptions,
+  storeFor,
+} from './options.js';
 import type { EngineWorker } from './redis/engine.js';
 import { DEFAULT_FLEET, prefixOf, QUEUE } from './redis/keys.js';
 import type { Store } from './redis/store.js';

@@ -57,7 +57,8 @@ export const aRedis: OptionCheck<object> = (where, value) => {
   if (isClient(options)) return options;
   const { host, port } = options as FleetRedisOptions;
   if (port !== undefined) wholeNumber(1, 65_535)(`${where}: port`, port);
-  if (host !== undefined && typeof host !== 'string') throw refuse(`${where}: host`, `must be a string, not ${shown(host)}`);
+  if (host !== undefined && typeof host !== 'string')
+    throw refuse(`${where}: host`, `must be a string, not ${shown(host)}`);
   const { retryStrategy } = options as FleetRedisOptions;
   if (retryStrategy !== undefined) aFunction(`${where}: retryStrategy`, retryStrategy);
   return { ...DEFAULTS, ...options };

@@ -75,6 +75,6 @@ export class FencedExport implements ExportLike {
 
   get blockStatus64(): ExportLike['blockStatus64'] {
     // Overloaded: bound, it keeps all of its forms.
-    return this.#to.blockStatus64.bind(this.#to) as ExportLike['blockStatus64'];
+    return this.#to.blockStatus64.bind(this.#to);
   }
 }

@@ -93,7 +93,9 @@ export class Lease {
     clearTimeout(this.#timer);
     for (const close of this.#closers) close();
     this.#closers.clear();
-    this.#controller.abort(new NbdError(`fleet: ${WHY[reason]}`, { code: 'ESTALE', syscall: 'fleet', transient: true }));
+    this.#controller.abort(
+      new NbdError(`fleet: ${WHY[reason]}`, { code: 'ESTALE', syscall: 'fleet', transient: true }),
+    );
   }
 
   /** The work is over. */

@@ -22,7 +22,10 @@ export interface ProcessorOptions {
   readonly ends: EndOptions;
   readonly queueSize: number;
   readonly checkpointEvery: number;
-  emit<Name extends keyof FleetWorkerEvents>(name: Name, ...args: Parameters<FleetWorkerEvents[Name]>): void;
+  readonly emit: <Name extends keyof FleetWorkerEvents>(
+    name: Name,
+    ...args: Parameters<FleetWorkerEvents[Name]>
+  ) => void;
 }
 
 /** A range that this worker has begun. */
@@ -106,7 +109,8 @@ export class Processor {
       const [state, ...rest] = (await store.run('begin', id, queued.id ?? '', own, duration, phase, index)) as Answer;
       if (state === 'ok') {
         this.#busy = 0;
-        return this.#work(this.#beginning(queued, token, own, from, rest));
+        await this.#work(this.#beginning(queued, token, own, from, rest));
+        return;
       }
       if (state === 'done') return this.#next(id, rest[0] ?? '');
       if (state === 'failed') throw new store.engine.UnrecoverableError(messageOf(rest[0] ?? ''));
@@ -127,7 +131,9 @@ export class Processor {
     const range = queued.data as RangeData;
     const [text, size, destinationSize] = found;
     const job = JSON.parse(text ?? '{}') as CheckedJob;
-    const lease: Lease = new Lease(queued.id ?? '', own, range, this.#options.lease, from, () => this.lost(lease, 'expired'));
+    const lease: Lease = new Lease(queued.id ?? '', own, range, this.#options.lease, from, () =>
+      this.lost(lease, 'expired'),
+    );
     const { kind, source, destination } = job;
     const place = placeOf(range, BigInt(size ?? 0), job.rangeSize);
     return {
@@ -163,7 +169,8 @@ export class Processor {
       }
     } catch (error) {
       lease.end();
-      return await this.#failed(begun, error);
+      await this.#failed(begun, error);
+      return;
     } finally {
       this.#leases.delete(lease);
     }
@@ -209,7 +216,16 @@ export class Processor {
       throw new Error(reason.message);
     }
     const { offset: start, length } = shown;
-    const letter = { ...reason, phase, index, bytes, start: String(start), length: String(length), attempts: attempt, at: Date.now() };
+    const letter = {
+      ...reason,
+      phase,
+      index,
+      bytes,
+      start: String(start),
+      length: String(length),
+      attempts: attempt,
+      at: Date.now(),
+    };
     const args = [id, lease.job, lease.token, phase, index, JSON.stringify(letter)];
     const [state, next] = (await store.run('fail', ...args)) as Answer;
     if (state === 'lost') return this.#delay(queued, token, duration);

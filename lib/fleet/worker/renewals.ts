@@ -13,15 +13,15 @@ export interface RenewalsOptions {
   /** Milliseconds. */
   readonly lease: number;
   /** What the worker shows of itself. */
-  describe(): string;
+  readonly describe: () => string;
   /** The leases that it has. */
-  leases(): Iterable<Lease>;
+  readonly leases: () => Iterable<Lease>;
   /** Renews BullMQ's lock. */
-  extend(lease: Lease): void;
+  readonly extend: (lease: Lease) => void;
   /** The identity of the fleet's state in Redis; empty where there is none. */
-  seen(fleet: string): void;
+  readonly seen: (fleet: string) => void;
   /** A lease has ended. */
-  ended(lease: Lease, reason: FenceReason): void;
+  readonly ended: (lease: Lease, reason: FenceReason) => void;
 }
 
 export class Renewals {

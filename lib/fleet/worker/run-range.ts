@@ -131,7 +131,12 @@ async function compared(work: RangeWork, place: Place, source: NbdPool, destinat
   return { moved: result.compared - result.skipped, digest: '' };
 }
 
-async function changedRanges(bitmap: string, place: Place, source: NbdPool, signal: AbortSignal): Promise<GivenRange[]> {
+async function changedRanges(
+  bitmap: string,
+  place: Place,
+  source: NbdPool,
+  signal: AbortSignal,
+): Promise<GivenRange[]> {
   const ranges: GivenRange[] = [];
   for await (const { offset, length } of changes(source, { ...place, bitmap, signal })) ranges.push({ offset, length });
   return ranges;
