@@ -1,6 +1,6 @@
 // One connection of a pool, with what is on it.
 
-import type { NbdConnection } from '../../client/connection.js';
+import type { NbdConnection } from '../../client/node.js';
 import type { PoolTarget } from './targets.js';
 
 /** What may be on one connection at a time. */
