@@ -28,17 +28,23 @@ export function commandHelp(spec: CliCommandSpec, program: string): string {
   return sections.join('\n');
 }
 
-/** The list of commands. */
-export async function overview(): Promise<string> {
-  const specs = await Promise.all(Object.values(CLI_COMMANDS).map(async (load) => (await load()).spec));
+/** The list of commands; with a word, of those that begin with it. */
+export async function overview(group?: string): Promise<string> {
+  const loaders = Object.entries(CLI_COMMANDS).filter(([name]) => group === undefined || name.startsWith(`${group} `));
+  const specs = await Promise.all(loaders.map(async ([, load]) => (await load()).spec));
   const width = Math.max(...specs.map(({ name }) => name.length));
+  const commands = section(
+    'COMMANDS',
+    specs.map(({ name, summary }) => `    ${name.padEnd(width)}  ${summary}`),
+  );
+  if (group !== undefined) {
+    const synopsis = [`    nbd ${group} COMMAND [OPTIONS] ...`, `    nbd ${group} COMMAND --help`];
+    return [section('SYNOPSIS', synopsis), commands].join('\n');
+  }
   return [
     section('NAME', ['    nbd - work with network block devices: info, copy, prefetch, map and more']),
     section('SYNOPSIS', ['    nbd COMMAND [OPTIONS] SERVER ...', '    nbd COMMAND --help']),
-    section(
-      'COMMANDS',
-      specs.map(({ name, summary }) => `    ${name.padEnd(width)}  ${summary}`),
-    ),
+    commands,
     section('SERVER', [
       '    nbd://HOST[:PORT]/EXPORT            TCP; nbds:// for TLS',
       '    nbd+unix:///EXPORT?socket=PATH      a Unix socket',
