@@ -117,7 +117,11 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('a fleet'), () => 
     expect(await worker.done).toMatchObject({ failures: 4 });
     expect(await retry(url, { fleet })).toMatchObject({ exports: 1, failed: 4, ranges: 4 });
     await run(fleet);
-    expect(await report(url, { fleet })).toMatchObject({ counts: { done: 1 }, failures: [], ranges: { total: 8, done: 8 } });
+    expect(await report(url, { fleet })).toMatchObject({
+      counts: { done: 1 },
+      failures: [],
+      ranges: { total: 8, done: 8 },
+    });
     expect(await site.isEqual()).toBe(true);
   });
 
@@ -133,7 +137,13 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('a fleet'), () => 
       await using other = await NbdConnection.connect(target.uri());
       await other.pwrite(Buffer.alloc(65_536, 9), 0);
     }
-    const job: FleetJob = { kind: 'backup', source: source.uri(), destination: target.uri(), bitmap: 'b0', rangeSize: MIB };
+    const job: FleetJob = {
+      kind: 'backup',
+      source: source.uri(),
+      destination: target.uri(),
+      bitmap: 'b0',
+      rangeSize: MIB,
+    };
     expect(await plan(url, job, { fleet })).toMatchObject({ planned: 1, ranges: 2, bytes: 131_072n });
     await run(fleet);
     expect(await report(url, { fleet })).toMatchObject({ counts: { done: 1 }, ranges: { done: 4 } });
@@ -216,7 +226,9 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('a fleet'), () => 
     await watching;
     expect(seen[0]).toMatchObject({ settled: false, bytes: { total: BigInt(6 * MIB), done: 0n } });
     expect(seen.at(-1)).toMatchObject({ settled: true, eta: 0, bytes: { done: BigInt(6 * MIB) } });
-    expect(seen.some(({ rate, ranges, workers }) => rate > 0 && ranges.running > 0 && workers[0]?.name === 'worker')).toBe(true);
+    expect(
+      seen.some(({ rate, ranges, workers }) => rate > 0 && ranges.running > 0 && workers[0]?.name === 'worker'),
+    ).toBe(true);
     const done = seen.map(({ bytes }) => bytes.done);
     expect(done.filter((bytes, index) => bytes > 0n && bytes < BigInt(6 * MIB) && index > 0).length).toBeGreaterThan(0);
   });
@@ -312,7 +324,11 @@ describe('the options of a fleet', () => {
     ['a copy without a destination', () => plan('redis://x', { ...job, kind: 'copy' }), 'destination'],
     ['a copy to itself', () => plan('redis://x', { ...job, kind: 'copy', destination: job.source }), 'same'],
     ['a hash with a destination', () => plan('redis://x', { ...job, destination: 'nbd://b' }), 'destination'],
-    ['a backup without a bitmap', () => plan('redis://x', { ...job, kind: 'backup', destination: 'nbd://b' }), 'bitmap'],
+    [
+      'a backup without a bitmap',
+      () => plan('redis://x', { ...job, kind: 'backup', destination: 'nbd://b' }),
+      'bitmap',
+    ],
     ['a range of 3 MiB', () => plan('redis://x', { ...job, rangeSize: 3 * MIB }), 'rangeSize'],
     ['a hash in ranges of 2 GiB', () => plan('redis://x', { ...job, rangeSize: 2 ** 31 }), 'rangeSize'],
     ['a limit of 0', () => plan('redis://x', { ...job, limits: { source: 0 } }), 'limits: source'],

@@ -59,7 +59,9 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('harm to a fleet')
     await dead.reported('begin');
     dead.kill('SIGKILL');
     await dead.ended;
-    await (await start(fleet)).done;
+    await (
+      await start(fleet)
+    ).done;
     await verified(site, fleet);
   });
 
@@ -71,7 +73,9 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('harm to a fleet')
     await frozen.reported('begin');
     await sleep(300);
     frozen.kill('SIGSTOP');
-    await (await start(fleet)).done;
+    await (
+      await start(fleet)
+    ).done;
     await verified(site, fleet);
     // A guest has booted, and writes.
     const guest = Buffer.alloc(4 * MIB, 0xaa);
@@ -87,7 +91,11 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('harm to a fleet')
     await using site = await Site.make({ seed: SEED });
     await using proxy = await FaultProxy.start({ host: '127.0.0.1', port: redis.port ?? 0 });
     await plan(url, site.job(SLOW), { fleet });
-    const away = await start(fleet, { concurrency: 2 }, `redis://127.0.0.1:${'port' in proxy.address ? proxy.address.port : 0}`);
+    const away = await start(
+      fleet,
+      { concurrency: 2 },
+      `redis://127.0.0.1:${'port' in proxy.address ? proxy.address.port : 0}`,
+    );
     const lost = new Map<bigint, number>();
     away.on('lost', ({ offset }) => lost.set(offset, performance.now()));
     await new Promise((resolve) => away.once('begin', resolve));
@@ -138,7 +146,14 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('harm to a fleet')
   });
 
   it.concurrent.each([
-    ['is full', 'ENOSPC', { filters: ['error'], args: ['error-pwrite=ENOSPC', 'error-pwrite-rate=100%', 'error-zero=ENOSPC', 'error-zero-rate=100%'] }],
+    [
+      'is full',
+      'ENOSPC',
+      {
+        filters: ['error'],
+        args: ['error-pwrite=ENOSPC', 'error-pwrite-rate=100%', 'error-zero=ENOSPC', 'error-zero-rate=100%'],
+      },
+    ],
     ['became read-only', 'EPERM', { readOnly: true }],
   ] as const)('a server %s: its ranges fail at once, with the reason', async (_what, code, options) => {
     const fleet = fleetName();
@@ -146,7 +161,9 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('harm to a fleet')
     await plan(url, site.job(), { fleet });
     await site.killDestination();
     await site.startDestination(options);
-    await (await start(fleet)).done;
+    await (
+      await start(fleet)
+    ).done;
     const found = await report(url, { fleet });
     expect(found).toMatchObject({ settled: true, counts: { failed: 1 }, ranges: { failed: 4, done: 0 }, retries: 0 });
     expect(found.failures.map((failure) => [failure.code, failure.attempts])).toEqual(Array(4).fill([code, 1]));
@@ -160,7 +177,9 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('harm to a fleet')
     await truncate(site.destinationFile, 8 * MIB);
     const before = await readFile(site.destinationFile);
     await site.startDestination();
-    await (await start(fleet)).done;
+    await (
+      await start(fleet)
+    ).done;
     expect((await report(url, { fleet })).failures.map(({ code }) => code)).toEqual(Array(4).fill('ESTALE'));
     expect((await readFile(site.destinationFile)).equals(before)).toBe(true);
   });
@@ -170,15 +189,23 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('harm to a fleet')
     const args = ['error=EIO', 'error-pwrite-rate=30%', 'error-zero-rate=30%'];
     await using site = await Site.make({ seed: SEED, filters: ['error'], args });
     await plan(url, site.job({ rangeSize: MIB / 4 }), { fleet });
-    await (await start(fleet, { attempts: 100, backoff: { delay: 20, maxDelay: 50 } })).done;
+    await (
+      await start(fleet, { attempts: 100, backoff: { delay: 20, maxDelay: 50 } })
+    ).done;
     expect((await verified(site, fleet)).retries).toBeGreaterThan(0);
   });
 
   it.concurrent('a server fails always: its ranges are dead letters after their attempts', async () => {
     const fleet = fleetName();
-    await using site = await Site.make({ seed: SEED, filters: ['error'], args: ['error=EIO', 'error-pwrite-rate=100%'] });
+    await using site = await Site.make({
+      seed: SEED,
+      filters: ['error'],
+      args: ['error=EIO', 'error-pwrite-rate=100%'],
+    });
     await plan(url, site.job({ rangeSize: 4 * MIB }), { fleet });
-    await (await start(fleet, { attempts: 3, backoff: { delay: 20, maxDelay: 50 } })).done;
+    await (
+      await start(fleet, { attempts: 3, backoff: { delay: 20, maxDelay: 50 } })
+    ).done;
     const found = await report(url, { fleet });
     expect(found.failures).toMatchObject([{ code: 'EIO', attempts: 3, phase: 'work', start: 0n }]);
     expect(found).toMatchObject({ retries: 2, counts: { failed: 1 } });
@@ -223,10 +250,15 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('harm to a fleet')
     own.kill('SIGKILL');
     await own.stop();
     own = await startRedis({ port });
-    expect(await rejection(worker.done)).toMatchObject({ code: 'ESTALE', message: expect.stringContaining('plan again') as unknown });
+    expect(await rejection(worker.done)).toMatchObject({
+      code: 'ESTALE',
+      message: expect.stringContaining('plan again') as unknown,
+    });
     expect(await watched).toMatchObject({ code: 'ESTALE' });
     await plan(own.url, site.job(), { fleet });
-    await (await start(fleet, {}, own.url)).done;
+    await (
+      await start(fleet, {}, own.url)
+    ).done;
     await verified(site, fleet, own.url);
     await own.stop();
   });
@@ -252,7 +284,9 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('harm to a fleet')
     const abort = new AbortController();
     const dying = rejection(plan(url, site.job(), { fleet, signal: abort.signal }));
     setTimeout(() => abort.abort(), 10);
-    await Promise.all([dying, plan(url, site.job(), { fleet }), plan(url, site.job(), { fleet })]).catch(() => undefined);
+    await Promise.all([dying, plan(url, site.job(), { fleet }), plan(url, site.job(), { fleet })]).catch(
+      () => undefined,
+    );
     await plan(url, site.job(), { fleet });
     expect(await (await start(fleet)).done).toMatchObject({ ranges: 8, lost: 0 });
     await verified(site, fleet);
