@@ -86,6 +86,24 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('harm to a fleet')
     expect((await readFile(site.destinationFile)).equals(guest)).toBe(true);
   });
 
+  it.concurrent('a worker freezes for longer than its lease: its watchdog kills it', async () => {
+    const fleet = fleetName();
+    await using site = await Site.make({ seed: SEED });
+    await plan(url, site.job(SLOW), { fleet });
+    const frozen = new WorkerProcess(url, { ...FAST, fleet, concurrency: 2, watchdog: true });
+    await frozen.reported('begin');
+    const stopped = performance.now();
+    frozen.kill('SIGSTOP');
+    await frozen.ended;
+    expect(frozen.isAlive).toBe(false);
+    // Not by a signal of ours, and not because it had ended.
+    expect(performance.now() - stopped).toBeGreaterThan(LEASE / 2);
+    await (
+      await start(fleet)
+    ).done;
+    await verified(site, fleet);
+  });
+
   it.concurrent('a worker loses its network to Redis: it stops before another one begins', async () => {
     const fleet = fleetName();
     await using site = await Site.make({ seed: SEED });

@@ -55,6 +55,10 @@ export class WorkerProcess {
     running.add(this);
   }
 
+  get isAlive(): boolean {
+    return this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
   all(event: string): WorkerLine[] {
     return this.lines.filter((line) => line.event === event);
   }
@@ -62,7 +66,7 @@ export class WorkerProcess {
   /** Resolves when it has reported an event this many times. */
   async reported(event: string, times = 1): Promise<void> {
     await until(() => {
-      if (this.#child.exitCode !== null && this.all(event).length < times) {
+      if (!this.isAlive && this.all(event).length < times) {
         throw new Error(`the worker ended before "${event}": ${this.log}`);
       }
       return this.all(event).length >= times;
@@ -74,7 +78,7 @@ export class WorkerProcess {
   }
 
   async stop(): Promise<void> {
-    if (this.#child.exitCode === null && this.#child.signalCode === null) this.#child.kill('SIGKILL');
+    if (this.isAlive) this.#child.kill('SIGKILL');
     await this.ended;
   }
 }
