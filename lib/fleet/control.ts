@@ -1,11 +1,13 @@
 // Pausing, cancelling, trying again and removing.
 
 import { withJson } from '../bulk/ranges.js';
+import { NbdError } from '../errors.js';
 import { anArrayOf, aString, type OptionTable } from '../util/option-checks.js';
 import { FLEET_OPTIONS, type FleetOptions, openFleet } from './options.js';
 import { enqueue } from './ranges/queued.js';
 import type { Store } from './redis/store.js';
 import type { FleetRedis } from './redis/target.js';
+import { takeSnapshot } from './snapshot.js';
 
 /** What {@link cancel} and {@link retry} take. */
 export interface SelectOptions extends FleetOptions {
@@ -100,13 +102,21 @@ export async function retry(redis: FleetRedis, options: SelectOptions = {}): Pro
 }
 
 /**
- * Removes everything of a fleet from Redis. Workers that work on it end with `ESTALE`.
+ * Removes everything of a fleet from Redis. Workers that wait for its ranges end with `ESTALE`.
  *
- * @throws (rejects) As {@link cancel}.
+ * @throws (rejects) NbdError `EBUSY` while ranges are being worked on: cancel them first. As {@link cancel}.
  */
 export async function remove(redis: FleetRedis, options: FleetOptions = {}): Promise<void> {
   const { store } = await openFleet<FleetOptions>('remove', redis, options, FLEET_OPTIONS);
   try {
+    const { running } = (await takeSnapshot(store, false)).ranges;
+    // A fleet of the same name could begin a range again before its worker knows.
+    if (running > 0) {
+      throw new NbdError(`remove: ${running} ranges are being worked on; cancel them first`, {
+        code: 'EBUSY',
+        syscall: 'remove',
+      });
+    }
     // First, so that workers notice.
     await store.client.del(store.keys.info);
     await store.queue.obliterate({ force: true, count: 10_000 });

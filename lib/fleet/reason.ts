@@ -48,7 +48,7 @@ export function reasonOf(error: unknown): FleetReason {
 
 /**
  * Whether another try may help. Unlike a flush, a range that is copied again writes again what a lost connection had put
- * at risk.
+ * at risk. What is not an error of this package is one of Redis.
  */
 export const isTransient = (error: unknown): boolean =>
-  error instanceof NbdUnflushedError || (error instanceof NbdError && error.transient);
+  !(error instanceof NbdError) || error instanceof NbdUnflushedError || error.transient;

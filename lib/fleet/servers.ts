@@ -5,8 +5,8 @@ export function serverOf(target: string): string {
   const [, scheme = ''] = /^([a-z+]+):\/\//i.exec(target) ?? [];
   if (!/^nbds?(\+|$)/i.test(scheme)) return target;
   try {
-    // A scheme of its own kind would have no host for the parser.
-    const url = new URL(target.replace(/^[a-z+]+:/i, 'http:'));
+    // The parser has no rules for the scheme of NBD, and wants a host, which the URI of a Unix socket has not.
+    const url = new URL(target.replace(/^[a-z+]+:\/\/(?=[/?#])/i, 'http://localhost').replace(/^[a-z+]+:/i, 'http:'));
     const socket = url.searchParams.get('socket');
     if (socket !== null) return socket;
     const port = /^[a-z+]+:\/\/[^/?#]*:(\d+)(?=[/?#]|$)/i.exec(target)?.[1] ?? '10809';

@@ -34,6 +34,7 @@ import { aRedis, type FleetRedis } from './redis/target.js';
 import type { FleetWorkerEvents } from './worker/events.js';
 import { Processor } from './worker/processor.js';
 import { Renewals } from './worker/renewals.js';
+import { Watchdog } from './worker/watchdog.js';
 
 /** How long a range that failed waits. Milliseconds. */
 export interface FleetBackoff {
@@ -58,6 +59,12 @@ export interface WorkOptions extends FleetOptions, FleetConnectOptions {
   backoff?: FleetBackoff;
   /** End when all that is planned is done, has failed or was cancelled. Default false: wait for more. */
   untilSettled?: boolean;
+  /**
+   * Start a small process that kills this one with SIGKILL when it does not answer for 85 % of a lease: a process that is
+   * frozen, and continued later, then cannot send what it had handed to its sockets. For processes that do nothing else.
+   * Default false.
+   */
+  watchdog?: boolean;
   /** The worker's name in {@link report}. Default: the name of the host and the process id. */
   name?: string;
   /** The most bytes in flight of one range. Default 64 MiB. */
@@ -102,6 +109,7 @@ const WORK_OPTIONS: OptionTable<WorkOptions> = {
   attempts: wholeNumber(1, 100_000),
   backoff: (where, value) => checkOptions<FleetBackoff>(where, anObject(where, value), BACKOFF),
   untilSettled: aBoolean,
+  watchdog: aBoolean,
   name: aString,
   queueSize: wholeNumber(1),
   checkpointEvery: wholeNumber(1),
@@ -129,7 +137,13 @@ export async function work(redis: FleetRedis, options: WorkOptions = {}): Promis
   const checked = checkOptions<WorkOptions>('work', options, WORK_OPTIONS);
   const connection = aRedis('work: redis', redis);
   const store = await storeFor('work', redis, checked);
-  return new FleetWorker(store, connection, checked);
+  try {
+    const watchdog = checked.watchdog === true ? await Watchdog.start(checked.lease ?? DEFAULT_LEASE) : null;
+    return new FleetWorker(store, connection, watchdog, checked);
+  } catch (error) {
+    await store.close();
+    throw error;
+  }
 }
 
 /** A worker of a fleet; {@link work} makes it. */
@@ -145,6 +159,7 @@ export class FleetWorker extends EventEmitter<FleetWorkerEvents> {
   readonly #worker: EngineWorker;
   readonly #processor: Processor;
   readonly #renewals: Renewals;
+  readonly #watchdog: Watchdog | null;
   readonly #signal: AbortSignal | undefined;
   readonly #aborted = (): void => this.close();
   #looking: NodeJS.Timeout | undefined;
@@ -157,7 +172,7 @@ export class FleetWorker extends EventEmitter<FleetWorkerEvents> {
   #reject: (error: Error) => void = () => undefined;
 
   /** @internal */
-  constructor(store: Store, connection: object, options: Partial<WorkOptions>) {
+  constructor(store: Store, connection: object, watchdog: Watchdog | null, options: Partial<WorkOptions>) {
     super();
     const { lease = DEFAULT_LEASE, backoff = {}, concurrency = DEFAULT_CONCURRENCY, signal } = options;
     this.name = options.name ?? `${hostname()}:${process.pid}`;
@@ -167,6 +182,7 @@ export class FleetWorker extends EventEmitter<FleetWorkerEvents> {
     });
     this.done.catch(() => undefined);
     this.#store = store;
+    this.#watchdog = watchdog;
     this.#signal = signal;
     const worker = randomUUID();
     this.#processor = new Processor({
@@ -256,7 +272,7 @@ export class FleetWorker extends EventEmitter<FleetWorkerEvents> {
   /** What is being worked on stops now. */
   #force(): void {
     this.#isForced = true;
-    this.#processor.fence(this.#error === null ? 'shutdown' : 'emptied');
+    this.#processor.fence((this.#error as NbdError | null)?.code === 'ESTALE' ? 'emptied' : 'shutdown');
   }
 
   async #close(): Promise<void> {
@@ -272,6 +288,7 @@ export class FleetWorker extends EventEmitter<FleetWorkerEvents> {
     await this.#worker.close(store.client.status !== 'ready' || this.#isForced).catch(() => undefined);
     await store.client.hdel(store.keys.workers, this.#processor.worker).catch(() => undefined);
     await store.close();
+    this.#watchdog?.stop();
     const error = this.#error;
     if (error === null) this.#resolve(this.statistics);
     else this.#reject(error);

@@ -5,6 +5,7 @@ import type { CliCommand, CommandContext } from '../command.js';
 import type { OptionSpec } from '../command-spec.js';
 import { UsageError } from '../errors.js';
 import { FLEET_OPTIONS, fleetOf, JSON_OPTION, jsonLine, refuseOperands, wordsOf } from '../fleet/options.js';
+import { counted } from '../output/text.js';
 
 const ALL_OPTION: OptionSpec = { names: ['all'], help: 'All exports of the fleet.' };
 
@@ -37,7 +38,7 @@ export const fleetCancel: CliCommand = {
   async run(args, context) {
     const { redis, options } = fleetOf(context);
     const result = await cancel(redis, { ...options, ...selection(context) });
-    await context.out(args.has('json') ? jsonLine(result) : `cancelled ${result.exports} exports\n`);
+    await context.out(args.has('json') ? jsonLine(result) : `cancelled ${counted(result.exports, 'export')}\n`);
   },
 };
 
@@ -56,7 +57,7 @@ export const fleetRetry: CliCommand = {
     await context.out(
       args.has('json')
         ? jsonLine(result)
-        : `put back ${result.ranges} ranges of ${result.exports} exports, of which ${result.failed} had failed\n`,
+        : `put back ${counted(result.ranges, 'range')} of ${counted(result.exports, 'export')}, of which ${result.failed} had failed\n`,
     );
   },
 };

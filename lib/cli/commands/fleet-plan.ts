@@ -16,7 +16,7 @@ import { type JobDefaults, type Manifest, openManifest } from '../fleet/manifest
 import { failureLines } from '../fleet/failures.js';
 import { Screen } from '../output/screen.js';
 import { connectionSettings } from '../server.js';
-import { parseCount, parseSmallSize, roundSize } from '../output/text.js';
+import { counted, parseCount, parseSmallSize, roundSize } from '../output/text.js';
 
 export const fleetPlan: CliCommand = {
   spec: {
@@ -121,15 +121,15 @@ function defaultsOf(args: Parameters<CliCommand['run']>[0]): JobDefaults {
 }
 
 function badLines({ bad, jobs }: Manifest): CliError {
-  return new CliError(`${bad} of ${bad + jobs} lines are not jobs; nothing was planned`, {
+  return new CliError(`${bad} of ${counted(bad + jobs, 'line')} cannot be planned; nothing was planned`, {
     hint: 'correct them, or use --skip-bad-lines',
   });
 }
 
 const statusOf = ({ jobs, failed, ranges, bytes }: PlanProgress, total: number): string =>
-  `${jobs} of ${total} exports: ${ranges} ranges, ${roundSize(bytes)} of data${failed === 0 ? '' : `, ${failed} failed`}`;
+  `${jobs} of ${counted(total, 'export')}: ${counted(ranges, 'range')}, ${roundSize(bytes)} of data${failed === 0 ? '' : `, ${failed} failed`}`;
 
 const summaryOf = ({ planned, already, failed, ranges, bytes }: PlanProgress): string =>
-  `planned ${planned} exports: ${ranges} ranges, ${roundSize(bytes)} of data` +
+  `planned ${counted(planned, 'export')}: ${counted(ranges, 'range')}, ${roundSize(bytes)} of data` +
   (already === 0 ? '' : `; ${already} had been planned before`) +
   (failed === 0 ? '' : `; ${failed} could not be planned`);

@@ -7,7 +7,7 @@ import { failureLines } from '../fleet/failures.js';
 import { FLEET_OPTIONS, fleetOf, JSON_OPTION, jsonLine, MASK_OPTION, refuseOperands } from '../fleet/options.js';
 import { columns, exportCounts, serverTable } from '../fleet/table.js';
 import { visible } from '../../util/visible.js';
-import { duration, roundSize } from '../output/text.js';
+import { counted, duration, roundSize } from '../output/text.js';
 
 export const fleetReport: CliCommand = {
   spec: {
@@ -51,7 +51,7 @@ function linesOf(found: FleetReport, isListing: boolean): string[] {
   const most = isListing ? Infinity : undefined;
   return [
     exportCounts(counts),
-    `${ranges.done} of ${ranges.total} ranges, ${roundSize(bytes.done)} of ${roundSize(bytes.total)} of data; ` +
+    `${ranges.done} of ${counted(ranges.total, 'range')}, ${roundSize(bytes.done)} of ${roundSize(bytes.total)} of data; ` +
       `${retries} tried again`,
     ...(time === null ? [] : [`${roundSize(moved)} read in ${duration(time / 1000)}, ${roundSize(rate)}/s`]),
     ...(servers.length === 0 ? [] : ['', ...serverTable(servers, most)]),

@@ -16,7 +16,7 @@ import {
 } from '../fleet/options.js';
 import { messageOf } from '../output/failure.js';
 import { connectionSettings } from '../server.js';
-import { duration, parseCount, parseSeconds, parseSmallSize, roundSize } from '../output/text.js';
+import { counted, duration, parseCount, parseSeconds, parseSmallSize, roundSize } from '../output/text.js';
 
 const DEFAULT_WITHIN = '10';
 
@@ -96,7 +96,7 @@ export const fleetWork: CliCommand = {
     context.warn(`worker ${mask.name(worker.name)} is ready`);
     const result = await worker.done;
     context.warn(
-      `ended: ${result.ranges} ranges done, ${roundSize(result.moved)} read, ${result.retries} tried again, ` +
+      `ended: ${counted(result.ranges, 'range')} done, ${roundSize(result.moved)} read, ${result.retries} tried again, ` +
         `${result.failures} failed, ${result.lost} given up`,
     );
     return args.has('until-settled') && result.failures > 0 ? 1 : 0;

@@ -4,7 +4,7 @@
 import type { FleetFailure } from '../../fleet/index.js';
 import { makeMask } from '../../fleet/mask.js';
 import { visible } from '../../util/visible.js';
-import { roundSize } from '../output/text.js';
+import { counted, roundSize } from '../output/text.js';
 
 /** Failures of one reason that are listed. */
 const MOST_SHOWN = 5;
@@ -24,7 +24,7 @@ export function failureLines(
   }
   const groups = [...byReason].sort(([, a], [, b]) => b.length - a.length);
   return groups.flatMap(([key, same]) => [
-    `${key}: ${new Set(same.map((failure) => failure.id)).size} exports, ${same.length} failures`,
+    `${key}: ${counted(new Set(same.map(({ id }) => id)).size, 'export')}, ${counted(same.length, 'failure')}`,
     ...same.slice(0, most).map((failure) => `  ${lineOf(failure, mask)}`),
     ...(same.length > most ? [`  … and ${same.length - most} more`] : []),
   ]);

@@ -1,7 +1,7 @@
 // A fleet as a few lines of text, which stay few however many exports, servers and workers there are.
 
 import type { FleetProgress, FleetServerState, FleetSnapshot } from '../../fleet/index.js';
-import { duration, roundSize } from '../output/text.js';
+import { counted, duration, roundSize } from '../output/text.js';
 
 const BAR = 24;
 const MOST_SERVERS = 12;
@@ -39,17 +39,17 @@ export function exportCounts({ total, done, failed, cancelled, unplanned }: Flee
     cancelled === 0 ? '' : `, ${cancelled} cancelled`,
     unplanned === 0 ? '' : `, ${unplanned} could not be planned`,
   ];
-  return `${done} of ${total} exports done${others.join('')}`;
+  return `${done} of ${counted(total, 'export')} done${others.join('')}`;
 }
 
 const rangeCounts = ({ total, done, failed, running }: FleetSnapshot['ranges']): string =>
-  `${done} of ${total} ranges done, ${running} running${failed === 0 ? '' : `, ${failed} failed`}`;
+  `${done} of ${counted(total, 'range')} done, ${running} running${failed === 0 ? '' : `, ${failed} failed`}`;
 
 function workerCounts({ workers }: FleetSnapshot): string {
   const silent = workers.filter(({ isAlive }) => !isAlive);
   const longest = Math.max(...silent.map(({ seen }) => seen));
   const lost = silent.length === 0 ? '' : `, ${silent.length} silent for up to ${duration(longest / 1000)}`;
-  return `${workers.length - silent.length} workers${lost}`;
+  return `${counted(workers.length - silent.length, 'worker')}${lost}`;
 }
 
 /** The busiest servers first. */
@@ -64,7 +64,7 @@ export function serverTable(servers: readonly FleetServerState[], most = MOST_SE
   const more = servers.length - shown.length;
   return [
     ...columns([['SERVER', 'RUNNING', 'DONE', 'DATA', 'PER RANGE', 'RETRIES', 'FAILED'], ...rows]),
-    ...(more > 0 ? [`… and ${more} more servers`] : []),
+    ...(more > 0 ? [`… and ${counted(more, 'more server')}`] : []),
   ];
 }
 
