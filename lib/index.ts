@@ -39,6 +39,8 @@ export { type Change, changes, type ChangesOptions } from './bulk/maps/changes.j
 export { type MapTotals, totals, type TotalsOptions } from './bulk/maps/totals.js';
 export type { ContextsOptions, MapOptions } from './bulk/maps/contexts.js';
 export * from './protocol/client-constants.js';
+export { partitions, type PartitionsOptions } from './bulk/partitions/partitions.js';
+export type { Partition, PartitionTable } from './bulk/partitions/table.js';
 export { prefetch, type PrefetchOptions, type PrefetchProgress, type PrefetchResult } from './bulk/prefetch.js';
 export { copy, type CopyOptions, type CopyResult } from './bulk/copy.js';
 export {

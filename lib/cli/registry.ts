@@ -1,6 +1,7 @@
 // The commands by name, which may be two words. Each has a file of its own, which is loaded only when the command runs.
 
 import type { CliCommand } from './command.js';
+import type { CliCommandSpec } from './command-spec.js';
 
 type Loader = () => Promise<CliCommand>;
 
@@ -29,6 +30,13 @@ export const CLI_COMMANDS: Readonly<Record<string, Loader>> = {
   shell: async () => (await import('./commands/shell.js')).shell,
   completion: async () => (await import('./commands/completion.js')).completion,
 };
+
+/** The descriptions of all commands, which loads them all. */
+export async function descriptions(): Promise<CliCommandSpec[]> {
+  const found: CliCommandSpec[] = [];
+  for (const load of Object.values(CLI_COMMANDS)) found.push((await load()).spec);
+  return found;
+}
 
 /** The names of libnbd's tools: invoked under one of these, the program runs that command. */
 export const TOOLS: Readonly<Record<string, string>> = {

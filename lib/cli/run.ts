@@ -8,7 +8,7 @@ import type { CliCommand, CommandContext } from './command.js';
 import { CliError, Interruption, UsageError } from './errors.js';
 import { parse } from './arguments.js';
 import { exitCodeOf, leave, leaveNow, SIGNALS } from './leaving.js';
-import { CLI_COMMANDS, commandsBelow, findCommand, TOOLS } from './registry.js';
+import { CLI_COMMANDS, commandsBelow, descriptions, findCommand, TOOLS } from './registry.js';
 import { OutputClosed, StandardOutput } from './output/standard-io.js';
 import { visible } from '../util/visible.js';
 
@@ -96,7 +96,7 @@ async function withoutCommand(
   output: StandardOutput,
   signal: AbortSignal,
 ): Promise<number> {
-  const { overview, showVersion } = await import('./help.js');
+  const { overview, showVersion } = await import('./manual/help.js');
   const isHelp = (word: string | undefined): boolean => word === '--help' || word === '-h' || word === 'help';
   if (name === '--version' || name === '-V') {
     await output.write(showVersion('nbd'));
@@ -147,7 +147,7 @@ async function runCommand(
       program,
       verbose,
       args,
-      commands: Object.keys(CLI_COMMANDS),
+      descriptions,
       signal,
       out: (text) => output.write(text),
       flushOutput: () => output.flush(),
@@ -203,7 +203,7 @@ async function untilStopped<Result>(running: Promise<Result>, signal: AbortSigna
 async function showOnly(command: CliCommand, args: ReturnType<typeof parse>, program: string): Promise<string | null> {
   const asked = args.options.find(({ name }) => ['help', 'version', 'long-options', 'short-options'].includes(name));
   if (asked === undefined) return null;
-  const help = await import('./help.js');
+  const help = await import('./manual/help.js');
   if (asked.name === 'help') return help.commandHelp(command.spec, program);
   if (asked.name === 'version') return help.showVersion(program);
   return asked.name === 'long-options' ? help.longOptions(command.spec) : help.shortOptions(command.spec);

@@ -21,7 +21,7 @@ const PUBLIC: Readonly<Record<string, Names>> = {
     values: words(`
       BlockHasher Extents NbdConnection NbdPool RateLimiter fileCheckpoint fileDestination fileSource
       blockHash changes compare copy createReadStream createWriteStream exportDestination exportSource extents
-      hash mergedExtents nullDestination prefetch totals
+      hash mergedExtents nullDestination partitions prefetch totals
       NbdError NbdStrictError NbdCommandError NbdOptionError NbdProtocolError NbdConnectionError NbdStateError
       NbdQueueFullError NbdUnflushedError
       TLS_DISABLE TLS_ALLOW TLS_REQUIRE
@@ -46,7 +46,7 @@ const PUBLIC: Readonly<Record<string, Names>> = {
       OptionCallback PemInput PrefetchOptions PrefetchResult Progress ProtocolName ReadStreamOptions SourceLike StatusOptions TlsPsk
       Change ChangesOptions ContextsOptions MapOptions MapTotals MergedExtent MergedExtentsOptions TotalsOptions
       CheckpointStore CountOrAuto FileCheckpointOptions FileDestination FileDestinationOptions FileSource FileSourceOptions
-      GivenRange PrefetchProgress
+      GivenRange Partition PartitionsOptions PartitionTable PrefetchProgress
       WriteStreamOptions ZeroRun
     `),
   },

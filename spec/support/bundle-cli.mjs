@@ -9,24 +9,44 @@ import { pathToFileURL } from 'node:url';
 
 const ROOT = join(import.meta.dirname, '../..');
 
+const COMMON = {
+  absWorkingDir: ROOT,
+  bundle: true,
+  platform: 'node',
+  target: 'node20',
+  minifySyntax: true,
+  minifyWhitespace: true,
+  logLevel: 'warning',
+};
+
 /** Writes `cli/main.js` and its chunks into `folder`. Dependencies stay packages of their own. */
 export async function bundleCli(folder) {
   // Chunks of an earlier build have other names.
   await rm(join(folder, 'cli'), { recursive: true, force: true });
   await build({
-    absWorkingDir: ROOT,
+    ...COMMON,
     entryPoints: ['lib/cli/main.ts'],
     outdir: join(folder, 'cli'),
-    bundle: true,
     splitting: true,
     packages: 'external',
     format: 'esm',
-    platform: 'node',
-    target: 'node20',
-    minifySyntax: true,
-    minifyWhitespace: true,
     chunkNames: '[name]-[hash]',
-    logLevel: 'warning',
+  });
+}
+
+/** Writes all of it, with the dependencies, into one CommonJS file, which needs nothing but Node. */
+export async function bundleSingle(file) {
+  await build({
+    ...COMMON,
+    // main.ts waits at its top level, which CommonJS cannot.
+    stdin: {
+      contents: `import { run } from './run.js';\nvoid run(process.argv.slice(2), process.argv[1] ?? 'nbd');\n`,
+      resolveDir: join(ROOT, 'lib/cli'),
+    },
+    outfile: file,
+    format: 'cjs',
+    // Node's modules too: in a single executable there is require(), and no import().
+    supported: { 'dynamic-import': false },
   });
 }
 

@@ -26,6 +26,13 @@ const NEEDS = [
   { tool: 'libvirtd', package: 'libvirt-daemon', without: 'backup of a running guest', onlyInCI: true },
   { tool: 'virsh', package: 'libvirt-clients', without: 'backup of a running guest', onlyInCI: true },
   { tool: 'qemu-system-x86_64', package: 'qemu-system-x86', without: 'backup of a running guest', onlyInCI: true },
+  { tool: 'sfdisk', package: 'fdisk', without: 'partition tables', onlyInCI: true },
+  { tool: 'fdisk', package: 'fdisk', without: 'partition tables', onlyInCI: true },
+  { tool: 'sgdisk', package: 'gdisk', without: 'partition tables', onlyInCI: true },
+  { tool: 'zsh', package: 'zsh', without: 'completion in zsh', onlyInCI: true },
+  { tool: 'fish', package: 'fish', without: 'completion in fish', onlyInCI: true },
+  { tool: 'man', package: 'man-db', without: 'manual pages', onlyInCI: true },
+  { tool: 'mandoc', package: 'mandoc', without: 'manual pages', onlyInCI: true },
 ];
 
 const isCI = process.env.CI === 'true';

@@ -29,6 +29,7 @@ export const fleetCancel: CliCommand = {
       'Workers stop within a third of their lease. What was copied by then stays at the destination; `nbd fleet retry` ' +
         'continues it.',
     ],
+    operands: { servers: false },
     options: [ALL_OPTION, ...FLEET_OPTIONS, JSON_OPTION],
     examples: [
       ['nbd fleet cancel 5f2c9a0b1d3e4f567890', 'One export.'],
@@ -48,6 +49,7 @@ export const fleetRetry: CliCommand = {
     summary: 'try again what failed in a fleet, and continue what was cancelled',
     usage: ['ID ... | --all [--json] [OPTIONS]'],
     description: ['What could not be planned is planned again by `nbd fleet plan` with the same manifest.'],
+    operands: { servers: false },
     options: [ALL_OPTION, ...FLEET_OPTIONS, JSON_OPTION],
     examples: [['nbd fleet retry --all --fleet weekend', 'After the cause has been removed.']],
   },
@@ -73,6 +75,7 @@ const simple = (
     summary,
     usage: ['[OPTIONS]'],
     description: [description],
+    operands: { servers: false },
     options: [...FLEET_OPTIONS],
     examples: [[`nbd fleet ${name} --fleet weekend`, example]],
   },

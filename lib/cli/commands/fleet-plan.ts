@@ -18,6 +18,8 @@ import { Screen } from '../output/screen.js';
 import { connectionSettings } from '../server.js';
 import { counted, parseCount, parseSmallSize, roundSize } from '../output/text.js';
 
+const KINDS = ['prefetch', 'copy', 'compare', 'hash', 'backup'];
+
 export const fleetPlan: CliCommand = {
   spec: {
     name: 'fleet plan',
@@ -33,8 +35,16 @@ export const fleetPlan: CliCommand = {
       'The exit code is 0 if every job is planned; 1 after an error, and if a line is bad or an export could not be ' +
         'planned, which is in `nbd fleet report` too.',
     ],
+    operands: { servers: false, files: true },
     options: [
-      { names: ['kind'], short: 'k', takes: 'value', value: 'KIND', help: 'The kind of jobs that have none.' },
+      {
+        names: ['kind'],
+        short: 'k',
+        takes: 'value',
+        value: 'KIND',
+        choices: KINDS,
+        help: 'The kind of jobs that have none.',
+      },
       {
         names: ['range-size'],
         takes: 'value',

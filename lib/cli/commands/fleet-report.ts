@@ -19,6 +19,7 @@ export const fleetReport: CliCommand = {
         'its identity, which `nbd fleet cancel` and `nbd fleet retry` take, and the block hash of a hash.',
       'The exit code is 0 if all exports are done, and 1 otherwise.',
     ],
+    operands: { servers: false },
     options: [
       { names: ['exports'], help: 'List every export, and every failure.' },
       ...FLEET_OPTIONS,

@@ -23,6 +23,7 @@ export const fleetWatch: CliCommand = {
         'cancelled. On a terminal the lines are redrawn; elsewhere a line is printed every ten seconds.',
       'The exit code is 0 if all exports are done, and 1 otherwise.',
     ],
+    operands: { servers: false },
     options: [
       { names: ['every'], takes: 'value', value: 'SECONDS', help: 'Look this often. Default 1, or 10 for a log.' },
       { names: ['forever'], help: 'Go on when all is settled, and while nothing is planned yet.' },

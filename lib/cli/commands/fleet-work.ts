@@ -33,6 +33,7 @@ export const fleetWork: CliCommand = {
       'The exit code is 0 after Ctrl-C or SIGTERM; with --until-settled, 1 if a range has failed for good on this ' +
         'worker; 1 after an error.',
     ],
+    operands: { servers: false },
     options: [
       { names: ['concurrency'], short: 'c', takes: 'value', value: 'N', help: 'Ranges at a time. Default 4.' },
       { names: ['until-settled'], help: 'End when all that is planned is done, has failed or was cancelled.' },

@@ -36,6 +36,7 @@ export const serve: CliCommand = {
       'The command of --run has the shell variables of nbdkit: $uri, $unixsocket or $port, $exportname, and $nbd (the ' +
         'old syntax of QEMU).',
     ],
+    operands: { servers: false, files: true },
     options: [
       { names: ['memory'], short: 'm', takes: 'value', value: '[NAME=]SIZE', help: 'An empty export in memory.' },
       { names: ['name'], short: 'e', takes: 'value', value: 'NAME', help: 'The name of a single export.' },
