@@ -90,6 +90,13 @@ const CASES: [line: string, offered: RegExp[], not?: RegExp][] = [
   ['nbd zero --offset ', [], /a\.img|nbd:/],
   ['nbd completion ', [/bash/, /zsh/, /fish/], /a\.img|nbd:/],
   ['nbd help comp', [/compare/, /completion/], /\bcopy\b/],
+  ['nbd fl', [/fleet/]],
+  ['nbd fleet ', [/plan/, /work/, /watch/, /report/], /copy|nbd:/],
+  ['nbd fleet re', [/report/, /retry/, /resume/], /plan/],
+  ['nbd fleet work --', [/--concurrency/, /--until-settled/, /--redis/], /--kind/],
+  ['nbd fleet plan --kind ', [/prefetch/, /backup/], /a\.img|nbd:/],
+  ['nbd fleet plan a', [/a\.img/, /ab\.img/], /nbd:/],
+  ['nbd help fl', [/fleet/]],
   ['nbd info [ not-a-real-pro', [/not-a-real-program/]],
   ['nbd info [ nbdkit file a', [/a\.img/, /ab\.img/]],
 ];

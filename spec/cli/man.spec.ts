@@ -9,6 +9,9 @@ import { manPages } from '../../lib/cli/manual/man-page.js';
 import { descriptions } from '../../lib/cli/registry.js';
 import { describeWith, runTool } from '../support/tools.js';
 
+/** `nbd-fleet-plan` of `fleet plan`. */
+const pageOf = (name: string): string => `nbd-${name.replaceAll(' ', '-')}`;
+
 let folder: string;
 let specs: readonly CliCommandSpec[];
 beforeAll(async () => {
@@ -25,7 +28,7 @@ it('package.json lists a page for nbd and for every command, below dist/', async
     man: string[];
   };
   // `npm run man` writes the list.
-  expect(man).toEqual(['nbd', ...specs.map(({ name }) => `nbd-${name}`)].map((name) => `./dist/man/${name}.1`));
+  expect(man).toEqual(['nbd', ...specs.map(({ name }) => pageOf(name))].map((name) => `./dist/man/${name}.1`));
 });
 
 describeWith(['man', 'mandoc'], 'the manual pages', () => {
@@ -33,7 +36,7 @@ describeWith(['man', 'mandoc'], 'the manual pages', () => {
     (await runTool('man', ['-l', `${name}.1`], { cwd: folder, env: { MANWIDTH: '90', LC_ALL: 'C.UTF-8' } })).stdout;
 
   it('are correct to groff and to mandoc', async () => {
-    const names = ['nbd', ...specs.map(({ name }) => `nbd-${name}`)];
+    const names = ['nbd', ...specs.map(({ name }) => pageOf(name))];
     const found = await Promise.all(
       names.map(async (name) => {
         const path = join(folder, `${name}.1`);
@@ -49,10 +52,10 @@ describeWith(['man', 'mandoc'], 'the manual pages', () => {
 
   it('have every option, with its letters, its value and all words of its help', async () => {
     for (const spec of specs) {
-      const page = await rendered(`nbd-${spec.name}`);
+      const page = await rendered(pageOf(spec.name));
       const lines = page.split('\n').map((line) => line.trim());
       const words = page.replace(/\s+/g, ' ');
-      expect(words).toContain(`nbd-${spec.name} - ${spec.summary}`);
+      expect(words).toContain(`${pageOf(spec.name)} - ${spec.summary}`);
       for (const { names, short, secondShort, takes, value = 'VALUE', help } of optionsOf(spec)) {
         if (help === undefined) continue;
         const forms = [
@@ -71,6 +74,6 @@ describeWith(['man', 'mandoc'], 'the manual pages', () => {
       for (const [command] of spec.examples) expect(words).toContain(command.replace(/\s+/g, ' '));
     }
     const overview = await rendered('nbd');
-    for (const { name } of specs) expect(overview).toContain(`nbd-${name}(1)`);
+    for (const { name } of specs) expect(overview).toContain(`${pageOf(name)}(1)`);
   });
 });

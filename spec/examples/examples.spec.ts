@@ -15,6 +15,7 @@ import {
   startQemuNbd,
   type ToolResult,
 } from '../support/real-servers.js';
+import { startRedis } from '../support/redis-server.js';
 import { ROOT, typeCheck } from '../support/type-check.js';
 
 const MAX_LINES = 60;
@@ -190,7 +191,7 @@ describe('examples/', () => {
   it.each(files)('$path is short and imports the package by name', (file) => {
     expect(file.text.split('\n').length - 1).toBeLessThanOrEqual(MAX_LINES);
     for (const imported of importsOf(file)) {
-      expect(imported).toMatch(/^(nbd-sdk(\/server)?|node:[\w/]+|\.\/(support\/)?[\w-]+\.js)$/);
+      expect(imported).toMatch(/^(nbd-sdk(\/(server|fleet))?|node:[\w/]+|\.\/(support\/)?[\w-]+\.js)$/);
     }
   });
 
@@ -198,7 +199,7 @@ describe('examples/', () => {
     const programs = files
       .map(({ path }) => /^examples\/([\w-]+)\.ts$/.exec(path)?.[1])
       .filter((name) => name !== undefined);
-    expect(programs.sort()).toEqual(Object.keys(OUTPUT).sort());
+    expect(programs.sort()).toEqual([...Object.keys(OUTPUT), 'fleet'].sort());
   });
 });
 
@@ -221,6 +222,22 @@ describe('prefetch URI', () => {
     const { code, stdout, stderr } = await run('prefetch', 'nbd://127.0.0.1:1');
     expect(linesOf(stderr)).toEqual([expect.stringMatching(/^NbdConnectionError ECONNREFUSED: /)]);
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+  });
+});
+
+describeWith(['redis-server'], 'fleet', () => {
+  it('copies and verifies with two workers', async () => {
+    await using redis = await startRedis();
+    const { code, stdout, stderr } = await run('fleet', redis.url);
+    expect(stderr).toBe('');
+    expect(linesOf(stdout)).toEqual([
+      '8 exports, 24 ranges, 16777216 bytes of data',
+      '8 were planned already',
+      '48 of 48 ranges are done',
+      'ranges of the two workers: 48',
+      'copied and verified: 8, failed: 0',
+    ]);
+    expect(code).toBe(0);
   });
 });
 

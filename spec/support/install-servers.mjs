@@ -19,6 +19,7 @@ const NEEDS = [
   { tool: 'nbdinfo', package: 'libnbd-bin', without: 'our server with nbdinfo' },
   { tool: 'nbdcopy', package: 'libnbd-bin', without: 'our server with nbdcopy' },
   { tool: 'python3-libnbd', package: 'python3-libnbd', without: 'parity with libnbd' },
+  { tool: 'redis-server', package: 'redis-server', without: 'fleets' },
   { tool: 'openssl', package: 'openssl', without: 'TLS' },
   // Hundreds of MB on disk with what they need: nothing to put on a developer's machine unasked.
   { tool: 'chromium', package: 'chromium', without: 'the picture of nbd map in a browser', onlyInCI: true },

@@ -5,10 +5,10 @@ import type { CliCommand } from '../command.js';
 import { UsageError } from '../errors.js';
 import { bashScript } from '../completion/bash.js';
 import { fishScript } from '../completion/fish.js';
-import { type CompletedCommand, completed } from '../completion/model.js';
+import { completed, type Completion } from '../completion/model.js';
 import { zshScript } from '../completion/zsh.js';
 
-const SCRIPTS: Readonly<Record<string, (commands: readonly CompletedCommand[]) => string>> = {
+const SCRIPTS: Readonly<Record<string, (completion: Completion) => string>> = {
   bash: bashScript,
   zsh: zshScript,
   fish: fishScript,

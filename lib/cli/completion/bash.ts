@@ -1,9 +1,15 @@
 // The completion script for bash 3.2 and later, without the package bash-completion.
 
-import { type CompletedCommand, type CompletedOption, type Offer, SERVERS, type Values } from './model.js';
+import {
+  type CompletedCommand,
+  type CompletedOption,
+  type Completion,
+  type Offer,
+  SERVERS,
+  type Values,
+} from './model.js';
 
-export function bashScript(commands: readonly CompletedCommand[]): string {
-  const list = commands.map(({ name, what }): Offer => [name, what]);
+export function bashScript({ first, groups, commands }: Completion): string {
   return `# bash completion for nbd
 _nbd_offer() { # prefix of the word that stays; lines "word<TAB>what it means" on standard input
   local line word what all=() longest=0 width
@@ -64,11 +70,14 @@ _nbd() {
   esac
   if (( n <= 1 )); then
     _nbd_offer <<'END'
-${offers([...list, ['--help', 'show the commands'], ['--version', 'show the version']])}
+${offers([...first, ['--help', 'show the commands'], ['--version', 'show the version']])}
 END
     return
   fi
   local command=\${words[1]} open='' ended=''
+  if (( n > 2 )); then
+    case $command in ${groups.join(' | ')}) command+=" \${words[2]}" ;; esac
+  fi
   for (( i = 2; i < n; i++ )); do
     case \${words[i]} in
       '[') open=$i ;;
@@ -142,12 +151,12 @@ function optionCase({ name, options }: CompletedCommand): string {
     const suffix = option.takes === 'value' ? '=' : '';
     return [`--${option.name}${suffix}`, option.what];
   });
-  return `        ${name})\n${hereDocument(list)}          ;;`;
+  return `        '${name}')\n${hereDocument(list)}          ;;`;
 }
 
 function operandCase({ name, operands }: CompletedCommand): string {
   const { servers, files, choices } = operands;
   const list = [...(servers ? [...SERVERS, ['[', 'a server that is started for this command'] as const] : [])];
-  const offered = [...choices.map((choice): Offer => [choice, '']), ...list];
-  return `    ${name})\n${offered.length === 0 ? '' : hereDocument(offered)}${files ? "      _nbd_paths -f ''\n" : ''}      ;;`;
+  const offered = [...choices, ...list];
+  return `    '${name}')\n${offered.length === 0 ? '' : hereDocument(offered)}${files ? "      _nbd_paths -f ''\n" : ''}      ;;`;
 }

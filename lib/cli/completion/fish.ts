@@ -1,12 +1,17 @@
 // The completion script for fish.
 
-import { type CompletedCommand, type CompletedOption, SERVERS } from './model.js';
+import { type CompletedCommand, type CompletedOption, type Completion, SERVERS } from './model.js';
 
-export function fishScript(commands: readonly CompletedCommand[]): string {
+export function fishScript({ first, groups, commands }: Completion): string {
   return `# fish completion for nbd
 function __nbd_is
     set -l words (commandline -opc)
-    set -q words[2]; and test $words[2] = $argv[1]; and not __nbd_in_program
+    set -l last (math 1 + (count $argv))
+    set -q words[$last]; and test "$words[2..$last]" = "$argv"; and not __nbd_in_program
+end
+
+function __nbd_needs_verb
+    test (count (commandline -opc)) -eq 2; and __nbd_is $argv
 end
 
 # Within [ CMD ARGS ... ] is another program.
@@ -44,18 +49,18 @@ complete -c nbd -n __nbd_in_program -F
 complete -c nbd -n __nbd_begins_program -a '(__fish_complete_command)'
 complete -c nbd -n __nbd_needs_command -l help -d 'show the commands'
 complete -c nbd -n __nbd_needs_command -l version -d 'show the version'
-${commands.map(({ name, what }) => `complete -c nbd -n __nbd_needs_command -a ${name} -d ${quoted(what)}`).join('\n')}
-${commands.flatMap(linesOf).join('\n')}
+${first.map(([name, what]) => `complete -c nbd -n __nbd_needs_command -a ${name} -d ${quoted(what)}`).join('\n')}
+${commands.flatMap((command) => linesOf(command, groups.includes(command.name))).join('\n')}
 `;
 }
 
 const quoted = (text: string): string => `'${text.replace(/['\\]/g, '\\$&')}'`;
 
-function linesOf({ name, options, operands }: CompletedCommand): string[] {
-  const begin = `complete -c nbd -n '__nbd_is ${name}'`;
+function linesOf({ name, options, operands }: CompletedCommand, isGroup: boolean): string[] {
+  const begin = `complete -c nbd -n '${isGroup ? '__nbd_needs_verb' : '__nbd_is'} ${name}'`;
   const { servers, files, choices } = operands;
   return [
-    ...(choices.length > 0 ? [`${begin} -a ${quoted(choices.join(' '))}`] : []),
+    ...choices.map(([choice, what]) => `${begin} -a ${choice}${what === '' ? '' : ` -d ${quoted(what)}`}`),
     ...(servers ? [`${begin} -a '(__nbd_servers)'`] : []),
     ...(files ? [`${begin} -F`] : []),
     ...options.map((option) => `${begin}${optionLine(option)}`),

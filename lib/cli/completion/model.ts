@@ -24,13 +24,14 @@ export interface CompletedOption {
 }
 
 export interface CompletedCommand {
+  /** One word, or two: `fleet plan`. */
   readonly name: string;
   readonly what: string;
   readonly options: readonly CompletedOption[];
   readonly operands: {
     readonly servers: boolean;
     readonly files: boolean;
-    readonly choices: readonly string[];
+    readonly choices: readonly Offer[];
   };
 }
 
@@ -42,16 +43,32 @@ export const SERVERS: readonly Offer[] = [
   ['nbds+unix:///?socket=', 'a server, by a Unix socket with TLS'],
 ];
 
-/** The commands, and `help`, which takes the name of one. */
-export function completed(specs: readonly CliCommandSpec[]): CompletedCommand[] {
-  const names = specs.map(({ name }) => name);
-  const help: CompletedCommand = {
-    name: 'help',
-    what: 'show the help of a command',
-    options: [],
-    operands: { servers: false, files: false, choices: names },
-  };
-  return [...specs.map(commandOf), help];
+/** What a script offers. */
+export interface Completion {
+  /** What may be the first word. */
+  readonly first: readonly Offer[];
+  /** The first words behind which a second one names the command. */
+  readonly groups: readonly string[];
+  /** The commands and groups, and `help`, which takes the name of one. */
+  readonly commands: readonly CompletedCommand[];
+}
+
+export function completed(specs: readonly CliCommandSpec[]): Completion {
+  const commands = specs.map(commandOf);
+  const groups = [...new Set(specs.flatMap(({ name }) => (name.includes(' ') ? name.split(' ', 1) : [])))];
+  const named = (name: string, what: string, choices: readonly Offer[]): CompletedCommand => ({
+    ...{ name, what, options: [] },
+    operands: { servers: false, files: false, choices },
+  });
+  const grouped = groups.map((group) => {
+    const below = commands.filter(({ name }) => name.startsWith(`${group} `));
+    const verbs = below.map(({ name, what }): Offer => [name.slice(group.length + 1), what]);
+    return named(group, verbs.map(([verb]) => verb).join(', '), verbs);
+  });
+  const words = [...commands.filter(({ name }) => !name.includes(' ')), ...grouped];
+  const list = words.map(({ name, what }): Offer => [name, what]);
+  const help = named('help', 'show the help of a command', list);
+  return { first: [...list, [help.name, help.what]], groups, commands: [...commands, ...grouped, help] };
 }
 
 function commandOf(spec: CliCommandSpec): CompletedCommand {
@@ -62,7 +79,7 @@ function commandOf(spec: CliCommandSpec): CompletedCommand {
     options: optionsOf(spec)
       .filter(({ help }) => help !== undefined)
       .map(optionOf),
-    operands: { servers, files, choices },
+    operands: { servers, files, choices: choices.map((choice): Offer => [choice, '']) },
   };
 }
 

@@ -1,9 +1,9 @@
 // The completion script for zsh.
 
-import { type CompletedCommand, type CompletedOption, SERVERS } from './model.js';
+import { type CompletedCommand, type CompletedOption, type Completion, type Offer, SERVERS } from './model.js';
 
-export function zshScript(commands: readonly CompletedCommand[]): string {
-  const list = commands.map(({ name, what }) => `    ${quoted(`${described(name)}:${what}`)}`);
+export function zshScript({ first, groups, commands }: Completion): string {
+  const list = first.map((offer) => `    ${offered(offer)}`);
   return `#compdef nbd
 # zsh completion for nbd
 
@@ -14,7 +14,7 @@ _nbd_servers() {
   fi
   local -a servers
   servers=(
-${SERVERS.map(([word, what]) => `    ${quoted(`${described(word)}:${what}`)}`).join('\n')}
+${SERVERS.map((server) => `    ${offered(server)}`).join('\n')}
   )
   _describe -t servers server servers -S ''
   compadd -Q -X 'a server that is started for this command' -- '['
@@ -48,6 +48,11 @@ ${list.join('\n')}
   local command=$words[2]
   shift words
   (( CURRENT-- ))
+  if [[ $command == (${groups.join('|')}) ]] && (( CURRENT > 2 )); then
+    command+=" $words[2]"
+    shift words
+    (( CURRENT-- ))
+  fi
   case $command in
 ${commands.map(commandCase).join('\n')}
   esac
@@ -59,6 +64,8 @@ if [[ $zsh_eval_context[-1] == loadautofunc ]]; then _nbd "$@"; else compdef _nb
 
 const quoted = (text: string): string => `'${text.replaceAll("'", String.raw`'\''`)}'`;
 
+const offered = ([word, what]: Offer): string => quoted(what === '' ? described(word) : `${described(word)}:${what}`);
+
 /** A word in front of a colon. */
 const described = (word: string): string => word.replaceAll(':', String.raw`\:`);
 
@@ -66,12 +73,14 @@ function commandCase({ name, options, operands }: CompletedCommand): string {
   const specs = options.flatMap(argumentSpecs);
   const { servers, files, choices } = operands;
   const actions = [
-    ...(choices.length > 0 ? [`compadd - ${choices.join(' ')}`] : []),
+    ...(choices.length > 0
+      ? [`local -a choices=(${choices.map(offered).join(' ')}); _describe -t choices choice choices`]
+      : []),
     ...(servers ? ['_nbd_servers'] : []),
     ...(files ? ['_files'] : []),
   ];
-  const operand = actions.length === 0 ? [] : [`'*: :{${actions.join('; ')}}'`];
-  return `    ${name})\n      _arguments -s -S \\\n${[...specs, ...operand].map((spec) => `        ${spec}`).join(' \\\n')}\n      ;;`;
+  const operand = actions.length === 0 ? [] : [quoted(`*: :{${actions.join('; ')}}`)];
+  return `    '${name}')\n      _arguments -s -S \\\n${[...specs, ...operand].map((spec) => `        ${spec}`).join(' \\\n')}\n      ;;`;
 }
 
 /** `--name=` takes its value behind `=` or as the next word, `--name=-` only behind `=`. */

@@ -38,17 +38,22 @@ export function commandHelp(spec: CliCommandSpec, program: string): string {
   return sections.join('\n');
 }
 
-/** The list of commands. */
-export async function overview(): Promise<string> {
-  const specs = await descriptions();
+/** The list of commands; with a word, of those that begin with it. */
+export async function overview(group?: string): Promise<string> {
+  const specs = (await descriptions()).filter(({ name }) => group === undefined || name.startsWith(`${group} `));
   const width = Math.max(...specs.map(({ name }) => name.length));
+  const commands = section(
+    'COMMANDS',
+    specs.map(({ name, summary }) => `    ${name.padEnd(width)}  ${summary}`),
+  );
+  if (group !== undefined) {
+    const synopsis = [`    nbd ${group} COMMAND [OPTIONS] ...`, `    nbd ${group} COMMAND --help`];
+    return [section('SYNOPSIS', synopsis), commands].join('\n');
+  }
   return [
     section('NAME', [`    nbd - ${ABOUT}`]),
     section('SYNOPSIS', ['    nbd COMMAND [OPTIONS] SERVER ...', '    nbd COMMAND --help']),
-    section(
-      'COMMANDS',
-      specs.map(({ name, summary }) => `    ${name.padEnd(width)}  ${summary}`),
-    ),
+    commands,
     section(
       'SERVER',
       SERVER_FORMS.map(([form, what]) => `    ${form.padEnd(34)}  ${what}`),

@@ -20,6 +20,9 @@ const EXIT_CODES: readonly (readonly [string, string])[] = [
   ['141', 'The reader of the output has gone.'],
 ];
 
+/** `nbd-fleet-plan` for the command `fleet plan`. */
+const pageOf = (name: string): string => `nbd-${name.replaceAll(' ', '-')}`;
+
 /** The pages of all commands. `date` is that of the pages. */
 export function manPages(specs: readonly CliCommandSpec[], date: Date): ManPage[] {
   return [overviewPage(specs, date), ...specs.map((spec) => commandPage(spec, date))];
@@ -45,7 +48,7 @@ function overviewPage(specs: readonly CliCommandSpec[], date: Date): ManPage {
     ]),
     section(
       'COMMANDS',
-      specs.flatMap(({ name, summary }) => ['.TP', `.BR nbd\\-${escape(name)} (1)`, sentence(summary)]),
+      specs.flatMap(({ name, summary }) => ['.TP', `.BR ${escape(pageOf(name))} (1)`, sentence(summary)]),
     ),
     section(
       'SERVER',
@@ -59,15 +62,15 @@ function overviewPage(specs: readonly CliCommandSpec[], date: Date): ManPage {
       'EXIT STATUS',
       EXIT_CODES.flatMap(([code, what]) => ['.TP', `.B ${code}`, sentence(what)]),
     ),
-    seeAlso(specs.map(({ name }) => `nbd-${name}`)),
+    seeAlso(specs.map(({ name }) => pageOf(name))),
   ]);
 }
 
 function commandPage(spec: CliCommandSpec, date: Date): ManPage {
   const { name, tool, summary, usage, description = [], examples } = spec;
   const listed = optionsOf(spec).filter(({ help }) => help !== undefined);
-  return page(`nbd-${name}`, date, [
-    section('NAME', [`nbd\\-${escape(name)} \\- ${escape(summary)}`]),
+  return page(pageOf(name), date, [
+    section('NAME', [`${escape(pageOf(name))} \\- ${escape(summary)}`]),
     section('SYNOPSIS', synopsis(usage, name)),
     ...(description.length === 0 ? [] : [section('DESCRIPTION', paragraphs(description.map(sentence)))]),
     section(
