@@ -34,6 +34,9 @@ import { keepTrying, waitForCheck } from './connect/waiting.js';
 
 export type { ByteCount } from './export.js';
 
+/** What issues the commands of a connection; for the pool. */
+export let submissionOf: (connection: NbdConnection) => Submission;
+
 /**
  * A connection to one export of an NBD server, modelled on libnbd's `struct nbd_handle`.
  *
@@ -44,6 +47,10 @@ export type { ByteCount } from './export.js';
 export class NbdConnection extends NbdOptionMode implements NbdExport {
   readonly #lifecycle: Lifecycle;
   readonly #commands: Submission;
+
+  static {
+    submissionOf = (connection) => connection.#commands;
+  }
 
   /**
    * Creates a connection that is not connected yet (libnbd: `nbd_create`).

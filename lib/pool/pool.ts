@@ -15,16 +15,7 @@ import type { NbdPoolEvents, Notify } from './events.js';
 import { type Opened, Opener } from './connections/opener.js';
 import { makePoolSettings, type NbdPoolOptions, type PoolSettings } from './options.js';
 import { checkTargets } from './connections/targets.js';
-import {
-  FlushTask,
-  PlainTask,
-  ReadIntoTask,
-  ReadTask,
-  StatusTask,
-  StructuredTask,
-  type Task,
-  WriteTask,
-} from './commands/task.js';
+import { FlushTask, StatusTask, StructuredTask, type Task } from './commands/task.js';
 
 /** Counters of a pool. */
 export interface PoolStatistics {
@@ -201,17 +192,17 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
 
   /** Asks the server to prefetch a range. */
   cache(count: ByteCount, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
-    return this.#run(new PlainTask(spec.CACHE, count, offset, flags, signal));
+    return this.#core.direct.plain(spec.CACHE, count, offset, flags, signal) as Promise<void>;
   }
 
   /** Reads `count` bytes; resolves with all of them or rejects. */
   pread(count: number, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<Buffer> {
-    return this.#run(new ReadTask(count, offset, flags, signal));
+    return this.#core.direct.read(count, offset, flags, signal) as Promise<Buffer>;
   }
 
   /** Fills the caller's buffer, which is in use until the promise has settled. */
   preadInto(buffer: Uint8Array, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
-    return this.#run(new ReadIntoTask(buffer, offset, flags, signal));
+    return this.#core.direct.readInto(buffer, offset, flags, signal) as Promise<void>;
   }
 
   /** Reads, and reports every chunk of the reply when it is complete. */
@@ -230,7 +221,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
    * An acknowledged write is not on permanent storage yet: see {@link flush}.
    */
   pwrite(buffer: Uint8Array, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
-    return this.#run(new WriteTask(buffer, offset, flags, signal));
+    return this.#core.direct.write(buffer, offset, flags, signal) as Promise<void>;
   }
 
   /**
@@ -246,12 +237,12 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
 
   /** Informs the server that the range is no longer needed. */
   trim(count: ByteCount, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
-    return this.#run(new PlainTask(spec.TRIM, count, offset, flags, signal));
+    return this.#core.direct.plain(spec.TRIM, count, offset, flags, signal) as Promise<void>;
   }
 
   /** Writes zeroes without sending them. */
   zero(count: ByteCount, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
-    return this.#run(new PlainTask(spec.ZERO, count, offset, flags, signal));
+    return this.#core.direct.plain(spec.ZERO, count, offset, flags, signal) as Promise<void>;
   }
 
   /** Asks for the extents of a range, with 32-bit lengths and flags. */
