@@ -2,8 +2,8 @@
 
 // The public API of `nbd-sdk`: exports only.
 
-export { NbdConnection, type ByteCount } from './client/connection.js';
-export type { ExportFacts, NbdExport } from './client/export.js';
+export { NbdConnection } from './client/node.js';
+export type { ByteCount, ExportFacts, NbdExport } from './client/export.js';
 export type { DebugCallback } from './client/debug.js';
 export type { NbdFacts } from './client/api/facts.js';
 export type { NbdConnectionEvents, NbdSettings } from './client/api/settings.js';

@@ -1,5 +1,6 @@
 // What can be done with an export, however many connections there are to it: types only.
 
+import type { Buffer } from '../util/buffer.js';
 import type { NbdFacts } from './api/facts.js';
 import type { ChunkCallback, ExtentCallback } from '../protocol/reply-target.js';
 import type { Extents } from '../util/extents.js';
@@ -36,11 +37,11 @@ export type ExportFacts = Pick<
  * An export to work with: the facts about it and the commands that return promises. `NbdConnection` and `NbdPool`
  * implement it.
  */
-export interface NbdExport extends ExportFacts {
+export interface NbdExport<Bytes extends Uint8Array = Buffer> extends ExportFacts {
   /** Asks the server to prefetch a range. */
   cache(count: ByteCount, offset: ByteCount, flags?: number, signal?: AbortSignal): Promise<void>;
   /** Reads `count` bytes; resolves with all of them or rejects. */
-  pread(count: number, offset: ByteCount, flags?: number, signal?: AbortSignal): Promise<Buffer>;
+  pread(count: number, offset: ByteCount, flags?: number, signal?: AbortSignal): Promise<Bytes>;
   /** Fills the caller's buffer, which is in use until the promise has settled. */
   preadInto(buffer: Uint8Array, offset: ByteCount, flags?: number, signal?: AbortSignal): Promise<void>;
   /** Reads, and reports the chunks of the reply. */
@@ -50,7 +51,7 @@ export interface NbdExport extends ExportFacts {
     chunk: ChunkCallback,
     flags?: number,
     signal?: AbortSignal,
-  ): Promise<Buffer>;
+  ): Promise<Bytes>;
   /** Writes the buffer, which must not change until the promise has settled. */
   pwrite(buffer: Uint8Array, offset: ByteCount, flags?: number, signal?: AbortSignal): Promise<void>;
   /** Puts every acknowledged write on permanent storage. */

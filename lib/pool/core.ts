@@ -1,7 +1,7 @@
 // The life of a pool: its parts joined, writing again what was lost, and its end.
 
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { NbdConnection } from '../client/connection.js';
+import type { NbdConnection } from '../client/node.js';
 import type { NbdError } from '../errors.js';
 import { Dispatcher } from './commands/dispatcher.js';
 import { DirectCommands } from './commands/direct.js';

@@ -2,6 +2,7 @@
 // machine. Invariants: nothing is concatenated, nothing is allocated by a length that was not capped, and bytes land
 // only inside the range of their own command.
 
+import { Buffer } from '../util/buffer.js';
 import { NbdProtocolError } from '../errors.js';
 import { get16, get32 } from '../util/bytes.js';
 import { allocate } from '../util/memory.js';

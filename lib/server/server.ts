@@ -3,10 +3,11 @@
 import { unlink } from 'node:fs/promises';
 import { createServer, type AddressInfo, type Server } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { clearTimeout, setTimeout } from 'node:timers';
+import { clearTimeout, setTimeout } from '../util/timers.js';
 import { NbdStateError } from '../errors.js';
-import type { ServerOffer } from '../protocol/handshake/serve-offer.js';
+import type { HandshakeFeatures, ServerOffer } from '../protocol/handshake/serve-offer.js';
 import { duplexPair } from '../transport/memory.js';
+import { warn } from '../util/platform.js';
 import { refuse, shown } from '../util/option-checks.js';
 import type { NbdBackend } from './backends/backend.js';
 import { FaultPlan } from './faults.js';
@@ -77,7 +78,8 @@ export class NbdServer {
       style: settings.style ?? 'newstyle',
       fixedNewstyle: settings.fixedNewstyle ?? true,
       noZeroes: settings.noZeroes ?? true,
-      features: { ...DEFAULT_FEATURES, ...settings.features },
+      // The check has left out what is undefined.
+      features: { ...DEFAULT_FEATURES, ...(settings.features as Partial<HandshakeFeatures>) },
       tls: settings.tls ?? 'off',
       maxOptions: settings.maxOptions,
       exports: () => this.#exports.values(),
@@ -266,7 +268,7 @@ export class NbdServer {
       this.#options.onConnectionError?.(error);
     } catch (thrown) {
       // The user's function threw inside a stream's callback, where an exception would end the process.
-      process.emitWarning(`onConnectionError: ${String(thrown)}`, 'NbdServerWarning');
+      warn(`onConnectionError: ${String(thrown)}`, 'NbdServerWarning');
     }
   }
 

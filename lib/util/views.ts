@@ -2,6 +2,8 @@
 // its species, so that `subarray()` returns another array and `length` is wrong; the accessors of %TypedArray% read the
 // engine's own values.
 
+import { Buffer } from './buffer.js';
+
 const prototype = Object.getPrototypeOf(Uint8Array.prototype) as object;
 
 const accessor = (name: PropertyKey): ((this: unknown) => unknown) =>

@@ -1,6 +1,7 @@
 // The work of a copy: pieces are read, looked through for zeroes and written, as many at a time as pays. Invariant: what
 // `done` has is at the destination, unless a lost connection has put it at risk, and then it is copied again.
 
+import { Buffer } from '../../util/buffer.js';
 import { NbdStrictError } from '../../errors.js';
 import type { Destination, Source } from '../ends/ends.js';
 import type { Run, RunOptions } from '../ends/runs.js';

@@ -14,7 +14,7 @@ import type { U64 } from '../../util/u64.js';
 import { byteLengthOf, isUint8Array, memoryOf } from '../../util/views.js';
 import type { Lifecycle } from '../lifecycle.js';
 import { checkNames, checkSignal } from '../options/options.js';
-import { ResultMemory } from '../transmission/result-memory.js';
+import type { ResultAllocator } from '../platform.js';
 import { checkState, WHEN_CONNECTED } from '../state.js';
 import type { Transmission } from '../transmission/transmission.js';
 import { quoted } from '../../util/visible.js';
@@ -23,8 +23,6 @@ const ZERO_BYTES = new Uint8Array(0);
 
 // eslint-disable-next-line @typescript-eslint/unbound-method -- a subclass may override it
 const { fill } = Uint8Array.prototype;
-
-const allocateZeroed = (length: number): Buffer => Buffer.alloc(length);
 
 // One executor for all promises: a closure for each would be a quarter of the cost of a call.
 let takenResolve: ((value: unknown) => void) | null = null;
@@ -37,10 +35,11 @@ const executor = (resolve: (value: unknown) => void, reject: (reason: unknown) =
 export class Submission {
   readonly #lifecycle: Lifecycle;
 
-  readonly #memory = new ResultMemory();
+  readonly #memory: ResultAllocator;
 
   constructor(lifecycle: Lifecycle) {
     this.#lifecycle = lifecycle;
+    this.#memory = lifecycle.platform.makeMemory();
   }
 
   /** Commands without payload, as a promise. */
@@ -76,7 +75,7 @@ export class Submission {
     return this.#raw(this.#prepare(spec, count, offset, flags), completion);
   }
 
-  read(count: unknown, offset: unknown, flags: unknown, signal?: AbortSignal): Promise<Buffer> {
+  read(count: unknown, offset: unknown, flags: unknown, signal?: AbortSignal): Promise<Uint8Array> {
     try {
       return this.startRead(count, offset, flags, signal, null);
     } catch (error) {
@@ -90,12 +89,12 @@ export class Submission {
     flags: unknown,
     signal: AbortSignal | undefined,
     observer: CommandObserver | null,
-  ): Promise<Buffer> {
+  ): Promise<Uint8Array> {
     checkSignal(PREAD.method, signal);
     const command = this.#prepare(PREAD, count, offset, flags);
     command.weight = Number(command.count);
     command.allocate = this.#memory.allocate;
-    if (command.count === 0) command.result = Buffer.alloc(0);
+    if (command.count === 0) command.result = this.#memory.allocateZeroed(0);
     return this.#promise(command, signal, observer);
   }
 
@@ -105,15 +104,15 @@ export class Submission {
     chunk: ChunkCallback,
     flags: unknown,
     signal?: AbortSignal,
-  ): Promise<Buffer> {
+  ): Promise<Uint8Array> {
     try {
       checkSignal(PREAD_STRUCTURED.method, signal);
       const command = this.#prepare(PREAD_STRUCTURED, count, offset, flags);
       command.onChunk = toCallback(chunk, PREAD_STRUCTURED.method, 'chunk');
       command.weight = Number(command.count);
       // The callback can read all of the buffer before all bytes have arrived.
-      command.allocate = this.#lifecycle.settings.preadInitialize ? allocateZeroed : this.#memory.allocate;
-      if (command.count === 0) command.result = Buffer.alloc(0);
+      command.allocate = this.#lifecycle.settings.preadInitialize ? this.#memory.allocateZeroed : this.#memory.allocate;
+      if (command.count === 0) command.result = this.#memory.allocateZeroed(0);
       return this.#promise(command, signal);
     } catch (error) {
       return Promise.reject(error);

@@ -1,6 +1,7 @@
 // Announces and settles commands: debug messages, traces, the promise or the completion callback, and what is kept
 // until a command is retired. Invariant: a command is settled once, and holds nothing of the caller's afterwards.
 
+import { afterTick } from '../../util/platform.js';
 import { NbdError } from '../../errors.js';
 import type { Command } from './command.js';
 import { describeCall, DISCONNECT } from '../../protocol/commands.js';
@@ -79,7 +80,7 @@ export class Settlement {
   #complete(command: Command, failure: unknown): void {
     if (command.entering && command.completion !== null) {
       // The call has not returned the cookie yet.
-      process.nextTick(() => {
+      afterTick(() => {
         command.entering = false;
         this.#complete(command, failure);
       });

@@ -2,7 +2,7 @@
 // a little arithmetic. Only one that fails becomes a task, with the promise that its caller has, and goes the way of
 // tasks from then on.
 
-import type { ByteCount } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
 import type { Command, CommandObserver } from '../../client/transmission/command.js';
 import { NbdStateError } from '../../errors.js';
 import type { CommandSpec } from '../../protocol/commands.js';

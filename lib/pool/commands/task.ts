@@ -1,7 +1,8 @@
 // One command of the pool from its call to its settlement, on however many connections it is issued. It keeps what is
 // needed to issue it again. Invariant: results of one try are never mixed with those of another.
 
-import type { ByteCount, NbdConnection } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
+import type { NbdConnection } from '../../client/node.js';
 import { type NbdError, NbdStrictError } from '../../errors.js';
 import type { BlockStatusEntries } from '../../protocol/block-status.js';
 import type { ChunkCallback, ChunkStatus, ExtentCallback } from '../../protocol/reply-target.js';

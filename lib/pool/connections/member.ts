@@ -1,7 +1,8 @@
 // One connection of a pool, with what is on it.
 
 import type { Submission } from '../../client/api/submission.js';
-import { type NbdConnection, submissionOf } from '../../client/connection.js';
+import { submissionOf } from '../../client/connection.js';
+import type { NbdConnection } from '../../client/node.js';
 import type { CommandObserver } from '../../client/transmission/command.js';
 import type { PoolTarget } from './targets.js';
 

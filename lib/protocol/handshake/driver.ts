@@ -2,6 +2,7 @@
 // the peer's bytes. Invariant: bytes are copied only into the read that the coroutine waits for. Bytes that arrive early
 // stay in the chunk that brought them, so that a peer that sends ahead costs no further memory.
 
+import { Buffer } from '../../util/buffer.js';
 import { type Handshake, START_TLS } from './effects.js';
 
 /** What a driver performs effects on. An exception of write() or startTls() ends the handshake with that error. */

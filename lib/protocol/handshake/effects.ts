@@ -1,6 +1,8 @@
 // Handshakes are generator coroutines over three effects, so that they read like the protocol's text, hold no socket,
 // and can be fed bytes in a spec. The driver performs each effect and resumes the coroutine with its result.
 
+import type { Buffer } from '../../util/buffer.js';
+
 /** Starts TLS on the stream; nothing that was read before may be used afterwards. */
 export const START_TLS = Symbol('start TLS');
 

@@ -1,5 +1,6 @@
 // The server's half of the options that show or choose an export: LIST, INFO, GO and EXPORT_NAME.
 
+import { Buffer } from '../../util/buffer.js';
 import * as c from '../constants.js';
 import { printable } from '../names.js';
 import type { Handshake } from './effects.js';

@@ -1,5 +1,6 @@
 // The server's half of LIST_META_CONTEXT and SET_META_CONTEXT.
 
+import { Buffer } from '../../util/buffer.js';
 import * as c from '../constants.js';
 import { printable } from '../names.js';
 import type { Handshake } from './effects.js';

@@ -2,6 +2,7 @@
 // throws NbdProtocolError if the connection must be closed. Every length is checked before it is used, and nothing that
 // was negotiated before TLS is kept after it.
 
+import { Buffer } from '../../util/buffer.js';
 import { NbdProtocolError } from '../../errors.js';
 import * as c from '../constants.js';
 import { optionName } from '../names.js';

@@ -1,5 +1,6 @@
 // An export in memory. Only written pages take memory, so a 1 TiB export can be served.
 
+import { Buffer } from '../../util/buffer.js';
 import { add, fromHalves, highHalf, lowHalf, type U64 } from '../../util/u64.js';
 import { NBD_STATE_HOLE, NBD_STATE_ZERO } from '../../protocol/constants.js';
 import { aBoolean, checkOptions, type OptionTable } from '../../util/option-checks.js';
@@ -14,9 +15,9 @@ const HOLE = NBD_STATE_HOLE | NBD_STATE_ZERO;
 /** Options of a {@link MemoryBackend}. */
 export interface MemoryBackendOptions {
   /** Refuses writes of clients. Default false. */
-  readonly readOnly?: boolean;
+  readonly readOnly?: boolean | undefined;
   /** Block sizes to advertise. Default 1, 4096 and the server's `maxPayload`. */
-  readonly blockSize?: BlockSize;
+  readonly blockSize?: BlockSize | undefined;
 }
 
 const OPTIONS: OptionTable<MemoryBackendOptions> = { readOnly: aBoolean, blockSize: aBlockSize };

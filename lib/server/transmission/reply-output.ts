@@ -1,7 +1,8 @@
 // Sends a connection's replies, which are gathered over a tick and written at once, large ones by reference.
 // Invariants: nothing is written after close(), and the waiting bytes are bounded as long as callers check hasRoom().
 
-import { clearImmediate, setImmediate } from 'node:timers';
+import { Buffer } from '../../util/buffer.js';
+import { setImmediate } from '../../util/timers.js';
 import type { StreamTransport } from '../../transport/stream.js';
 import type { BytesFault } from '../faults.js';
 
@@ -31,7 +32,7 @@ export class ReplyOutput {
   #pieces: Buffer[] = [];
   #pieceBytes = 0;
   #sent = 0;
-  #immediate: NodeJS.Immediate | null = null;
+  #isScheduled = false;
   #closed = false;
 
   /** Bytes that have not left this process. */
@@ -85,10 +86,9 @@ export class ReplyOutput {
     } else {
       this.#pieces.push(piece);
     }
-    this.#immediate ??= setImmediate(() => {
-      this.#immediate = null;
-      this.flush();
-    });
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    setImmediate(this.#flushLater);
   }
 
   /** Writes all waiting bytes. */
@@ -107,9 +107,12 @@ export class ReplyOutput {
     this.#closed = true;
     this.#pieces = [];
     this.#pieceBytes = 0;
-    if (this.#immediate !== null) clearImmediate(this.#immediate);
-    this.#immediate = null;
   }
+
+  readonly #flushLater = (): void => {
+    this.#isScheduled = false;
+    this.flush();
+  };
 
   readonly #written = (): void => {
     if (!this.#closed) this.#options.written();

@@ -1,6 +1,7 @@
 // Carries out valid requests on the backend and encodes the replies. For a synchronous backend everything is done
 // synchronously, without promises. The caller turns an exception or a rejection into an error reply.
 
+import { Buffer } from '../../util/buffer.js';
 import * as c from '../../protocol/constants.js';
 import type { ReplyEncoder } from '../../protocol/reply-encoder.js';
 import type { Request } from '../../protocol/request-decoder.js';

@@ -2,7 +2,8 @@
 // within the limits; a client that does not read its replies is not read from; whatever a backend throws becomes an
 // error reply; after destroy() nothing more happens.
 
-import { clearTimeout, setTimeout } from 'node:timers';
+import type { Buffer } from '../../util/buffer.js';
+import { clearTimeout, setTimeout } from '../../util/timers.js';
 import { NbdConnectionError } from '../../errors.js';
 import * as c from '../../protocol/constants.js';
 import { wireError } from '../../protocol/names.js';
