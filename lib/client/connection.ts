@@ -57,6 +57,9 @@ export async function connectNew<Connection extends AnyConnection>(
 
 const isText = (target: unknown): boolean => typeof target === 'string' || target instanceof URL;
 
+/** What issues the commands of a connection; for the pool. */
+export let submissionOf: (connection: AnyConnection) => Submission;
+
 /**
  * All of a connection except what depends on where it runs. `Bytes` is the class of the results of reads, `Stream` what
  * may be passed as a connected stream.
@@ -74,6 +77,7 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
   readonly #targets: TargetMakers;
 
   static {
+    submissionOf = (connection) => connection.#commands;
     connectTo = (connection, target, signal) =>
       connection.#connect(
         'connect',

@@ -16,16 +16,7 @@ import type { NbdPoolEvents, Notify } from './events.js';
 import { type Opened, Opener } from './connections/opener.js';
 import { makePoolSettings, type NbdPoolOptions, type PoolSettings } from './options.js';
 import { checkTargets } from './connections/targets.js';
-import {
-  FlushTask,
-  PlainTask,
-  ReadIntoTask,
-  ReadTask,
-  StatusTask,
-  StructuredTask,
-  type Task,
-  WriteTask,
-} from './commands/task.js';
+import { FlushTask, StatusTask, StructuredTask, type Task } from './commands/task.js';
 
 /** Counters of a pool. */
 export interface PoolStatistics {
@@ -208,7 +199,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     signal?: AbortSignal,
   ): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'cache', [count, offset], flags, signal);
-    return this.#run(new PlainTask(spec.CACHE, count, offset, flags, signal));
+    return this.#core.direct.plain(spec.CACHE, count, offset, flags, signal) as Promise<void>;
   }
 
   /** Reads `count` bytes; resolves with all of them or rejects. */
@@ -219,7 +210,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     signal?: AbortSignal,
   ): Promise<Buffer> {
     if (typeof flags === 'object') return withOptions(this, 'pread', [count, offset], flags, signal);
-    return this.#run(new ReadTask(count, offset, flags, signal));
+    return this.#core.direct.read(count, offset, flags, signal) as Promise<Buffer>;
   }
 
   /** Fills the caller's buffer, which is in use until the promise has settled. */
@@ -230,7 +221,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     signal?: AbortSignal,
   ): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'preadInto', [buffer, offset], flags, signal);
-    return this.#run(new ReadIntoTask(buffer, offset, flags, signal));
+    return this.#core.direct.readInto(buffer, offset, flags, signal) as Promise<void>;
   }
 
   /** Reads, and reports every chunk of the reply when it is complete. */
@@ -256,7 +247,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     signal?: AbortSignal,
   ): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'pwrite', [buffer, offset], flags, signal);
-    return this.#run(new WriteTask(buffer, offset, flags, signal));
+    return this.#core.direct.write(buffer, offset, flags, signal) as Promise<void>;
   }
 
   /**
@@ -279,7 +270,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     signal?: AbortSignal,
   ): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'trim', [count, offset], flags, signal);
-    return this.#run(new PlainTask(spec.TRIM, count, offset, flags, signal));
+    return this.#core.direct.plain(spec.TRIM, count, offset, flags, signal) as Promise<void>;
   }
 
   /** Writes zeroes without sending them. */
@@ -290,7 +281,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     signal?: AbortSignal,
   ): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'zero', [count, offset], flags, signal);
-    return this.#run(new PlainTask(spec.ZERO, count, offset, flags, signal));
+    return this.#core.direct.plain(spec.ZERO, count, offset, flags, signal) as Promise<void>;
   }
 
   /** Asks for the extents of a range, with 32-bit lengths and flags. */
