@@ -45,7 +45,7 @@ export interface CopyOptions extends StatusOptions {
   requestSize?: number;
   /**
    * Requests in flight, all connections together. Default `'auto'`: begins with 64, and no more than 16 MiB of them,
-   * and doubles the bytes in flight while that raises the throughput, up to `queueSize`; requests become longer then,
+   * and raises the bytes in flight while that raises the throughput, up to `queueSize`; requests become longer then,
    * unless `requestSize` is set. With a number, this many from beginning to end.
    */
   requests?: CountOrAuto;
