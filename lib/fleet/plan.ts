@@ -17,7 +17,7 @@ import {
 } from './options.js';
 import { decodePlan, encodePlan } from './ranges/cells.js';
 import { cutExport } from './ranges/cut.js';
-import { enqueue, combineFor } from './ranges/queued.js';
+import { combineFor, enqueueAll } from './ranges/queued.js';
 import { type FleetFailure, reasonOf } from './reason.js';
 import type { Store } from './redis/store.js';
 import type { FleetRedis } from './redis/target.js';
@@ -155,7 +155,7 @@ async function planOne(
   );
   if (state !== 'planning') {
     // What an interrupted planner, or a Redis that has lost its last seconds, has left out.
-    if (state === 'planned') await enqueue(store, id, 'work', signal);
+    if (state === 'planned') await enqueueAll(store, id, signal);
     return { state: 'already' };
   }
   try {
@@ -166,7 +166,7 @@ async function planOne(
       'commit',
       ...[id, text, String(cells.size), String(destinationSize), cells.ranges.length, String(bytes)],
     )) as [string, number, string];
-    if (stored !== '') await enqueue(store, id, 'work', signal, decodePlan(stored));
+    if (stored !== '') await enqueueAll(store, id, signal, decodePlan(stored));
     if (next === 'combine') await combineFor(store, id);
     return isFirst === 1 ? { state: 'planned', ranges: cells.ranges.length, bytes } : { state: 'already' };
   } catch (error) {

@@ -1,6 +1,6 @@
 // Two real servers with files behind them, a source and a destination, and what specs of fleets do with them.
 
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -51,7 +51,7 @@ export class Site implements AsyncDisposable {
 
   static async make(options: SiteOptions): Promise<Site> {
     const site = new Site(options, await mkdtemp(join(tmpdir(), 'nbd-fleet-')), await freePort());
-    await writeFile(site.sourceFile, site.data);
+    await writeSparse(site.sourceFile, site.data);
     await writeFile(site.destinationFile, new Random(options.seed + 1).bytes(site.data.length));
     site.#source = await startNbdkit({ plugin: 'file', options: ['-r'], args: [site.sourceFile] });
     await site.startDestination();
@@ -110,4 +110,13 @@ export class Site implements AsyncDisposable {
     await this.#destination?.stop();
     await rm(this.folder, { recursive: true, force: true });
   }
+}
+
+/** What is zero in the second quarter of it is a hole in the file. */
+async function writeSparse(path: string, data: Buffer): Promise<void> {
+  const file = await open(path, 'w');
+  await file.truncate(data.length);
+  await file.write(data, 0, data.length / 4, 0);
+  await file.write(data, data.length / 2, data.length / 2, data.length / 2);
+  await file.close();
 }

@@ -33,19 +33,17 @@ export interface EngineJobOptions {
   attempts?: number;
   backoff?: { type: string };
   removeOnComplete?: boolean;
-  delay?: number;
+  removeOnFail?: boolean;
 }
 
 export interface EngineQueue {
   readonly client: Promise<unknown>;
   addBulk(jobs: { name: string; data: unknown; opts: EngineJobOptions }[]): Promise<unknown[]>;
-  remove(jobId: string): Promise<number>;
   pause(): Promise<void>;
   resume(): Promise<void>;
   isPaused(): Promise<boolean>;
   drain(delayed?: boolean): Promise<void>;
   obliterate(options: { force: boolean; count?: number }): Promise<void>;
-  getJobCounts(...types: string[]): Promise<Record<string, number>>;
   close(): Promise<void>;
   disconnect(): Promise<void>;
   on(event: 'error', listener: (error: Error) => void): unknown;

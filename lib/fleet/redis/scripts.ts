@@ -234,7 +234,8 @@ if state == 'unplanned' then total('unplanned', -1) end
 settle(id, 'cancelled')
 return 1`,
 
-  // id: takes back what failed, or was cancelled. How many ranges had failed, or -1 where there was nothing to revive.
+  // id: takes back what failed, or was cancelled. How many ranges had failed; -1 where there is nothing to
+  // revive, and -2 where there is nothing, and ranges are left.
   revive: `
 local id = ARGV[1]
 local key = P .. 'export:' .. id
@@ -254,7 +255,7 @@ for at = 1, #list, 2 do
   end
 end
 redis.call('DEL', P .. 'failed:' .. id)
-if state == 'planned' and #list == 0 then return -1 end
+if state == 'planned' and #list == 0 then return -2 end
 redis.call('HDEL', key, 'endedAt', 'failed')
 if state ~= 'planned' then total(state, -1) end
 redis.call('HSET', key, 'state', redis.call('EXISTS', P .. 'plan:' .. id) == 1 and 'planned' or 'planning')

@@ -21,7 +21,7 @@ export interface QueuedRange {
   readonly data: object;
 }
 
-/** The worker decides when a range has failed for good, so that BullMQ never does. */
+/** BullMQ forgets what has ended: why a range failed is in the fleet's own dead letters. The worker decides when a range has failed for good, so that BullMQ never does. */
 const ATTEMPTS = 999_999;
 
 export class Store {
@@ -85,7 +85,7 @@ export class Store {
       ranges.map(({ jobId, data }) => ({
         name: 'range',
         data,
-        opts: { jobId, attempts: ATTEMPTS, backoff: { type: 'custom' }, removeOnComplete: true },
+        opts: { jobId, attempts: ATTEMPTS, backoff: { type: 'custom' }, removeOnComplete: true, removeOnFail: true },
       })),
     );
   }

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { EndOptions } from '../ends.js';
 import type { CheckedJob } from '../job.js';
 import { placeOf } from '../ranges/cells.js';
-import { combineFor, enqueue, type RangeData } from '../ranges/queued.js';
+import { combineFor, enqueueVerification, type RangeData } from '../ranges/queued.js';
 import { isTransient, reasonOf } from '../reason.js';
 import type { EngineJob } from '../redis/engine.js';
 import type { Store } from '../redis/store.js';
@@ -246,7 +246,7 @@ export class Processor {
   /** After a range: more of the export, its verification, its hash, or its end. */
   async #next(id: string, next: string): Promise<void> {
     const { store, emit } = this.#options;
-    if (next === 'verify') await enqueue(store, id, 'verify');
+    if (next === 'verify') await enqueueVerification(store, id);
     if (next === 'combine') await combineFor(store, id);
     const state = next === 'combine' ? 'done' : next;
     if (SETTLED.includes(state)) emit('export', id, state);
