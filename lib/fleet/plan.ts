@@ -96,7 +96,7 @@ export async function plan(
     const id = (await store.client.hget(store.keys.info, 'id')) ?? '';
     const ends = endOptionsOf(checked);
     await inLanes(
-      checkedJobs(list),
+      Symbol.asyncIterator in list ? list[Symbol.asyncIterator]() : list[Symbol.iterator](),
       concurrency,
       async (job) => {
         const outcome = await planOne(store, job, ends, signal);
@@ -118,11 +118,14 @@ export async function plan(
   }
 }
 
-function jobsOf(jobs: unknown): Iterable<unknown> | AsyncIterable<unknown> {
-  if (typeof jobs !== 'object' || jobs === null)
+/** Jobs that are there already are checked before anything is done. */
+function jobsOf(jobs: unknown): Iterable<CheckedJob> | AsyncIterable<CheckedJob> {
+  if (typeof jobs !== 'object' || jobs === null) {
     throw refuse('plan: jobs', `must be a job, or an iterable of jobs, not ${shown(jobs)}`);
-  if (Symbol.iterator in jobs || Symbol.asyncIterator in jobs) return jobs as Iterable<unknown>;
-  return [jobs];
+  }
+  if (Array.isArray(jobs)) return jobs.map((job, index) => checkJob(`plan: jobs[${index}]`, job));
+  if (Symbol.iterator in jobs || Symbol.asyncIterator in jobs) return checkedJobs(jobs as Iterable<unknown>);
+  return [checkJob('plan: job', jobs)];
 }
 
 async function* checkedJobs(

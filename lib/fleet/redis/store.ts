@@ -4,6 +4,7 @@ import { NbdConnectionError } from '../../errors.js';
 import { type Engine, type EngineQueue, loadEngine, type RedisClient } from './engine.js';
 import { Keys, prefixOf, QUEUE } from './keys.js';
 import { SCRIPTS, type ScriptName } from './scripts.js';
+import { isClient } from './target.js';
 
 export interface StoreOptions {
   /** What BullMQ takes as `connection`. */
@@ -29,9 +30,11 @@ export class Store {
   readonly queue: EngineQueue;
   readonly keys: Keys;
   readonly client: RedisClient;
+  readonly #isShared: boolean;
   #isClosed = false;
 
-  private constructor(engine: Engine, queue: EngineQueue, keys: Keys, client: RedisClient) {
+  private constructor(engine: Engine, queue: EngineQueue, keys: Keys, client: RedisClient, isShared: boolean) {
+    this.#isShared = isShared;
     this.engine = engine;
     this.queue = queue;
     this.keys = keys;
@@ -60,9 +63,9 @@ export class Store {
         const message = `${syscall}: cannot connect to Redis within ${timeout} ms: ${why}`;
         return new NbdConnectionError(message, { code: 'ETIMEDOUT', syscall, cause: last ?? undefined });
       })) as RedisClient;
-      return new Store(engine, queue, new Keys(fleet), client);
+      return new Store(engine, queue, new Keys(fleet), client, isClient(connection));
     } catch (error) {
-      await queue.disconnect().catch(() => undefined);
+      // Its disconnect() would wait for a connection first.
       await queue.close().catch(() => undefined);
       throw error;
     }
@@ -95,7 +98,7 @@ export class Store {
     if (this.#isClosed) return;
     this.#isClosed = true;
     // QUIT would wait for a Redis that is not there.
-    if (this.client.status !== 'ready') await this.queue.disconnect().catch(() => undefined);
+    if (!this.#isShared && this.client.status !== 'ready') await this.queue.disconnect().catch(() => undefined);
     await this.queue.close().catch(() => undefined);
   }
 }
