@@ -12,7 +12,10 @@ end
 local function text(number) return string.format('%.0f', number) end
 local function field(id, name) return redis.call('HGET', P .. 'export:' .. id, name) end
 local function number(id, name) return tonumber(field(id, name) or 0) end
-local function add(key, name, amount) redis.call('HINCRBY', key, name, text(amount)) end
+-- Lua has a negative zero, which Redis does not take for a number.
+local function add(key, name, amount)
+  if amount ~= 0 then redis.call('HINCRBY', key, name, text(amount)) end
+end
 local function total(name, amount) add(P .. 'totals', name, amount) end
 local function holder(job)
   local held = redis.call('HGET', P .. 'holders', job)
