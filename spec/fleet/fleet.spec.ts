@@ -275,7 +275,9 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('a fleet'), () => 
       await using worker = await work(url, { ...FAST, fleet, untilSettled: false });
       await new Promise((resolve) => worker.once('begin', resolve));
     }
-    const aborted = await work(url, { fleet, signal: AbortSignal.timeout(100) });
+    const abort = new AbortController();
+    const aborted = await work(url, { fleet, signal: abort.signal });
+    abort.abort();
     await aborted.done;
     for await (const progress of watch(url, { fleet })) if (!progress.away) break;
     await remove(url, { fleet });
