@@ -6,6 +6,7 @@ import { NbdError } from '../../errors.js';
 /** A Redis client as ioredis has it, as far as it is used here. */
 export interface RedisClient {
   readonly status: string;
+  disconnect(): void;
   defineCommand(name: string, definition: { numberOfKeys: number; lua: string }): void;
   hgetall(key: string): Promise<Record<string, string>>;
   hget(key: string, field: string): Promise<string | null>;
@@ -45,7 +46,6 @@ export interface EngineQueue {
   drain(delayed?: boolean): Promise<void>;
   obliterate(options: { force: boolean; count?: number }): Promise<void>;
   close(): Promise<void>;
-  disconnect(): Promise<void>;
   on(event: 'error', listener: (error: Error) => void): unknown;
 }
 
@@ -53,7 +53,6 @@ export interface EngineJob {
   readonly id?: string | undefined;
   readonly data: unknown;
   readonly attemptsMade: number;
-  readonly attemptsStarted: number;
   extendLock(token: string, duration: number): Promise<number>;
   moveToDelayed(timestamp: number, token?: string): Promise<void>;
   moveToWait(token?: string): Promise<unknown>;
@@ -63,9 +62,7 @@ export interface EngineWorker {
   run(): Promise<void>;
   pause(doNotWaitActive?: boolean): Promise<void>;
   close(force?: boolean): Promise<void>;
-  disconnect(): Promise<void>;
   on(event: 'error', listener: (error: Error) => void): unknown;
-  on(event: 'stalled', listener: (jobId: string) => void): unknown;
 }
 
 /** What of the module `bullmq` is used. */

@@ -24,6 +24,8 @@ export interface QueuedRange {
 
 /** BullMQ forgets what has ended: why a range failed is in the fleet's own dead letters. The worker decides when a range has failed for good, so that BullMQ never does. */
 const ATTEMPTS = 999_999;
+/** Milliseconds for the last command of a connection. */
+const ANSWER_TIMEOUT = 1000;
 
 export class Store {
   readonly engine: Engine;
@@ -97,10 +99,25 @@ export class Store {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    // QUIT would wait for a Redis that is not there.
-    if (!this.#isShared && this.client.status !== 'ready') await this.queue.disconnect().catch(() => undefined);
-    await this.queue.close().catch(() => undefined);
+    const closed = this.queue.close().catch(() => undefined);
+    if (this.#isShared) return closed;
+    // Redis answers a QUIT, unless it is away.
+    if (this.client.status !== 'ready' || !(await isSoon(closed))) this.client.disconnect();
+    await isSoon(closed);
   }
+}
+
+/** Whether a promise settles within a time in which Redis answers. */
+export async function isSoon(promise: Promise<unknown>): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<boolean>((resolve) => {
+    timer = setTimeout(() => resolve(false), ANSWER_TIMEOUT);
+  });
+  const settled = promise.then(
+    () => true,
+    () => true,
+  );
+  return Promise.race([settled, late]).finally(() => clearTimeout(timer));
 }
 
 async function inTime<Value>(
