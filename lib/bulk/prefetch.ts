@@ -1,6 +1,7 @@
 // Prefetching an export: cache commands for a range or for its data only, split and bounded.
 
-import type { ByteCount } from '../client/connection.js';
+import { Buffer } from '../util/buffer.js';
+import type { ByteCount } from '../client/export.js';
 import { CONTEXT_BASE_ALLOCATION } from '../protocol/client-constants.js';
 import { aBoolean, aFunction, checkOptions, refuse, wholeNumber } from '../util/option-checks.js';
 import { DEPTH_CHECKS, pick, RANGE_CHECKS, SIGNAL_CHECKS, STATUS_CHECKS, type StatusOptions } from './options.js';
@@ -17,26 +18,26 @@ import { cutRun, knownRuns, type Run } from './ends/runs.js';
 /** What {@link prefetch} takes. */
 export interface PrefetchOptions extends StatusOptions {
   /** First byte. Default 0. */
-  offset?: ByteCount;
+  offset?: ByteCount | undefined;
   /** Number of bytes. Default: up to the end of the export. */
-  length?: ByteCount;
+  length?: ByteCount | undefined;
   /** Leave out what reads as zeroes, where `base:allocation` was negotiated. Default true. */
-  dataOnly?: boolean;
+  dataOnly?: boolean | undefined;
   /** Read instead of asking the server to cache: for servers without the command. Default false. */
-  read?: boolean;
+  read?: boolean | undefined;
   /** Bytes of one command; cut to the server's maximum. Default 4 MiB. */
-  requestSize?: number;
+  requestSize?: number | undefined;
   /**
    * Commands in flight. Default `'auto'`: begins with 16, or 8 reads, and raises them while that raises the throughput, up to
    * `queueSize`.
    */
-  requests?: CountOrAuto;
+  requests?: CountOrAuto | undefined;
   /** The most bytes that commands in flight ask for. Default `'auto'`: 256 MiB. */
-  queueSize?: CountOrAuto;
+  queueSize?: CountOrAuto | undefined;
   /** Called after each command with what has been covered so far, in bytes of the range. */
-  onProgress?: (progress: PrefetchProgress) => void;
+  onProgress?: ((progress: PrefetchProgress) => void) | undefined;
   /** Aborts the work, which rejects with the signal's reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** How far {@link prefetch} has come: what is done, and what it has done. */

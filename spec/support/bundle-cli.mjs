@@ -13,6 +13,9 @@ const ROOT = join(import.meta.dirname, '../..');
 /** What has a file of its own, by the first word of the command line. */
 const SEPARATE = { info: ['info'], copy: ['copy'], version: ['--version', '-V'] };
 
+/** Packages of their own: needed by few commands and of many parts, or not installed with this one. */
+const EXTERNAL = ['cli-progress', 'bullmq', 'ws'];
+
 const COMMON = {
   absWorkingDir: ROOT,
   bundle: true,
@@ -62,8 +65,7 @@ export async function bundleCli(folder) {
       entryPoints: ['lib/cli/run.ts'],
       outfile: join(cli, `${name}.cjs`),
       format: 'cjs',
-      // Needed by few commands, and of many parts.
-      external: ['cli-progress'],
+      external: EXTERNAL,
       supported: { 'dynamic-import': false },
       plugins: name === 'nbd' ? [] : [only(name)],
       metafile: true,
@@ -72,6 +74,24 @@ export async function bundleCli(folder) {
   const results = await Promise.all(builds.map((each) => build(each)));
   const inputs = results.flatMap(({ metafile }) => Object.keys(metafile?.inputs ?? {}));
   await writeFile(join(cli, 'LICENSES.txt'), await licensesOf(inputs));
+}
+
+/** Writes all of it, with the dependencies, into one CommonJS file, which needs nothing but Node. */
+export async function bundleSingle(file) {
+  await build({
+    ...COMMON,
+    // main.ts waits at its top level, which CommonJS cannot.
+    stdin: {
+      contents: `import { run } from './run.js';\nvoid run(process.argv.slice(2), process.argv[1] ?? 'nbd');\n`,
+      resolveDir: join(ROOT, 'lib/cli'),
+    },
+    outfile: file,
+    format: 'cjs',
+    // Those that are not installed with this package stay outside.
+    external: EXTERNAL.filter((name) => name !== 'cli-progress'),
+    // Node's modules too: in a single executable there is require(), and no import().
+    supported: { 'dynamic-import': false },
+  });
 }
 
 /** The licenses of the packages that became a part of the bundles. */

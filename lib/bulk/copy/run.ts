@@ -1,6 +1,7 @@
 // The work of a copy: pieces are read, looked through for zeroes and written, as many at a time as pays. Invariant: what
 // `done` has is at the destination, unless a lost connection has put it at risk, and then it is copied again.
 
+import { Buffer } from '../../util/buffer.js';
 import { NbdStrictError } from '../../errors.js';
 import { isNullDestination } from '../ends/endpoint.js';
 import type { Destination, Source } from '../ends/ends.js';
@@ -12,7 +13,7 @@ import { IntervalSet } from '../intervals.js';
 import { inLanes } from '../lanes.js';
 import { ProgressMeter } from '../progress.js';
 import { asRange, withJson } from '../ranges.js';
-import { RateLimiter } from '../rate-limiter.js';
+import { RateLimiter } from '../../transport/rate-limiter.js';
 import { splitZeroes } from '../zeroes.js';
 import { type CopyIdentity, type CopyState, encodeState } from './checkpoint.js';
 import { jobsOf } from './jobs.js';

@@ -2,7 +2,7 @@
 // become zero commands. Invariant: 'finish' comes when every byte has been written, and flushed if that was asked.
 
 import { Writable } from 'node:stream';
-import type { ByteCount } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
 import { NbdStrictError } from '../../errors.js';
 import { aBoolean, byteCount, checkOptions, powerOfTwo, zeroOr } from '../../util/option-checks.js';
 import { DEPTH_CHECKS, pick, SIGNAL_CHECKS } from '../options.js';
@@ -16,22 +16,22 @@ import { splitZeroes } from '../zeroes.js';
 /** What {@link createWriteStream} takes. */
 export interface WriteStreamOptions {
   /** Where the first byte goes. Default 0. */
-  offset?: ByteCount;
+  offset?: ByteCount | undefined;
   /** Bytes of one write. Default 256 KiB. */
-  requestSize?: number;
+  requestSize?: number | undefined;
   /**
    * Writes in flight. Default `'auto'`: begins with 16, and raises the bytes in flight while that raises the
    * throughput, up to `queueSize`.
    */
-  requests?: CountOrAuto;
+  requests?: CountOrAuto | undefined;
   /** The most bytes in flight. Default `'auto'`: 256 MiB. */
-  queueSize?: CountOrAuto;
+  queueSize?: CountOrAuto | undefined;
   /** Blocks of zeroes of this size are sent as zero commands: a power of 2, 0 for not at all. Default 0. */
-  sparse?: number;
+  sparse?: number | undefined;
   /** Flush before `finish`; refused where the server cannot. Default false. */
-  flush?: boolean;
+  flush?: boolean | undefined;
   /** Destroys the stream with its reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 const SYSCALL = 'createWriteStream';

@@ -75,7 +75,7 @@ export const cache: CliCommand = {
         signal: context.signal,
         onProgress: (now) => {
           last = now;
-          progress.update(Number(now.cached + now.skipped));
+          progress.update(Number(now.cached + now.skipped), now);
         },
       });
     } catch (error) {

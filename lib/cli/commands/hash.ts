@@ -26,6 +26,7 @@ export const hash: CliCommand = {
         short: 'a',
         takes: 'value',
         value: 'NAME',
+        choices: ['sha256', 'sha512', 'sha384', 'sha1', 'md5', 'blake2b512'],
         help: 'sha256 (the default), sha512, sha1, md5 …',
       },
       { names: ['block'], help: 'Print the block hash.' },
@@ -62,7 +63,7 @@ export const hash: CliCommand = {
           ...range,
           extents: !args.has('no-extents'),
           signal: context.signal,
-          onProgress: ({ done }) => report(done),
+          onProgress: (now) => report(now.done, now),
         }),
     );
     const name = 'word' in server ? server.word : '-';
