@@ -10,6 +10,8 @@ import { collectGarbage } from '../fuzz/memory.js';
 import { Random, seedOf } from '../fuzz/random.js';
 import { describeSystem } from '../perf/harness/system.js';
 import { hasTool, startNbdkit, stopAllServers } from '../support/real-servers.js';
+import { cliPath } from '../cli/support.js';
+import { soakCopy } from './copy-soak.js';
 import { soakPool } from './pool-soak.js';
 import { Disk, Workload } from './workload.js';
 
@@ -205,19 +207,37 @@ async function poolMain(kills: number, seconds: number, seed: number): Promise<v
   if (problems.length > 0) process.exitCode = 1;
 }
 
+/** `--copy`: checkpointed copies that are killed and run again. */
+async function copyMain(kills: number, seconds: number, seed: number): Promise<void> {
+  const problems: string[] = [];
+  const done = await soakCopy({
+    ...{ random: new Random(seed), cli: await cliPath(), kills },
+    until: performance.now() + seconds * 1000,
+    onCopy: (line) => process.stderr.write(`${line}\n`),
+  }).catch((error: unknown) => {
+    problems.push(error instanceof Error ? (error.stack ?? error.message) : String(error));
+    return null;
+  });
+  await stopAllServers();
+  process.stdout.write(`${JSON.stringify({ kills, seed, system: await describeSystem(), done, problems }, null, 2)}\n`);
+  if (problems.length > 0) process.exitCode = 1;
+}
+
 const { values } = parseArgs({
   options: {
     seconds: { type: 'string' },
     seed: { type: 'string' },
     pool: { type: 'boolean' },
+    copy: { type: 'boolean' },
     kills: { type: 'string' },
   },
 });
 const seconds = Number(values.seconds ?? 3600);
 const seed = Number(values.seed ?? Date.now() % 2 ** 31);
-const kills = Number(values.kills ?? 1000);
+const kills = Number(values.kills ?? (values.copy === true ? 200 : 1000));
 if (!(seconds > 0 && kills > 0 && Number.isSafeInteger(seed))) {
-  process.stderr.write('npm run soak -- [--seconds S] [--seed N] [--pool [--kills N]]\n');
+  process.stderr.write('npm run soak -- [--seconds S] [--seed N] [--pool | --copy] [--kills N]\n');
   process.exitCode = 2;
-} else if (values.pool === true) await poolMain(kills, seconds, seed);
+} else if (values.copy === true) await copyMain(kills, seconds, seed);
+else if (values.pool === true) await poolMain(kills, seconds, seed);
 else await main(seconds, seed);

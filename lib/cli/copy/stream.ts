@@ -108,7 +108,11 @@ function writable(destination: End, sparse: number, args: ParsedArguments, conte
 function toExport(connection: NbdExport, sparse: number, isZero: boolean): Writable {
   // A block of zeroes is detected only within a single request.
   const requestSize = Math.min(Math.max(PIECE, sparse), LARGEST_PIECE);
-  return createWriteStream(isZero && sparse > 0 ? withZeroes(connection) : connection, { sparse, requestSize });
+  return createWriteStream(isZero && sparse > 0 ? withZeroes(connection) : connection, {
+    ...{ sparse, requestSize },
+    // Done in the end, where it is to be.
+    flush: false,
+  });
 }
 
 /** Wraps an export that reads as zeroes: zero() has nothing to do and resolves at once. */
