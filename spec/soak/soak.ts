@@ -10,7 +10,9 @@ import { collectGarbage } from '../fuzz/memory.js';
 import { Random, seedOf } from '../fuzz/random.js';
 import { describeSystem } from '../perf/harness/system.js';
 import { hasTool, startNbdkit, stopAllServers } from '../support/real-servers.js';
+import { whyNoTrixie } from '../support/trixie.js';
 import { cliPath } from '../cli/support.js';
+import { soakChain } from './chain-soak.js';
 import { soakCopy } from './copy-soak.js';
 import { soakPool } from './pool-soak.js';
 import { Disk, Workload } from './workload.js';
@@ -223,12 +225,34 @@ async function copyMain(kills: number, seconds: number, seed: number): Promise<v
   if (problems.length > 0) process.exitCode = 1;
 }
 
+/** `--chains`: chains of increments, each with qemu-nbd of this system and of the trixie root. */
+async function chainMain(chains: number, seconds: number, seed: number): Promise<void> {
+  const problems: string[] = [];
+  const done: Record<string, unknown>[] = [];
+  const until = performance.now() + seconds * 1000;
+  const missing = whyNoTrixie();
+  for (let number = 0; number < chains && performance.now() < until && problems.length === 0; number++) {
+    for (const isTrixie of missing === null ? [false, true] : [false]) {
+      try {
+        done.push({ number, isTrixie, ...(await soakChain({ random: new Random(seedOf(seed, number)), isTrixie })) });
+      } catch (error) {
+        problems.push(`chain ${number}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+      }
+    }
+  }
+  await stopAllServers();
+  const system = await describeSystem();
+  process.stdout.write(`${JSON.stringify({ chains, seed, system, missing, done, problems }, null, 2)}\n`);
+  if (problems.length > 0) process.exitCode = 1;
+}
+
 const { values } = parseArgs({
   options: {
     seconds: { type: 'string' },
     seed: { type: 'string' },
     pool: { type: 'boolean' },
     copy: { type: 'boolean' },
+    chains: { type: 'string' },
     kills: { type: 'string' },
   },
 });
@@ -236,8 +260,9 @@ const seconds = Number(values.seconds ?? 3600);
 const seed = Number(values.seed ?? Date.now() % 2 ** 31);
 const kills = Number(values.kills ?? (values.copy === true ? 200 : 1000));
 if (!(seconds > 0 && kills > 0 && Number.isSafeInteger(seed))) {
-  process.stderr.write('npm run soak -- [--seconds S] [--seed N] [--pool | --copy] [--kills N]\n');
+  process.stderr.write('npm run soak -- [--seconds S] [--seed N] [--pool | --copy] [--kills N] [--chains N]\n');
   process.exitCode = 2;
-} else if (values.copy === true) await copyMain(kills, seconds, seed);
+} else if (values.chains !== undefined) await chainMain(Number(values.chains), seconds, seed);
+else if (values.copy === true) await copyMain(kills, seconds, seed);
 else if (values.pool === true) await poolMain(kills, seconds, seed);
 else await main(seconds, seed);
