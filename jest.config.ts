@@ -14,6 +14,7 @@ const config: Config = {
     '^nbd-sdk$': '<rootDir>/lib/index.ts',
     '^nbd-sdk/server$': '<rootDir>/lib/server/index.ts',
     '^nbd-sdk/testing$': '<rootDir>/lib/testing/index.ts',
+    '^nbd-sdk/fleet$': '<rootDir>/lib/fleet/index.ts',
     '^(\\.{1,2}/.*)\\.js$': '$1',
   },
   transform: {

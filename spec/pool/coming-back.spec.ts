@@ -66,7 +66,7 @@ describe('what comes back', () => {
     });
     place.server.faults.push({ command: 'read', times: 6000, stall: true });
     const reading = Array.from({ length: 5000 }, () => pool.pread(512, 0));
-    while (place.server.statistics.requests.read === 0) await sleep(1);
+    while (place.server.statistics.requests.pread === 0) await sleep(1);
     await place.stop();
     await place.start();
     await Promise.all(reading);

@@ -14,6 +14,7 @@ import { whyNoTrixie } from '../support/trixie.js';
 import { cliPath } from '../cli/support.js';
 import { soakChain } from './chain-soak.js';
 import { soakCopy } from './copy-soak.js';
+import { soakFleet } from './fleet-soak.js';
 import { soakPool } from './pool-soak.js';
 import { Disk, Workload } from './workload.js';
 
@@ -246,6 +247,22 @@ async function chainMain(chains: number, seconds: number, seed: number): Promise
   if (problems.length > 0) process.exitCode = 1;
 }
 
+/** `--fleet`: fleets, with harm at random. */
+async function fleetMain(seconds: number, seed: number): Promise<void> {
+  const problems: string[] = [];
+  let done: unknown = {};
+  try {
+    done = await soakFleet({ random: new Random(seed), until: performance.now() + seconds * 1000 });
+  } catch (error) {
+    problems.push(error instanceof Error ? (error.stack ?? error.message) : String(error));
+  }
+  await stopAllServers();
+  process.stdout.write(
+    `${JSON.stringify({ seconds, seed, system: await describeSystem(), done, problems }, null, 2)}\n`,
+  );
+  if (problems.length > 0) process.exitCode = 1;
+}
+
 const { values } = parseArgs({
   options: {
     seconds: { type: 'string' },
@@ -253,6 +270,7 @@ const { values } = parseArgs({
     pool: { type: 'boolean' },
     copy: { type: 'boolean' },
     chains: { type: 'string' },
+    fleet: { type: 'boolean' },
     kills: { type: 'string' },
   },
 });
@@ -260,9 +278,12 @@ const seconds = Number(values.seconds ?? 3600);
 const seed = Number(values.seed ?? Date.now() % 2 ** 31);
 const kills = Number(values.kills ?? (values.copy === true ? 200 : 1000));
 if (!(seconds > 0 && kills > 0 && Number.isSafeInteger(seed))) {
-  process.stderr.write('npm run soak -- [--seconds S] [--seed N] [--pool | --copy] [--kills N] [--chains N]\n');
+  process.stderr.write(
+    'npm run soak -- [--seconds S] [--seed N] [--pool | --copy] [--kills N] [--chains N] [--fleet]\n',
+  );
   process.exitCode = 2;
 } else if (values.chains !== undefined) await chainMain(Number(values.chains), seconds, seed);
 else if (values.copy === true) await copyMain(kills, seconds, seed);
+else if (values.fleet === true) await fleetMain(seconds, seed);
 else if (values.pool === true) await poolMain(kills, seconds, seed);
 else await main(seconds, seed);

@@ -3,13 +3,13 @@
 // and not declined: over a pool, no earlier write has been lost then.
 
 import { Writable } from 'node:stream';
-import type { ByteCount } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
 import { NbdStrictError } from '../../errors.js';
 import { aBoolean, byteCount, checkOptions, powerOfTwo, zeroOr } from '../../util/option-checks.js';
 import { DEPTH_CHECKS, pick, SIGNAL_CHECKS } from '../options.js';
 import { type Destination, toDestination } from '../ends/ends.js';
 import { at } from '../failures.js';
-import { type CountOrAuto, InFlight } from '../in-flight.js';
+import { type Begun, type CountOrAuto, InFlight } from '../in-flight.js';
 import { type ExportLike, factsOf, multipleOf, rangeOf } from '../facts.js';
 import { isPlain, isUint8Array, memoryOf } from '../../util/views.js';
 import { splitZeroes } from '../zeroes.js';
@@ -17,25 +17,25 @@ import { splitZeroes } from '../zeroes.js';
 /** What {@link createWriteStream} takes. */
 export interface WriteStreamOptions {
   /** Where the first byte goes. Default 0. */
-  offset?: ByteCount;
+  offset?: ByteCount | undefined;
   /** Bytes of one write. Default 256 KiB. */
-  requestSize?: number;
+  requestSize?: number | undefined;
   /**
-   * Writes in flight. Default `'auto'`: begins with 16, and doubles the bytes in flight while that raises the
+   * Writes in flight. Default `'auto'`: begins with 16, and raises the bytes in flight while that raises the
    * throughput, up to `queueSize`.
    */
-  requests?: CountOrAuto;
+  requests?: CountOrAuto | undefined;
   /** The most bytes in flight. Default `'auto'`: 256 MiB. */
-  queueSize?: CountOrAuto;
+  queueSize?: CountOrAuto | undefined;
   /** Blocks of zeroes of this size are sent as zero commands: a power of 2, 0 for not at all. Default 0. */
-  sparse?: number;
+  sparse?: number | undefined;
   /**
    * Flush before `finish`. True: refused where the server cannot. False: leave what was written in the caches of the
    * server. Default: flush where the server can.
    */
-  flush?: boolean;
+  flush?: boolean | undefined;
   /** Destroys the stream with its reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 const SYSCALL = 'createWriteStream';
@@ -122,7 +122,7 @@ class Gatherer {
   #room: number;
   #filled = 0;
   readonly #free: Buffer[] = [];
-  readonly #running = new Set<Promise<void>>();
+  readonly #running = new Map<Promise<void>, Begun>();
   #failure: { readonly error: unknown } | null = null;
 
   constructor(
@@ -165,7 +165,7 @@ class Gatherer {
 
   async end(flush: boolean): Promise<void> {
     if (this.#filled > 0) await this.#send();
-    await Promise.all(this.#running);
+    await Promise.all(this.#running.keys());
     this.#check();
     if (flush) await at(this.#to.end.flush?.(this.#signal), SYSCALL, 'flush', null, this.#signal);
   }
@@ -184,8 +184,9 @@ class Gatherer {
     this.#offset += BigInt(bytes.length);
     this.#filled = 0;
     this.#room = this.requestSize;
+    const begun = this.#inFlight.begin();
     const running = this.#write(bytes, offset)
-      .then(() => this.#inFlight.moved(bytes.length))
+      .then(() => this.#inFlight.moved(bytes.length, begun.isAwaited ? begun : undefined))
       .catch((error: unknown) => {
         this.#failure ??= { error };
         // The source may be slow: it is not to send its next chunk before it hears of this.
@@ -195,8 +196,11 @@ class Gatherer {
         this.#running.delete(running);
         this.#free.push(used);
       });
-    this.#running.add(running);
-    while (this.#running.size >= this.#inFlight.limit) await Promise.race(this.#running);
+    this.#running.set(running, begun);
+    while (this.#running.size >= this.#inFlight.limit) {
+      for (const each of this.#running.values()) each.isAwaited = true;
+      await Promise.race(this.#running.keys());
+    }
     this.#buffer = this.#free.pop() ?? Buffer.allocUnsafeSlow(this.requestSize);
     this.#check();
   }

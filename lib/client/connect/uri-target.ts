@@ -53,6 +53,7 @@ function checkNotOverridden(method: string, uri: NbdUri, settings: Settings): vo
  * was negotiated, even if TLS was only allowed: a client that uses the URI must not fall back to plaintext.
  */
 export function uriOf(method: string, target: Target | null, settings: Settings, isEncrypted = false): string {
+  if (target?.uri !== undefined) return target.uri;
   const location = target?.location;
   if (location == null) throw refuse(method, `${target?.description ?? 'this connection'} has no URI`);
   const { tls, tlsCertificates, tlsPskFile, tlsHostname, tlsPriority, tlsUsername, tlsVerifyPeer } = settings;
