@@ -83,6 +83,21 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
   // ── Facts about the export ────────────────────────────────────────────────────────────────────────────────────
   // Those of the most recent connection. Available at any time, also while no connection is open and after the end.
 
+  /** The targets, as messages show them. */
+  get targets(): readonly string[] {
+    return this.#core.roster.targets;
+  }
+
+  /** The URI of the export. Throws NbdStrictError `EINVAL` for a stream or a program, which has none that lasts. */
+  getUri(): string {
+    return this.#core.roster.uri;
+  }
+
+  /** The export name that was requested. */
+  getExportName(): string {
+    return this.#core.roster.facts.get('getExportName');
+  }
+
   /** Size of the export in bytes. */
   getSize(): bigint {
     return this.#core.roster.facts.get('getSize');
