@@ -1,7 +1,6 @@
 // The public face of a pool: documentation, and delegation in a line or two.
 
 import { inspect } from 'node:util';
-import { EventEmitter } from 'eventemitter3';
 import { statusWithOptions, withOptions } from '../client/api/command-options.js';
 import type { ByteCount, NbdCommandOptions, NbdExport } from '../client/export.js';
 import { checkBits } from '../client/options/options.js';
@@ -9,11 +8,11 @@ import type { NbdTarget } from '../client/connect/targets.js';
 import { SHUTDOWN_ABANDON_PENDING } from '../protocol/client-constants.js';
 import type { ChunkCallback, ExtentCallback } from '../protocol/reply-target.js';
 import * as spec from '../protocol/commands.js';
-import type { ProtocolName } from '../protocol/export-info.js';
 import type { Extents } from '../util/extents.js';
 import { PoolCore } from './core.js';
-import type { NbdPoolEvents, Notify } from './events.js';
+import type { Notify } from './events.js';
 import { type Opened, Opener } from './connections/opener.js';
+import { PoolFacts, takeFactsFrom } from './pool-facts.js';
 import { makePoolSettings, type NbdPoolOptions, type PoolSettings } from './options.js';
 import { checkTargets } from './connections/targets.js';
 import { FlushTask, StatusTask, StructuredTask, type Task } from './commands/task.js';
@@ -41,7 +40,7 @@ export interface PoolStatistics {
  * - Commands that cannot be issued within `reconnect.within` reject with NbdConnectionError `ENOTCONN`. After the
  *   pool has given up reconnecting, the next command tries each target once.
  */
-export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
+export class NbdPool extends PoolFacts implements NbdExport {
   readonly #core: PoolCore;
   #ending: Promise<Error | null> | null = null;
   #hasReported = false;
@@ -60,6 +59,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
       }
     };
     this.#core = new PoolCore(this, settings, opener, first, notify);
+    takeFactsFrom(this, this.#core.roster);
   }
 
   /**
@@ -78,124 +78,6 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     const opener = new Opener(checkTargets(targets, settings), settings);
     settings.signal?.throwIfAborted();
     return new NbdPool(settings, opener, await opener.first());
-  }
-
-  // ── Facts about the export ────────────────────────────────────────────────────────────────────────────────────
-  // Those of the most recent connection. Available at any time, also while no connection is open and after the end.
-
-  /** The targets, as messages show them. */
-  get targets(): readonly string[] {
-    return this.#core.roster.targets;
-  }
-
-  /** The URI of the export. Throws NbdStrictError `EINVAL` for a stream or a program, which has none that lasts. */
-  getUri(): string {
-    return this.#core.roster.uri;
-  }
-
-  /** The export name that was requested. */
-  getExportName(): string {
-    return this.#core.roster.facts.get('getExportName');
-  }
-
-  /** Size of the export in bytes. */
-  getSize(): bigint {
-    return this.#core.roster.facts.get('getSize');
-  }
-
-  /** A block-size constraint in bytes, 0 where the server advertised none: `SIZE_*`. */
-  getBlockSize(sizeType: number): number {
-    return this.#core.roster.facts.blockSize(sizeType);
-  }
-
-  /** `oldstyle`, `newstyle` or `newstyle-fixed`. */
-  getProtocol(): ProtocolName {
-    return this.#core.roster.facts.get('getProtocol');
-  }
-
-  /** Whether replies are structured. */
-  getStructuredRepliesNegotiated(): boolean {
-    return this.#core.roster.facts.get('getStructuredRepliesNegotiated');
-  }
-
-  /** Whether headers are extended. */
-  getExtendedHeadersNegotiated(): boolean {
-    return this.#core.roster.facts.get('getExtendedHeadersNegotiated');
-  }
-
-  /** Whether the connections are encrypted. */
-  getTlsNegotiated(): boolean {
-    return this.#core.roster.facts.get('getTlsNegotiated');
-  }
-
-  /** The server's own name for the export; needs `fullInfo`. */
-  getCanonicalExportName(): string {
-    return this.#core.roster.facts.get('getCanonicalExportName');
-  }
-
-  /** The server's description of the export; needs `fullInfo`. */
-  getExportDescription(): string {
-    return this.#core.roster.facts.get('getExportDescription');
-  }
-
-  /** Whether writes are refused. */
-  isReadOnly(): boolean {
-    return this.#core.roster.facts.get('isReadOnly');
-  }
-
-  /** Whether the medium rotates. */
-  isRotational(): boolean {
-    return this.#core.roster.facts.get('isRotational');
-  }
-
-  /** Whether `flush` is supported. */
-  canFlush(): boolean {
-    return this.#core.roster.facts.get('canFlush');
-  }
-
-  /** Whether `CMD_FLAG_FUA` is supported. */
-  canFua(): boolean {
-    return this.#core.roster.facts.get('canFua');
-  }
-
-  /** Whether `trim` is supported. */
-  canTrim(): boolean {
-    return this.#core.roster.facts.get('canTrim');
-  }
-
-  /** Whether `zero` is supported. */
-  canZero(): boolean {
-    return this.#core.roster.facts.get('canZero');
-  }
-
-  /** Whether `CMD_FLAG_FAST_ZERO` is supported. */
-  canFastZero(): boolean {
-    return this.#core.roster.facts.get('canFastZero');
-  }
-
-  /** Whether `CMD_FLAG_DF` is supported. */
-  canDf(): boolean {
-    return this.#core.roster.facts.get('canDf');
-  }
-
-  /** Whether several connections see the same data; without it the pool has one connection. */
-  canMultiConn(): boolean {
-    return this.#core.roster.facts.get('canMultiConn');
-  }
-
-  /** Whether `cache` is supported. */
-  canCache(): boolean {
-    return this.#core.roster.facts.get('canCache');
-  }
-
-  /** Whether block status takes a filter. */
-  canBlockStatusPayload(): boolean {
-    return this.#core.roster.facts.get('canBlockStatusPayload');
-  }
-
-  /** Whether the server agreed to a metadata context. */
-  canMetaContext(name: string): boolean {
-    return this.#core.roster.facts.canMetaContext(name);
   }
 
   // ── Commands ──────────────────────────────────────────────────────────────────────────────────────────────────
