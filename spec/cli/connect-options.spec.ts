@@ -33,10 +33,7 @@ describe('the options of connecting', () => {
     for (const [name, load] of Object.entries(CLI_COMMANDS)) {
       const { spec } = await load();
       const names = spec.options.flatMap((option) => option.names);
-      expect([name, OPTIONS.filter((option) => names.includes(option))]).toEqual([
-        name,
-        expected(name),
-      ]);
+      expect([name, OPTIONS.filter((option) => names.includes(option))]).toEqual([name, expected(name)]);
     }
   });
 
