@@ -1,7 +1,7 @@
 // The error classes. Users match on `code` and on class; `instanceof` works by brand, so that two copies of the
 // package in one process recognise each other's errors. Invariant: an NbdError always has a code.
 
-import { constants } from 'node:os';
+import { nodeModule } from './util/platform.js';
 import { visible, visibleInspection } from './util/visible.js';
 
 /** The details of an error; fields that do not apply are absent. */
@@ -30,13 +30,21 @@ export interface NbdErrorDetails {
   cause?: unknown;
 }
 
-// Linux numbers for the names that os.constants lacks on some platforms.
-const FALLBACK_ERRNO: Readonly<Record<string, number>> = { ESHUTDOWN: 108, ENOTSUP: 95, ENOTFOUND: 3008, ESTALE: 116 };
+/** Linux numbers, for the names that os.constants lacks on some platforms, and for browsers. */
+const LINUX_ERRNO: Readonly<Record<string, number>> = {
+  ...{ EPERM: 1, ENOENT: 2, ESRCH: 3, EINTR: 4, EIO: 5, ENXIO: 6, EAGAIN: 11, ENOMEM: 12, EACCES: 13, EFAULT: 14 },
+  ...{ EBUSY: 16, EEXIST: 17, ENOTDIR: 20, EISDIR: 21, EINVAL: 22, EMFILE: 24, EFBIG: 27, ENOSPC: 28, EROFS: 30 },
+  ...{ EPIPE: 32, ERANGE: 34, ENAMETOOLONG: 36, ENOSYS: 38, EPROTO: 71, EOVERFLOW: 75, EILSEQ: 84, ENOTSUP: 95 },
+  ...{ EADDRINUSE: 98, ECONNABORTED: 103, ECONNRESET: 104, ENOBUFS: 105, ENOTCONN: 107, ESHUTDOWN: 108 },
+  ...{ ETIMEDOUT: 110, ECONNREFUSED: 111, EHOSTUNREACH: 113, ESTALE: 116, ENOTFOUND: 3008 },
+};
+
+const SYSTEM_ERRNO: Record<string, number | undefined> = { ...nodeModule('node:os')?.constants.errno };
+const EINVAL = 22;
 
 /** The positive number of an errno name on this platform; that of EINVAL for an unknown name. */
 export function errnoOf(code: string): number {
-  const table: Record<string, number | undefined> = constants.errno;
-  return table[code] ?? FALLBACK_ERRNO[code] ?? constants.errno.EINVAL;
+  return SYSTEM_ERRNO[code] ?? LINUX_ERRNO[code] ?? EINVAL;
 }
 
 /** A lost or refused connection; a later attempt may succeed. ENOENT: the Unix socket's server has not started yet. */
@@ -199,7 +207,10 @@ export class NbdUnflushedError extends NbdError {
   /** The ranges that may have been lost, in order. */
   declare readonly ranges: readonly ByteRange[];
 
-  constructor(message: string, { ranges = [], ...details }: NbdErrorDetails & { ranges?: readonly ByteRange[] }) {
+  constructor(
+    message: string,
+    { ranges = [], ...details }: NbdErrorDetails & { ranges?: readonly ByteRange[] | undefined },
+  ) {
     super(message, details);
     Object.defineProperty(this, 'ranges', { value: ranges, enumerable: true, writable: true, configurable: true });
   }

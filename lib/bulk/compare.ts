@@ -1,7 +1,8 @@
 // Comparing two exports: what both know to be zero is not read, what one knows to be zero is only looked for in the
 // other.
 
-import type { ByteCount } from '../client/connection.js';
+import { Buffer } from '../util/buffer.js';
+import type { ByteCount } from '../client/export.js';
 import { aBoolean, checkOptions, oneOf } from '../util/option-checks.js';
 import { type Source, type SourceLike, toSource } from './ends/ends.js';
 import type { Run, RunOptions } from './ends/runs.js';
@@ -19,34 +20,34 @@ import { isAllZero } from './zeroes.js';
 /** What {@link compare} takes. */
 export interface CompareOptions extends StatusOptions {
   /** First byte, of both. Default 0. */
-  offset?: ByteCount;
+  offset?: ByteCount | undefined;
   /** Number of bytes, which both must have. Default: up to the end of the shorter one. */
-  length?: ByteCount;
+  length?: ByteCount | undefined;
   /** Only these ranges, as far as they lie between `offset` and `offset + length`. In any order. */
-  ranges?: Iterable<GivenRange>;
+  ranges?: Iterable<GivenRange> | undefined;
   /**
    * What of the longer one lies behind the end of the shorter one. `differ`, the default: a different size is a
    * difference, and these bytes are not compared. `equal`: they have to be zero, as in `qemu-img compare`, and so do
    * ranges there.
    */
-  trailingZeroes?: 'differ' | 'equal';
+  trailingZeroes?: 'differ' | 'equal' | undefined;
   /** Bytes of one read; cut to what both ends take. Default 256 KiB. */
-  requestSize?: number;
+  requestSize?: number | undefined;
   /**
-   * Pairs of reads in flight. Default `'auto'`: begins with 32, and doubles the bytes in flight while that raises the
+   * Pairs of reads in flight. Default `'auto'`: begins with 32, and raises the bytes in flight while that raises the
    * throughput, up to `queueSize`.
    */
-  requests?: CountOrAuto;
+  requests?: CountOrAuto | undefined;
   /** The most bytes in flight, of both together. Default `'auto'`: 256 MiB. */
-  queueSize?: CountOrAuto;
+  queueSize?: CountOrAuto | undefined;
   /** Use the exports' extents. Default true. */
-  extents?: boolean;
+  extents?: boolean | undefined;
   /** Stop at the first difference. Default false: count them all. */
-  stopAtFirst?: boolean;
+  stopAtFirst?: boolean | undefined;
   /** Called as bytes are compared, zeroes that are not read included. */
-  onProgress?: (progress: Progress) => void;
+  onProgress?: ((progress: Progress) => void) | undefined;
   /** Ends the work; the promise rejects with its reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** What {@link compare} found. */
@@ -128,6 +129,7 @@ export async function compare(
 
   const work = async ({ start, end, zero }: Piece, lane: number): Promise<void> => {
     if (checked.stopAtFirst === true && firstDifference < start) return;
+    const begun = inFlight.begin();
     let moved = 0;
     if (zero[0] && zero[1]) {
       skipped += end - start;
@@ -156,7 +158,7 @@ export async function compare(
       }
     }
     compared += end - start;
-    inFlight.moved(moved);
+    inFlight.moved(moved, begun);
     await progress.piece(end, compared, moved);
   };
   const known = {

@@ -1,6 +1,7 @@
 // Prefetching an export: cache commands for a range or for its data only, split and bounded.
 
-import type { ByteCount } from '../client/connection.js';
+import { Buffer } from '../util/buffer.js';
+import type { ByteCount } from '../client/export.js';
 import { CONTEXT_BASE_ALLOCATION } from '../protocol/client-constants.js';
 import { aBoolean, aFunction, checkOptions, refuse, wholeNumber } from '../util/option-checks.js';
 import { DEPTH_CHECKS, pick, RANGE_CHECKS, SIGNAL_CHECKS, STATUS_CHECKS, type StatusOptions } from './options.js';
@@ -17,26 +18,26 @@ import { cutRun, knownRuns, type Run } from './ends/runs.js';
 /** What {@link prefetch} takes. */
 export interface PrefetchOptions extends StatusOptions {
   /** First byte. Default 0. */
-  offset?: ByteCount;
+  offset?: ByteCount | undefined;
   /** Number of bytes. Default: up to the end of the export. */
-  length?: ByteCount;
+  length?: ByteCount | undefined;
   /** Leave out what reads as zeroes, where `base:allocation` was negotiated. Default true. */
-  dataOnly?: boolean;
+  dataOnly?: boolean | undefined;
   /** Read instead of asking the server to cache: for servers without the command. Default false. */
-  read?: boolean;
+  read?: boolean | undefined;
   /** Bytes of one command; cut to the server's maximum. Default 4 MiB. */
-  requestSize?: number;
+  requestSize?: number | undefined;
   /**
-   * Commands in flight. Default `'auto'`: begins with 8, and doubles them while that raises the throughput, up to
+   * Commands in flight. Default `'auto'`: begins with 16, or 8 reads, and raises them while that raises the throughput, up to
    * `queueSize`.
    */
-  requests?: CountOrAuto;
+  requests?: CountOrAuto | undefined;
   /** The most bytes that commands in flight ask for. Default `'auto'`: 256 MiB. */
-  queueSize?: CountOrAuto;
+  queueSize?: CountOrAuto | undefined;
   /** Called after each command with what has been covered so far, in bytes of the range. */
-  onProgress?: (progress: PrefetchProgress) => void;
+  onProgress?: ((progress: PrefetchProgress) => void) | undefined;
   /** Aborts the work, which rejects with the signal's reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** How far {@link prefetch} has come: what is done, and what it has done. */
@@ -74,7 +75,9 @@ const PREFETCH_OPTIONS = {
 };
 
 const DEFAULT_REQUEST = 4 * 1024 * 1024;
-const DEFAULT_DEPTH = 8;
+const DEFAULT_DEPTH = 16;
+/** Reads take memory. */
+const DEFAULT_READS = 8;
 
 /**
  * Asks the server to prefetch a range, or what of it holds data, with a bounded number of commands in flight. Of a range
@@ -92,7 +95,12 @@ export async function prefetch(connection: ExportLike, options: PrefetchOptions 
   const [first, last] = rangeOf(facts.size, checked, 'prefetch');
   const source = new Source(sourceOfConnections(connection, 'prefetch'), 'prefetch: connection');
   const requestSize = multipleOf(facts.minimum, Math.min(checked.requestSize ?? DEFAULT_REQUEST, facts.maximum));
-  const inFlight = new InFlight({ requestSize, ...pick(checked, 'requests', 'queueSize'), start: DEFAULT_DEPTH });
+  const inFlight = new InFlight({
+    requestSize,
+    ...pick(checked, 'requests', 'queueSize'),
+    start: read ? DEFAULT_READS : DEFAULT_DEPTH,
+    isWeightless: !read,
+  });
   const buffers: (Buffer | undefined)[] = [];
   let cached = 0n;
   let skipped = 0n;
@@ -119,6 +127,7 @@ export async function prefetch(connection: ExportLike, options: PrefetchOptions 
     } else {
       const [from, until] = source.blocks.around(start, end, facts.size);
       const count = Number(until - from);
+      const begun = inFlight.begin();
       if (read) {
         const buffer = (buffers[lane] ??= Buffer.allocUnsafeSlow(requestSize)).subarray(0, count);
         await at(connection.preadInto(buffer, from, 0, signal), 'prefetch', 'read', from, signal);
@@ -127,7 +136,7 @@ export async function prefetch(connection: ExportLike, options: PrefetchOptions 
       }
       cached += end - start;
       commands++;
-      inFlight.moved(count);
+      inFlight.moved(count, begun);
     }
     await progress.piece(end, cached + skipped, isZero ? 0 : Number(end - start));
   };

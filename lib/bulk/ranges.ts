@@ -1,7 +1,7 @@
 // Ranges of bytes as callers write them, and what results contain.
 
 import type { ByteRange } from '../errors.js';
-import type { ByteCount } from '../client/connection.js';
+import type { ByteCount } from '../client/export.js';
 import { anObject, byteCount, checkOptions, type OptionCheck, refuse, shown } from '../util/option-checks.js';
 import { type Span, IntervalSet } from './intervals.js';
 

@@ -1,5 +1,7 @@
 // Finding zeroes in bytes that were read, so that they need not be written.
 
+import { Buffer } from '../util/buffer.js';
+
 /** Longest block that is looked at as one. */
 const COMPARED = 65536;
 const ZEROES = Buffer.alloc(COMPARED);

@@ -1,98 +1,102 @@
 // The public face of a connection: documentation, and methods that delegate in a line or two. Every libnbd function
 // nbd_foo_bar is the method fooBar.
 
-import { inspect } from 'node:util';
 import { type NbdError, NbdStrictError } from '../errors.js';
 import { SHUTDOWN_ABANDON_PENDING } from '../protocol/client-constants.js';
 import type { ChunkCallback, ExtentCallback } from '../protocol/reply-target.js';
 import type { CompletionCallback } from './transmission/command.js';
 import * as spec from '../protocol/commands.js';
 import { toCallback } from '../protocol/strict.js';
-import { isUri, parseUri } from '../protocol/uri.js';
+import { isUri } from '../protocol/uri.js';
 import type { Extents } from '../util/extents.js';
-import type { Duplex } from 'node:stream';
 import { lifecycleOf } from './api/settings.js';
 import { NbdOptionMode, type OptionCallback } from './api/option-mode.js';
-import type { ByteCount, NbdExport } from './export.js';
+import { statusWithOptions, withOptions } from './api/command-options.js';
+import type { ByteCount, NbdCommandOptions, NbdExport } from './export.js';
 import type { Lifecycle } from './lifecycle.js';
-import type { Target } from './connect/opening.js';
-import { checkBits, checkSignal, type NbdConnectionOptions, shownExportName } from './options/options.js';
-import { abortable } from './connect/program-end.js';
-import {
-  activationTarget,
-  commandTarget,
-  killSubprocess,
-  subprocessOf,
-  vsockTarget,
-} from './connect/process-targets.js';
+import type { Target } from './connect/target.js';
+import { checkBits, checkSignal, type NbdConnectionOptions } from './options/options.js';
+import type { ClientPlatform, TargetMakers } from './platform.js';
+import { abortable, killProgram, programOf } from './connect/program-end.js';
 import { checkState, WHEN_CONNECTED, WHEN_CREATED, WHEN_NOT_CREATED, WHEN_STARTED } from './state.js';
 import { Submission } from './api/submission.js';
-import { isPlace, namedTarget, type NbdTarget, streamTarget, tcpTarget, unixTarget } from './connect/targets.js';
-import { uriOf, uriTarget } from './connect/uri-target.js';
-import { visibleInspection } from '../util/visible.js';
 import { keepTrying, waitForCheck } from './connect/waiting.js';
 
-export type { ByteCount } from './export.js';
+/** Options of `NbdConnection.connect`: those of the constructor, and of the attempt. */
+export interface ConnectOptions extends NbdConnectionOptions {
+  /** Aborts the attempt at any point: the promise rejects with its reason. */
+  signal?: AbortSignal | undefined;
+  /**
+   * Milliseconds to keep trying while no server is listening yet (connection refused, no such socket, closed at once).
+   * A stream and a program are tried once. Default 0; Infinity for no limit.
+   */
+  waitFor?: number | undefined;
+}
+
+/** The connection of any platform. */
+type AnyConnection = NbdConnectionBase<Uint8Array, unknown>;
+
+let connectTo: (connection: AnyConnection, target: unknown, signal: AbortSignal | undefined) => Promise<void>;
+
+/** The work of each platform's `NbdConnection.connect`: `create` makes the connections that are tried. */
+export async function connectNew<Connection extends AnyConnection>(
+  create: (options: NbdConnectionOptions) => Connection,
+  { isPlace }: TargetMakers,
+  target: unknown,
+  options: ConnectOptions = {},
+): Promise<Connection> {
+  const { signal, waitFor = 0, ...rest } = (options as typeof options | null) ?? {};
+  const settings = typeof (options as unknown) === 'object' && (options as unknown) !== null ? rest : options;
+  const patience = waitForCheck('connect: waitFor', waitFor);
+  return keepTrying(isText(target) || isPlace(target) ? patience : 0, signal, async () => {
+    const connection = create(settings);
+    await connectTo(connection, target, signal);
+    return connection;
+  });
+}
+
+const isText = (target: unknown): boolean => typeof target === 'string' || target instanceof URL;
+
+/** What issues the commands of a connection; for the pool. */
+export let submissionOf: (connection: AnyConnection) => Submission;
 
 /**
- * A connection to one export of an NBD server, modelled on libnbd's `struct nbd_handle`.
+ * All of a connection except what depends on where it runs. `Bytes` is the class of the results of reads, `Stream` what
+ * may be passed as a connected stream.
  *
  * Every command comes in two forms. The promise form (`cache`) takes an `AbortSignal` and rejects with an
  * {@link NbdError}; it never throws. The raw form (`aioCache`) returns a cookie at once, takes an optional completion
  * callback, and throws when it refuses a call.
  */
-export class NbdConnection extends NbdOptionMode implements NbdExport {
+export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
+  extends NbdOptionMode
+  implements NbdExport<Bytes>
+{
   readonly #lifecycle: Lifecycle;
   readonly #commands: Submission;
+  readonly #targets: TargetMakers;
 
-  /**
-   * Creates a connection that is not connected yet (libnbd: `nbd_create`).
-   *
-   * @throws NbdStrictError `EINVAL` for an unknown or ill-typed option, `ENAMETOOLONG` for a name above 4096 bytes.
-   */
-  constructor(options?: NbdConnectionOptions) {
-    super(options);
+  static {
+    submissionOf = (connection) => connection.#commands;
+    connectTo = (connection, target, signal) =>
+      connection.#connect(
+        'connect',
+        () =>
+          isText(target)
+            ? connection.#applyUri('connect', String(target))
+            : connection.#targets.named('connect', target, connection.#lifecycle.settings),
+        signal,
+      );
+  }
+
+  protected constructor(options: NbdConnectionOptions | undefined, platform: ClientPlatform) {
+    super(options, platform);
     this.#lifecycle = lifecycleOf(this);
     this.#commands = new Submission(this.#lifecycle);
+    this.#targets = platform.targets;
   }
 
   // ── Connecting ────────────────────────────────────────────────────────────────────────────────────────────────
-
-  /**
-   * Creates a connection, connects it and completes the handshake: one call to a connection that is ready for commands.
-   *
-   * @param target An NBD URI (`nbd://host/export`, `nbd+unix:///export?socket=PATH`), `{ host, port }`, `{ path }` of a
-   *   Unix socket, `{ command }` or `{ socketActivation }` with the program and its arguments (see
-   *   {@link connectCommand} and {@link connectSystemdSocketActivation}), `{ cid, port }` for vsock, or any connected
-   *   Duplex.
-   * @param options As for the constructor; `signal` aborts the attempt at any point, and the promise rejects with its
-   *   reason. `waitFor`: milliseconds to keep trying while no server is listening yet (connection refused, no such
-   *   socket, closed at once); default 0, Infinity for no limit. A stream and a program are tried once.
-   * @throws (rejects) NbdStrictError for bad input; NbdConnectionError with the transport's code (`ECONNREFUSED`,
-   *   `ENOENT`, `ENOTFOUND` …) or `ETIMEDOUT`; NbdOptionError when the server refuses (`ENOENT` for an unknown
-   *   export, `ENOTSUP` when it requires TLS); NbdProtocolError `EPROTO` when the server breaks the protocol. With TLS:
-   *   NbdConnectionError `EACCES` when one side does not accept the other's certificate, name or key, and `EPROTO`
-   *   when no session can be established (versions, ciphers), both with node:tls's error as the cause; NbdStrictError
-   *   when a file cannot be read or used, before anything is opened.
-   */
-  static async connect(
-    target: NbdTarget,
-    options: NbdConnectionOptions & { signal?: AbortSignal; waitFor?: number } = {},
-  ): Promise<NbdConnection> {
-    const { signal, waitFor = 0, ...rest } = (options as typeof options | null) ?? {};
-    const settings = typeof (options as unknown) === 'object' && (options as unknown) !== null ? rest : options;
-    const isText = typeof target === 'string' || target instanceof URL;
-    const patience = waitForCheck('connect: waitFor', waitFor);
-    return keepTrying(isText || isPlace(target) ? patience : 0, signal, async () => {
-      const connection = new NbdConnection(settings);
-      const makeTarget = (): Target =>
-        isText
-          ? connection.#applyUri('connect', String(target))
-          : namedTarget('connect', target, connection.#lifecycle.settings);
-      await connection.#connect('connect', makeTarget, signal);
-      return connection;
-    });
-  }
 
   /**
    * Connects to an NBD URI (libnbd: `nbd_connect_uri`). A name in the URI becomes the export name.
@@ -114,7 +118,7 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
    * @throws (rejects) as {@link NbdConnection.connect}.
    */
   connectTcp(host: string, port: number | string, signal?: AbortSignal): Promise<void> {
-    return this.#connect('connectTcp', () => tcpTarget('connectTcp', host, port), signal);
+    return this.#connect('connectTcp', () => this.#targets.tcp('connectTcp', host, port), signal);
   }
 
   /**
@@ -124,7 +128,11 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
    * @throws (rejects) as {@link NbdConnection.connect}; `ENAMETOOLONG` for a path that is too long.
    */
   connectUnix(path: string, signal?: AbortSignal): Promise<void> {
-    return this.#connect('connectUnix', () => unixTarget('connectUnix', path, this.#lifecycle.settings), signal);
+    return this.#connect(
+      'connectUnix',
+      () => this.#targets.unix('connectUnix', path, this.#lifecycle.settings),
+      signal,
+    );
   }
 
   /**
@@ -132,8 +140,12 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
    *
    * @throws (rejects) as {@link NbdConnection.connect}; `EINVAL` for a stream that is destroyed or in object mode.
    */
-  connectSocket(stream: Duplex, signal?: AbortSignal): Promise<void> {
-    return this.#connect('connectSocket', () => streamTarget('connectSocket', stream), signal);
+  connectSocket(stream: Stream, signal?: AbortSignal): Promise<void> {
+    return this.#connect(
+      'connectSocket',
+      () => this.#targets.stream('connectSocket', stream, this.#lifecycle.settings),
+      signal,
+    );
   }
 
   /**
@@ -148,17 +160,21 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
 
   /** Starts connecting over TCP (libnbd: `nbd_aio_connect_tcp`). */
   aioConnectTcp(host: string, port: number | string, completion?: OptionCallback | null): void {
-    this.#begin('aioConnectTcp', completion, () => tcpTarget('aioConnectTcp', host, port));
+    this.#begin('aioConnectTcp', completion, () => this.#targets.tcp('aioConnectTcp', host, port));
   }
 
   /** Starts connecting to a Unix socket (libnbd: `nbd_aio_connect_unix`). */
   aioConnectUnix(path: string, completion?: OptionCallback | null): void {
-    this.#begin('aioConnectUnix', completion, () => unixTarget('aioConnectUnix', path, this.#lifecycle.settings));
+    this.#begin('aioConnectUnix', completion, () =>
+      this.#targets.unix('aioConnectUnix', path, this.#lifecycle.settings),
+    );
   }
 
   /** Starts the handshake on a connected stream (libnbd: `nbd_aio_connect_socket`). */
-  aioConnectSocket(stream: Duplex, completion?: OptionCallback | null): void {
-    this.#begin('aioConnectSocket', completion, () => streamTarget('aioConnectSocket', stream));
+  aioConnectSocket(stream: Stream, completion?: OptionCallback | null): void {
+    this.#begin('aioConnectSocket', completion, () =>
+      this.#targets.stream('aioConnectSocket', stream, this.#lifecycle.settings),
+    );
   }
 
   /**
@@ -176,7 +192,7 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
   connectCommand(argv: readonly string[], signal?: AbortSignal): Promise<void> {
     return this.#connect(
       'connectCommand',
-      () => commandTarget('connectCommand', argv, this.#lifecycle.settings),
+      () => this.#targets.command('connectCommand', argv, this.#lifecycle.settings),
       signal,
     );
   }
@@ -190,7 +206,7 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
    */
   connectSystemdSocketActivation(argv: readonly string[], signal?: AbortSignal): Promise<void> {
     const method = 'connectSystemdSocketActivation';
-    return this.#connect(method, () => activationTarget(method, argv, this.#lifecycle.settings), signal);
+    return this.#connect(method, () => this.#targets.activation(method, argv, this.#lifecycle.settings), signal);
   }
 
   /**
@@ -203,7 +219,7 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
   connectVsock(cid: number, port: number, signal?: AbortSignal): Promise<void> {
     return this.#connect(
       'connectVsock',
-      () => vsockTarget('connectVsock', cid, port, this.#lifecycle.settings),
+      () => this.#targets.vsock('connectVsock', cid, port, this.#lifecycle.settings),
       signal,
     );
   }
@@ -211,19 +227,19 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
   /** Starts a program and starts connecting to it (libnbd: `nbd_aio_connect_command`). */
   aioConnectCommand(argv: readonly string[], completion?: OptionCallback | null): void {
     const method = 'aioConnectCommand';
-    this.#begin(method, completion, () => commandTarget(method, argv, this.#lifecycle.settings));
+    this.#begin(method, completion, () => this.#targets.command(method, argv, this.#lifecycle.settings));
   }
 
   /** Starts a server by socket activation (libnbd: `nbd_aio_connect_systemd_socket_activation`). */
   aioConnectSystemdSocketActivation(argv: readonly string[], completion?: OptionCallback | null): void {
     const method = 'aioConnectSystemdSocketActivation';
-    this.#begin(method, completion, () => activationTarget(method, argv, this.#lifecycle.settings));
+    this.#begin(method, completion, () => this.#targets.activation(method, argv, this.#lifecycle.settings));
   }
 
   /** Starts connecting over AF_VSOCK (libnbd: `nbd_aio_connect_vsock`). */
   aioConnectVsock(cid: number, port: number, completion?: OptionCallback | null): void {
     const method = 'aioConnectVsock';
-    this.#begin(method, completion, () => vsockTarget(method, cid, port, this.#lifecycle.settings));
+    this.#begin(method, completion, () => this.#targets.vsock(method, cid, port, this.#lifecycle.settings));
   }
 
   /**
@@ -232,8 +248,8 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
    * @param signal A number or a name. Default 0, which means SIGTERM.
    * @throws NbdStrictError `ESRCH` if no program is running; `EINVAL` for an invalid signal.
    */
-  killSubprocess(signal: number | NodeJS.Signals = 0): void {
-    killSubprocess('killSubprocess', this.#lifecycle.target, signal);
+  killSubprocess(signal: number | `SIG${string}` = 0): void {
+    killProgram('killSubprocess', this.#lifecycle.target, signal);
   }
 
   /**
@@ -242,7 +258,7 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
    * @throws NbdStrictError `ESRCH` if no program is running.
    */
   getSubprocessPid(): number {
-    return subprocessOf('getSubprocessPid', this.#lifecycle.target).pid;
+    return programOf('getSubprocessPid', this.#lifecycle.target).pid;
   }
 
   #connect(method: string, makeTarget: () => Target, signal?: AbortSignal): Promise<void> {
@@ -272,7 +288,7 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
     if (typeof text !== 'string') {
       throw new NbdStrictError(`${method}: the URI must be a string`, { code: 'EINVAL', syscall: method });
     }
-    return uriTarget(method, parseUri(text, method), this.#lifecycle.settings);
+    return this.#targets.uri(method, text, this.#lifecycle.settings);
   }
 
   #check(method: string, permitted: Parameters<typeof checkState>[2]): void {
@@ -287,8 +303,8 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
    */
   getUri(): string {
     this.#check('getUri', WHEN_NOT_CREATED);
-    const { session, settings, target } = this.#lifecycle;
-    return uriOf('getUri', target, settings, session?.negotiated.tls);
+    const { session, settings, target, platform } = this.#lifecycle;
+    return platform.uriOf('getUri', target, settings, session?.negotiated.tls);
   }
 
   /** Whether the text looks like an NBD URI (libnbd: `nbd_is_uri`): only its scheme and `://` are checked. */
@@ -301,7 +317,7 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
   // (ENOTCONN before connecting, EINVAL after), a full queue with NbdQueueFullError EAGAIN; nothing is then queued or
   // sent. An error reply is an NbdCommandError with the server's errno, and the connection stays usable. When the
   // connection ends, it is an NbdConnectionError ENOTCONN with the reason as its cause. An abort rejects with
-  // signal.reason.
+  // signal.reason. In place of the flags a promise command takes { flags, signal }.
 
   /**
    * Asks the server to prefetch a range, so that a later read is fast (libnbd: `nbd_cache`). Success means that the
@@ -312,7 +328,13 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
    * @throws (rejects) `EINVAL` when the server has no cache command ({@link canCache}), `count` is 0, or the range is
    *   not within the export or not aligned to the minimum block size; `ERANGE` when it is too long for one command.
    */
-  cache(count: ByteCount, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
+  cache(
+    count: ByteCount,
+    offset: ByteCount,
+    flags: number | NbdCommandOptions = 0,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    if (typeof flags === 'object') return withOptions(this, 'cache', [count, offset], flags, signal);
     return this.#commands.submit(spec.CACHE, count, offset, flags, signal);
   }
 
@@ -336,15 +358,22 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
    *
    * @throws (rejects) `EINVAL` when `count` is 0 or the range is not within the export; `ERANGE` above 64 MiB.
    */
-  pread(count: number, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<Buffer> {
-    return this.#commands.read(count, offset, flags, signal);
+  pread(count: number, offset: ByteCount, flags: number | NbdCommandOptions = 0, signal?: AbortSignal): Promise<Bytes> {
+    if (typeof flags === 'object') return withOptions(this, 'pread', [count, offset], flags, signal);
+    return this.#commands.read(count, offset, flags, signal) as Promise<Bytes>;
   }
 
   /**
    * Reads `buffer.length` bytes into the caller's buffer, which is cleared first (see `preadInitialize`). Accepts a
    * Uint8Array of any class. Once the promise has rejected, even by an abort, nothing is written into the buffer.
    */
-  preadInto(buffer: Uint8Array, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
+  preadInto(
+    buffer: Uint8Array,
+    offset: ByteCount,
+    flags: number | NbdCommandOptions = 0,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    if (typeof flags === 'object') return withOptions(this, 'preadInto', [buffer, offset], flags, signal);
     return this.#commands.readInto(buffer, offset, flags, signal);
   }
 
@@ -364,10 +393,11 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
     count: number,
     offset: ByteCount,
     chunk: ChunkCallback,
-    flags = 0,
+    flags: number | NbdCommandOptions = 0,
     signal?: AbortSignal,
-  ): Promise<Buffer> {
-    return this.#commands.readStructured(count, offset, chunk, flags, signal);
+  ): Promise<Bytes> {
+    if (typeof flags === 'object') return withOptions(this, 'preadStructured', [count, offset, chunk], flags, signal);
+    return this.#commands.readStructured(count, offset, chunk, flags, signal) as Promise<Bytes>;
   }
 
   /** Raw form of {@link preadStructured} (libnbd: `nbd_aio_pread_structured`). */
@@ -388,7 +418,13 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
    * @throws (rejects) `EPERM` on a read-only export, `ENOSPC` when the range is not within the export, `ERANGE` when
    *   the buffer is longer than one command may be (`getBlockSize(SIZE_PAYLOAD)`).
    */
-  pwrite(buffer: Uint8Array, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
+  pwrite(
+    buffer: Uint8Array,
+    offset: ByteCount,
+    flags: number | NbdCommandOptions = 0,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    if (typeof flags === 'object') return withOptions(this, 'pwrite', [buffer, offset], flags, signal);
     return this.#commands.write(buffer, offset, flags, signal);
   }
 
@@ -402,7 +438,8 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
    *
    * @throws (rejects) `EINVAL` when the server has no flush command ({@link canFlush}).
    */
-  flush(flags = 0, signal?: AbortSignal): Promise<void> {
+  flush(flags: number | NbdCommandOptions = 0, signal?: AbortSignal): Promise<void> {
+    if (typeof flags === 'object') return withOptions(this, 'flush', [], flags, signal);
     return this.#commands.submit(spec.FLUSH, 0, 0, flags, signal);
   }
 
@@ -418,7 +455,13 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
    * @throws (rejects) `EINVAL` when the server has no trim command ({@link canTrim}), `EPERM` on a read-only export,
    *   `ENOSPC` when the range is not within the export.
    */
-  trim(count: ByteCount, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
+  trim(
+    count: ByteCount,
+    offset: ByteCount,
+    flags: number | NbdCommandOptions = 0,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    if (typeof flags === 'object') return withOptions(this, 'trim', [count, offset], flags, signal);
     return this.#commands.submit(spec.TRIM, count, offset, flags, signal);
   }
 
@@ -435,7 +478,13 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
    * @throws (rejects) `EINVAL` when the server has no such command or flag ({@link canZero}, {@link canFastZero}),
    *   `EPERM` on a read-only export, `ENOSPC` when the range is not within the export.
    */
-  zero(count: ByteCount, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
+  zero(
+    count: ByteCount,
+    offset: ByteCount,
+    flags: number | NbdCommandOptions = 0,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    if (typeof flags === 'object') return withOptions(this, 'zero', [count, offset], flags, signal);
     return this.#commands.submit(spec.ZERO, count, offset, flags, signal);
   }
 
@@ -455,34 +504,41 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
    * @throws (rejects) `ENOTSUP` when no metadata context was negotiated, `EINVAL` when the range is not within the
    *   export.
    */
-  blockStatus(count: ByteCount, offset: ByteCount, flags?: number, signal?: AbortSignal): Promise<Map<string, Extents>>;
+  blockStatus(
+    count: ByteCount,
+    offset: ByteCount,
+    flags?: number | NbdCommandOptions,
+    signal?: AbortSignal,
+  ): Promise<Map<string, Extents>>;
   blockStatus(
     count: ByteCount,
     offset: ByteCount,
     extent: ExtentCallback<Uint32Array>,
-    flags?: number,
+    flags?: number | NbdCommandOptions,
     signal?: AbortSignal,
   ): Promise<void>;
   blockStatus(count: ByteCount, offset: ByteCount, ...rest: unknown[]): Promise<unknown> {
-    return this.#status(spec.BLOCK_STATUS, count, offset, rest);
+    const called = statusWithOptions(this, 'blockStatus', [count, offset], rest);
+    return called ?? this.#status(spec.BLOCK_STATUS, count, offset, rest);
   }
 
   /** {@link blockStatus} with 64-bit lengths and flags as bigints (libnbd: `nbd_block_status_64`). */
   blockStatus64(
     count: ByteCount,
     offset: ByteCount,
-    flags?: number,
+    flags?: number | NbdCommandOptions,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents<bigint>>>;
   blockStatus64(
     count: ByteCount,
     offset: ByteCount,
     extent: ExtentCallback<BigUint64Array>,
-    flags?: number,
+    flags?: number | NbdCommandOptions,
     signal?: AbortSignal,
   ): Promise<void>;
   blockStatus64(count: ByteCount, offset: ByteCount, ...rest: unknown[]): Promise<unknown> {
-    return this.#status(spec.BLOCK_STATUS_64, count, offset, rest);
+    const called = statusWithOptions(this, 'blockStatus64', [count, offset], rest);
+    return called ?? this.#status(spec.BLOCK_STATUS_64, count, offset, rest);
   }
 
   /**
@@ -495,7 +551,7 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
     count: ByteCount,
     offset: ByteCount,
     contexts: readonly string[],
-    flags?: number,
+    flags?: number | NbdCommandOptions,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents<bigint>>>;
   blockStatusFilter(
@@ -503,7 +559,7 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
     offset: ByteCount,
     contexts: readonly string[],
     extent: ExtentCallback<BigUint64Array>,
-    flags?: number,
+    flags?: number | NbdCommandOptions,
     signal?: AbortSignal,
   ): Promise<void>;
   blockStatusFilter(
@@ -512,7 +568,8 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
     contexts: readonly string[],
     ...rest: unknown[]
   ): Promise<unknown> {
-    return this.#status(spec.BLOCK_STATUS_FILTER, count, offset, rest, contexts);
+    const called = statusWithOptions(this, 'blockStatusFilter', [count, offset, contexts], rest);
+    return called ?? this.#status(spec.BLOCK_STATUS_FILTER, count, offset, rest, contexts);
   }
 
   #status(
@@ -617,7 +674,8 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
    *   writes exits with a status other than 0, or by a signal that was not sent from here, unless commands have already
    *   failed for that reason; the signal's reason.
    */
-  async shutdown(flags = 0, signal?: AbortSignal): Promise<void> {
+  async shutdown(flags: number | NbdCommandOptions = 0, signal?: AbortSignal): Promise<void> {
+    if (typeof flags === 'object') return withOptions(this, 'shutdown', [], flags, signal);
     checkBits('shutdown', flags, SHUTDOWN_ABANDON_PENDING);
     const ended = this.#lifecycle.shutdown(flags === SHUTDOWN_ABANDON_PENDING);
     await (signal === undefined ? ended : abortable(ended, signal, this.#lifecycle));
@@ -660,19 +718,5 @@ export class NbdConnection extends NbdOptionMode implements NbdExport {
   unref(): this {
     this.#lifecycle.unref();
     return this;
-  }
-
-  /** @internal */
-  [inspect.custom](_depth: number, options: { readonly colors?: boolean }): string {
-    const { settings, session, state, inFlight, target } = this.#lifecycle;
-    const facts = {
-      state,
-      target: target?.description,
-      exportName: shownExportName(settings),
-      size: session?.info == null ? undefined : BigInt(session.info.size),
-      inFlight,
-    };
-    const shown = Object.fromEntries(Object.entries(facts).filter(([, value]) => value !== undefined));
-    return `NbdConnection ${visibleInspection(inspect(shown, options), options.colors === true)}`;
   }
 }

@@ -1,5 +1,6 @@
 // Debug messages: a log of a connection for people. While it is off, it costs one property read per command.
 
+import { throwLater, writeError } from '../util/platform.js';
 import { visible } from '../util/visible.js';
 
 /**
@@ -30,16 +31,14 @@ export class DebugLog {
     const isHeard = this.#emit(context, message);
     if (this.callback === null) {
       if (isHeard) return;
-      process.stderr.write(`nbd-sdk: debug: ${this.#name()}: ${context}: ${message}\n`);
+      writeError(`nbd-sdk: debug: ${this.#name()}: ${context}: ${message}`);
       return;
     }
     try {
       this.callback(context, message);
     } catch (error) {
       // Thrown later, so that it cannot interrupt the operation that the message is about.
-      process.nextTick(() => {
-        throw error;
-      });
+      throwLater(error);
     }
   }
 }

@@ -9,9 +9,11 @@ import { CLOSED, endedEarly, endOfCommands, isFatal, toConnectionError } from '.
 import { withDeadline } from './connect/deadline.js';
 import { type DebugEmit, DebugLog } from './debug.js';
 import type { LinkOwner } from './link.js';
-import { Opening, type Target } from './connect/opening.js';
+import { Opening } from './connect/opening.js';
+import type { Target } from './connect/target.js';
 import { optGo, type OptionRun } from './connect/option-runs.js';
 import { checkBits, type Settings } from './options/options.js';
+import type { ClientPlatform } from './platform.js';
 import { endOfProgram } from './connect/program-end.js';
 import { asEvent, checkState, type ConnectionState, type Phase, WHEN_CREATED, WHEN_NEGOTIATING } from './state.js';
 import { inNextTurn } from '../util/timers.js';
@@ -29,6 +31,7 @@ export interface LifecycleEvents {
 
 export class Lifecycle implements LinkOwner, TransmissionOwner {
   readonly settings: Settings;
+  readonly platform: ClientPlatform;
   readonly completions = new Completions();
   readonly debug: DebugLog;
   readonly #handle: object;
@@ -50,11 +53,12 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
   /** Ended, and every command has been settled. */
   #isOver = false;
   readonly #whenOver: (() => void)[] = [];
-  #closeTimer: NodeJS.Timeout | null = null;
+  #closeTimer: ReturnType<typeof setTimeout> | null = null;
 
-  constructor(handle: object, settings: Settings, events: LifecycleEvents) {
+  constructor(handle: object, settings: Settings, platform: ClientPlatform, events: LifecycleEvents) {
     this.#handle = handle;
     this.settings = settings;
+    this.platform = platform;
     this.debug = new DebugLog(settings.debug, () => settings.handleName, events.debug);
     this.#events = events;
   }
@@ -122,7 +126,7 @@ export class Lifecycle implements LinkOwner, TransmissionOwner {
       target.discard?.();
       checkState('connect', this.#phase, WHEN_CREATED, this.#error);
     }
-    const opening = new Opening(target, this.settings);
+    const opening = new Opening(target, this.settings, this.platform);
     this.#opening = opening;
     this.#move('connecting');
     if (this.#isIn('connecting')) this.debug.log('connect', target.description);

@@ -1,8 +1,14 @@
 // Tracing through node:diagnostics_channel: nbd:command:start, then :error if it failed, then always :end;
 // nbd:connection:open and :close. Without subscribers it costs one property read per command.
 
-import { channel } from 'node:diagnostics_channel';
+import type { Channel } from 'node:diagnostics_channel';
+import { nodeModule } from '../util/platform.js';
 import type { Command } from './transmission/command.js';
+
+const diagnostics = nodeModule('node:diagnostics_channel');
+/** Where there are no channels there are no subscribers. */
+const SILENT = { hasSubscribers: false, publish: (): void => undefined };
+const channel = (name: string): Pick<Channel, 'hasSubscribers' | 'publish'> => diagnostics?.channel(name) ?? SILENT;
 
 const commandStart = channel('nbd:command:start');
 const commandEnd = channel('nbd:command:end');

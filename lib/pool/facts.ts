@@ -2,11 +2,13 @@
 // wherever that matters. They stay readable while no connection is open, and after the end.
 
 import { inspect } from 'node:util';
-import type { NbdConnection } from '../client/connection.js';
+import type { NbdConnection } from '../client/node.js';
 import { NbdConnectionError, NbdError } from '../errors.js';
 import { SIZE_MAXIMUM, SIZE_MINIMUM, SIZE_PAYLOAD, SIZE_PREFERRED } from '../protocol/client-constants.js';
 
 const GETTERS = [
+  'getUri',
+  'getExportName',
   'getSize',
   'getProtocol',
   'getStructuredRepliesNegotiated',

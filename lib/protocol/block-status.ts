@@ -1,6 +1,7 @@
 // The payload of block-status chunks: (length, flags) pairs, checked against the request and the export and returned as
 // one typed array. A million extents take 10 ms as one array and 300 ms as a million objects.
 
+import { Buffer } from '../util/buffer.js';
 import { allocate } from '../util/memory.js';
 import { add, highHalf, isWithin, lowHalf, MAX_U32, TWO_32, type U64 } from '../util/u64.js';
 

@@ -1,5 +1,6 @@
 // Maps numbers to their names in proto.md, for messages, and errno names to and from their wire numbers.
 
+import { Buffer } from '../util/buffer.js';
 import { escapeByte, visible } from '../util/visible.js';
 import * as c from './constants.js';
 

@@ -1,6 +1,7 @@
 // Encodes replies in the three styles: simple, structured and extended. Only headers and small chunks: the data of a read
 // follows its header in the same buffer, or is sent by reference.
 
+import { Buffer } from '../util/buffer.js';
 import { put16, put32, put64 } from '../util/bytes.js';
 import { lowHalf, type U64 } from '../util/u64.js';
 import * as c from './constants.js';

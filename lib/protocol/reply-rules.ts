@@ -1,6 +1,7 @@
 // The rules for each chunk of a reply, and its effect on the command. The decoder moves bytes; the rules are here. A
 // method throws where the protocol requires the client to disconnect; otherwise only the command fails.
 
+import { Buffer } from '../util/buffer.js';
 import { NbdCommandError, NbdError, NbdProtocolError } from '../errors.js';
 import { add, distance, fromHalves, type U64 } from '../util/u64.js';
 import { decodeBlockStatus, MAX_EXTENTS } from './block-status.js';

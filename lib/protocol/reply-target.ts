@@ -1,6 +1,7 @@
 // What the reply to a request is decoded into. The client's command is one; whatever else a client keeps for a request,
 // such as its promise or its place in a queue, is not known here.
 
+import type { Buffer } from '../util/buffer.js';
 import type { NbdError } from '../errors.js';
 import type { U64 } from '../util/u64.js';
 import type { BlockStatusEntries } from './block-status.js';

@@ -1,6 +1,7 @@
 // Decodes requests of the transmission phase from the bytes of a client. Invariants: nothing is allocated for a length
 // that the sink has not accepted, and a payload is copied at most once, from the chunk into the sink's buffer.
 
+import { Buffer } from '../util/buffer.js';
 import { NbdProtocolError } from '../errors.js';
 import { get16, get32 } from '../util/bytes.js';
 import { fromHalves, type U64 } from '../util/u64.js';

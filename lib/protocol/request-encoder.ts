@@ -1,5 +1,6 @@
 // Encodes requests into a slab that is sent with one write: 0.27 µs per request; one write for each would cost 3.45 µs.
 
+import type { Buffer } from '../util/buffer.js';
 import { put16, put32, put64 } from '../util/bytes.js';
 import type { U64 } from '../util/u64.js';
 import type { CommandSpec } from './commands.js';

@@ -2,6 +2,7 @@
 // WHATWG's URL is not used: it removes `..` and tabs from paths, turns backslashes into slashes, reads `+` in a
 // query as a space, accepts bad escapes, and ignores ports and case for schemes that it does not know.
 
+import { Buffer } from '../util/buffer.js';
 import * as client from './client-constants.js';
 import { DEFAULT_PORT, MAX_STRING } from './constants.js';
 import { MAX_U32 } from '../util/u64.js';

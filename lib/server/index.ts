@@ -3,7 +3,7 @@
 // The public API of `nbd-sdk/server`: exports only.
 
 export { NbdServer, type NbdServerAddress } from './server.js';
-export { type NbdServerOptions } from './options.js';
+export { type NbdServerOptions, type OpenedExport, type OpenExport, type OpeningClient } from './options.js';
 export { type NbdServerTlsOptions, type PskKeys } from './tls-options.js';
 export { type FlagOverrides, type MetaContext, type NbdExportOptions } from './served-export.js';
 export {
@@ -14,22 +14,27 @@ export {
   type WriteOptions,
   type ZeroOptions,
 } from './backends/backend.js';
-export { MemoryBackend, type MemoryBackendOptions } from './backends/memory.js';
+export { type DataPart, MemoryBackend, type MemoryBackendOptions } from './backends/memory.js';
 export { FileBackend, type FileBackendOptions } from './backends/file.js';
 export { fillPattern, PatternBackend, type PatternBackendOptions } from './backends/pattern.js';
+export { OverlayBackend, type OverlayBackendOptions } from './backends/overlay.js';
+export { RandomBackend, type RandomBackendOptions } from './backends/random.js';
 export { ExtentMap } from './backends/extent-map.js';
 export {
   type BytesFault,
+  type ChosenFault,
+  type CorruptFault,
   type CutFault,
   type DelayFault,
   type ErrorFault,
   type Fault,
   type FaultCondition,
-  type FaultedRequest,
   FaultPlan,
+  type HoldFault,
   type RequestFault,
   type StallFault,
 } from './faults.js';
+export { type FaultedRequest, type HeldRequest } from './held-requests.js';
 export { type CommandName, type NamedCommand } from './transmission/command-name.js';
 export { type NbdServerStatistics } from './statistics.js';
 export { type Feature, type HandshakeFeatures, type OptionRefusal } from '../protocol/handshake/serve-offer.js';

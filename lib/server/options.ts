@@ -7,6 +7,7 @@ import {
   anObject,
   aString,
   checkOptions,
+  type Complete,
   milliseconds,
   oneOf,
   type OptionCheck,
@@ -16,65 +17,97 @@ import {
   wholeNumberOrInfinity,
 } from '../util/option-checks.js';
 import type { NbdBackend } from './backends/backend.js';
-import type { FaultedRequest } from './faults.js';
+import type { FaultedRequest } from './held-requests.js';
 import type { NbdExportOptions } from './served-export.js';
 import { type NbdServerTlsOptions, someTlsOptions } from './tls-options.js';
+
+/** Makes the export of a name for one client. */
+export type OpenExport = (
+  name: string,
+  client: OpeningClient,
+) => OpenedExport | undefined | Promise<OpenedExport | undefined>;
+
+/** What an {@link OpenExport} function makes: a backend alone is short for `{ backend }`. */
+export type OpenedExport = NbdBackend | NbdExportOptions;
+
+/** The client for which an export is made. */
+export interface OpeningClient {
+  /** The connection's number, from 1 in order of arrival. */
+  readonly connection: number;
+  /** Aborted when the connection has ended. */
+  readonly signal: AbortSignal;
+}
 
 /** Options of an {@link NbdServer}. Times are milliseconds, sizes bytes. */
 export interface NbdServerOptions {
   /** The exports by name; `''` is the default export. A backend alone is short for `{ backend }`. Default none. */
-  readonly exports?: Readonly<Record<string, NbdBackend | NbdExportOptions>>;
+  readonly exports?: Readonly<Record<string, NbdBackend | NbdExportOptions>> | undefined;
   /** Name of the export for clients that request `''`, if no export has that name. Default none. */
-  readonly defaultExport?: string;
+  readonly defaultExport?: string | undefined;
 
   /** `oldstyle` offers the default export without negotiation. Default `newstyle`. */
-  readonly style?: 'newstyle' | 'oldstyle';
+  readonly style?: 'newstyle' | 'oldstyle' | undefined;
   /** False for the plain newstyle handshake, which has only NBD_OPT_EXPORT_NAME. Default true. */
-  readonly fixedNewstyle?: boolean;
+  readonly fixedNewstyle?: boolean | undefined;
   /** Whether clients may decline the 124 zero bytes of the reply to NBD_OPT_EXPORT_NAME. Default true. */
-  readonly noZeroes?: boolean;
+  readonly noZeroes?: boolean | undefined;
   /** Options to refuse: false as an old server does (NBD_REP_ERR_UNSUP), or the name of the error. Default none. */
-  readonly features?: Partial<HandshakeFeatures>;
+  readonly features?: { readonly [Name in keyof HandshakeFeatures]?: HandshakeFeatures[Name] | undefined } | undefined;
 
   /** `on`: clients may start TLS; `require`: they must. Both require `tlsOptions`. Default `off`. */
-  readonly tls?: 'off' | 'on' | 'require';
+  readonly tls?: 'off' | 'on' | 'require' | undefined;
   /** Certificates or pre-shared keys for TLS. */
-  readonly tlsOptions?: NbdServerTlsOptions;
+  readonly tlsOptions?: NbdServerTlsOptions | undefined;
 
   /** Maximum number of open connections; further ones are closed at once. Default 1000. */
-  readonly maxConnections?: number;
+  readonly maxConnections?: number | undefined;
   /** Milliseconds for the whole handshake. 0 or Infinity: no limit. Default 30,000. */
-  readonly handshakeTimeout?: number;
+  readonly handshakeTimeout?: number | undefined;
   /** Maximum number of options in one handshake. Default 256. */
-  readonly maxOptions?: number;
+  readonly maxOptions?: number | undefined;
   /**
    * Milliseconds that close() waits for requests and clients, and that a client has to read its last replies. Default
    * 2000.
    */
-  readonly closeTimeout?: number;
+  readonly closeTimeout?: number | undefined;
 
   /** Maximum payload of one request in bytes; an export may set less. Default 33,554,432. */
-  readonly maxPayload?: number;
+  readonly maxPayload?: number | undefined;
   /** Maximum number of requests in flight on one connection. Default 16. */
-  readonly maxInFlight?: number;
+  readonly maxInFlight?: number | undefined;
   /** Maximum bytes of payload in flight on one connection; a larger request runs alone. Default 33,554,432. */
-  readonly maxInFlightBytes?: number;
+  readonly maxInFlightBytes?: number | undefined;
   /**
    * Maximum bytes held by all connections together: payload in flight, arriving payload, and replies that wait for
    * their clients. At the limit requests wait, and a client without progress for ten seconds is closed. Default
    * 268,435,456.
    */
-  readonly maxTotalBytes?: number;
+  readonly maxTotalBytes?: number | undefined;
   /**
    * Bytes of replies that may wait for a client to read them; above that, the server stops reading its requests.
    * Doubles up to `maxInFlightBytes` while the client keeps reading. Default 1,048,576.
    */
-  readonly maxReplyBytes?: number;
+  readonly maxReplyBytes?: number | undefined;
+
+  /**
+   * Called for a name that no export has, when a client first asks for it: makes the export of that name, for this
+   * connection. Returns a backend, or options of an export, or undefined if there is no such export; or a promise of
+   * these. If it throws, the client is refused with the error's message: NBD_REP_ERR_POLICY for `EACCES` and `EPERM`,
+   * else NBD_REP_ERR_UNKNOWN. The backend is closed when no connection uses it any more, unless it was added with
+   * {@link NbdServer.addExport}. Default none.
+   */
+  readonly openExport?: OpenExport | undefined;
+  /**
+   * Bytes of payload per second, of reads and as many of writes, over all connections. Default no limit.
+   */
+  readonly rate?: number | undefined;
+  /** What faults with `probability` and `corrupt` follow from: a whole number below 2^32. Default 0. */
+  readonly seed?: number | undefined;
 
   /** Called for every request before it is carried out; if it throws, the request fails with that error. */
-  readonly onRequest?: (request: FaultedRequest) => void;
+  readonly onRequest?: ((request: FaultedRequest) => void) | undefined;
   /** Called when a connection has ended because of an error of the client or the stream. */
-  readonly onConnectionError?: (error: Error) => void;
+  readonly onConnectionError?: ((error: Error) => void) | undefined;
 }
 
 export const DEFAULT_FEATURES: HandshakeFeatures = {
@@ -112,6 +145,7 @@ const FEATURES: OptionTable<HandshakeFeatures> = {
 };
 
 const MAX_DELAY = 2 ** 31 - 1;
+const MAX_SEED = 2 ** 32 - 1;
 
 const OPTIONS: OptionTable<NbdServerOptions> = {
   exports: anObject,
@@ -131,6 +165,9 @@ const OPTIONS: OptionTable<NbdServerOptions> = {
   maxInFlightBytes: wholeNumberOrInfinity(1),
   maxTotalBytes: wholeNumberOrInfinity(1),
   maxReplyBytes: wholeNumberOrInfinity(0),
+  openExport: aFunction,
+  rate: wholeNumber(1),
+  seed: wholeNumber(0, MAX_SEED),
   onRequest: aFunction,
   onConnectionError: aFunction,
 };
@@ -148,7 +185,7 @@ export const DEFAULTS = {
 } as const;
 
 /** The checked options, with defaults. */
-export type ServerSettings = NbdServerOptions & Required<Pick<NbdServerOptions, keyof typeof DEFAULTS>>;
+export type ServerSettings = NbdServerOptions & Complete<Pick<NbdServerOptions, keyof typeof DEFAULTS>>;
 
 /** @throws NbdStrictError `EINVAL`: an unknown key, a bad value, or values that contradict each other. */
 export function makeServerSettings(options: unknown): ServerSettings {

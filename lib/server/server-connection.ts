@@ -1,9 +1,10 @@
 // One client: its transport, its deadline, and which of the two phases it is in. Invariants: no exception leaves a
 // stream callback; once the stream has closed, no timer, listener or pending write of this connection is left.
 
+import type { Buffer } from '../util/buffer.js';
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { clearTimeout, setTimeout } from 'node:timers';
+import { clearTimeout, setTimeout, unrefTimer } from '../util/timers.js';
 import { NbdConnectionError, NbdProtocolError } from '../errors.js';
 import { HandshakeDriver } from '../protocol/handshake/driver.js';
 import { serve } from '../protocol/handshake/serve.js';
@@ -295,7 +296,7 @@ export class ServerConnection {
       this.destroy(new NbdConnectionError(reason, { code: 'ETIMEDOUT' }));
     }, milliseconds);
     // A socket keeps the process alive by itself; an unused stream in memory should not.
-    this.#timer.unref();
+    unrefTimer(this.#timer);
   }
 
   #clearTimer(): void {

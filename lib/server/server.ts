@@ -3,11 +3,13 @@
 import { unlink } from 'node:fs/promises';
 import { createServer, type AddressInfo, type Server } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { clearTimeout, setTimeout } from 'node:timers';
+import { clearTimeout, setTimeout } from '../util/timers.js';
 import { NbdStateError } from '../errors.js';
-import type { ServerOffer } from '../protocol/handshake/serve-offer.js';
+import type { HandshakeFeatures, ServerOffer } from '../protocol/handshake/serve-offer.js';
 import { duplexPair } from '../transport/memory.js';
+import { warn } from '../util/platform.js';
 import { refuse, shown } from '../util/option-checks.js';
+import { RateLimiter } from '../transport/rate-limiter.js';
 import type { NbdBackend } from './backends/backend.js';
 import { FaultPlan } from './faults.js';
 import { checkSocketPath, checkTcpAddress, isStaleSocket } from './listening.js';
@@ -17,12 +19,15 @@ import {
   isBackend,
   makeServerSettings,
   type NbdServerOptions,
+  type OpenExport,
   type ServerSettings,
 } from './options.js';
+import { OpenedBackends, OpenedExports, type OpeningHost } from './opened-exports.js';
 import { PayloadPool } from './transmission/payload-pool.js';
 import { type NbdExportOptions, ServedExport } from './served-export.js';
 import { ServerConnection } from './server-connection.js';
 import { type NbdServerStatistics, Statistics } from './statistics.js';
+import type { TransmissionOptions } from './transmission/transmission.js';
 
 /** An address that a server listens on: TCP, or the path of a Unix socket. */
 export type NbdServerAddress =
@@ -50,7 +55,7 @@ const PAYLOAD_POOL = 1 << 25;
  */
 export class NbdServer {
   /** Injected faults; may be changed at any time. */
-  readonly faults = new FaultPlan();
+  readonly faults: FaultPlan;
   readonly #options: ServerSettings;
   readonly #offer: ServerOffer<ServedExport>;
   readonly #exports = new Map<string, ServedExport>();
@@ -60,6 +65,8 @@ export class NbdServer {
   readonly #payloads = new PayloadPool(PAYLOAD_POOL);
   readonly #budget: MemoryBudget;
   readonly #backends = new Set<NbdBackend>();
+  readonly #opened: OpenedBackends | null;
+  readonly #rate: TransmissionOptions['rate'];
   #closing: Promise<void> | null = null;
   #idle: (() => void) | null = null;
 
@@ -72,12 +79,17 @@ export class NbdServer {
   constructor(options: NbdServerOptions = {}) {
     const settings = makeServerSettings(options);
     this.#options = settings;
+    this.faults = new FaultPlan(settings.seed);
+    const { openExport, rate } = settings;
+    this.#rate = rate === undefined ? undefined : { reads: new RateLimiter(rate), writes: new RateLimiter(rate) };
+    this.#opened = openExport === undefined ? null : new OpenedBackends(this.#openingHost(openExport));
     this.#budget = new MemoryBudget(settings.maxTotalBytes);
     this.#offer = {
       style: settings.style ?? 'newstyle',
       fixedNewstyle: settings.fixedNewstyle ?? true,
       noZeroes: settings.noZeroes ?? true,
-      features: { ...DEFAULT_FEATURES, ...settings.features },
+      // The check has left out what is undefined.
+      features: { ...DEFAULT_FEATURES, ...(settings.features as Partial<HandshakeFeatures>) },
       tls: settings.tls ?? 'off',
       maxOptions: settings.maxOptions,
       exports: () => this.#exports.values(),
@@ -88,7 +100,7 @@ export class NbdServer {
 
   /** Adds an export, or replaces the one of that name; existing connections keep the old one. */
   addExport(name: string, entry: NbdBackend | NbdExportOptions): void {
-    const served = new ServedExport(name, isBackend(entry) ? { backend: entry } : entry, this.#options.maxPayload);
+    const served = this.#served(name, entry);
     this.#exports.set(name, served);
     this.#backends.add(served.backend);
   }
@@ -158,8 +170,11 @@ export class NbdServer {
     }
     statistics.connections += 1;
     const options = this.#options;
+    const number = statistics.connections;
+    const opened = this.#opened === null ? null : new OpenedExports(this.#offer, this.#opened, number);
     const connection = new ServerConnection(stream, {
-      offer: this.#offer,
+      offer: opened?.offer ?? this.#offer,
+      rate: this.#rate,
       tls: options.tlsOptions,
       handshakeTimeout: options.handshakeTimeout,
       closeTimeout: options.closeTimeout,
@@ -168,11 +183,12 @@ export class NbdServer {
       maxInFlightBytes: options.maxInFlightBytes,
       budget: this.#budget,
       payloads: this.#payloads,
-      connection: statistics.connections,
+      connection: number,
       faults: this.faults,
       statistics,
       onRequest: options.onRequest,
       closed: (closed, error) => {
+        opened?.close();
         this.#connectionClosed(closed, error);
       },
     });
@@ -237,9 +253,11 @@ export class NbdServer {
         }),
     );
     this.#listeners.clear();
+    this.faults.close();
     for (const connection of this.#connections) connection.shutdown();
     await this.#connectionsGone(this.#options.closeTimeout);
     await Promise.all(closed);
+    await this.#opened?.closed();
     await Promise.all([...this.#backends].map(async (backend) => backend.close?.()));
   }
 
@@ -266,8 +284,23 @@ export class NbdServer {
       this.#options.onConnectionError?.(error);
     } catch (thrown) {
       // The user's function threw inside a stream's callback, where an exception would end the process.
-      process.emitWarning(`onConnectionError: ${String(thrown)}`, 'NbdServerWarning');
+      warn(`onConnectionError: ${String(thrown)}`, 'NbdServerWarning');
     }
+  }
+
+  #served(name: string, entry: NbdBackend | NbdExportOptions): ServedExport {
+    return new ServedExport(name, isBackend(entry) ? { backend: entry } : entry, this.#options.maxPayload);
+  }
+
+  #openingHost(openExport: OpenExport): OpeningHost {
+    return {
+      openExport,
+      serve: (name, made) => this.#served(name, made),
+      owns: (backend) => this.#backends.has(backend),
+      failed: (error) => {
+        this.#report(error);
+      },
+    };
   }
 
   #find(name: string): ServedExport | undefined {

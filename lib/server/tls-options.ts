@@ -1,7 +1,8 @@
 // The TLS options of a server: checked, and as node:tls takes them.
 
+import type { Buffer } from '../util/buffer.js';
 import { createServer, type TlsOptions } from 'node:tls';
-import { PSK_CIPHERS } from '../transport/psk.js';
+import { PSK_CIPHERS, runtimeWithoutPsk } from '../transport/psk.js';
 import {
   aBoolean,
   checkOptions,
@@ -18,21 +19,21 @@ export type PskKeys = Readonly<Record<string, Uint8Array>>;
 /** The certificate or keys of a server, and what it requires of clients. Strings and buffers contain PEM. */
 export interface NbdServerTlsOptions {
   /** The certificate chain and its key. Not needed with `psk`. */
-  readonly cert?: string | Buffer;
+  readonly cert?: string | Buffer | undefined;
   /** The private key of `cert`. */
-  readonly key?: string | Buffer;
+  readonly key?: string | Buffer | undefined;
   /** Authorities that sign clients' certificates. */
-  readonly ca?: string | Buffer | readonly (string | Buffer)[];
+  readonly ca?: string | Buffer | readonly (string | Buffer)[] | undefined;
   /** Revocation lists of the authorities: certificates on them are refused. Needs `verifyPeer`. */
-  readonly crl?: string | Buffer | readonly (string | Buffer)[];
+  readonly crl?: string | Buffer | readonly (string | Buffer)[] | undefined;
   /** Requires clients to have a certificate signed by `ca`, which must be set. Default false. */
-  readonly verifyPeer?: boolean;
+  readonly verifyPeer?: boolean | undefined;
   /** Pre-shared keys by user name, instead of certificates. */
-  readonly psk?: PskKeys;
+  readonly psk?: PskKeys | undefined;
   /** Lowest version of TLS. Default `TLSv1.2`. */
-  readonly minVersion?: 'TLSv1.2' | 'TLSv1.3';
+  readonly minVersion?: 'TLSv1.2' | 'TLSv1.3' | undefined;
   /** Highest version of TLS. Default: the highest that Node.js supports. */
-  readonly maxVersion?: 'TLSv1.2' | 'TLSv1.3';
+  readonly maxVersion?: 'TLSv1.2' | 'TLSv1.3' | undefined;
 }
 
 type Pem = string | Buffer;
@@ -106,6 +107,10 @@ export const someTlsOptions: OptionCheck<NbdServerTlsOptions> = (where, value) =
   const options: NbdServerTlsOptions = checkOptions(where, value, OPTIONS);
   const { cert, key, ca, crl, verifyPeer, psk, minVersion, maxVersion } = options;
   if ((cert === undefined) !== (key === undefined)) throw refuse(where, 'cert and key need each other');
+  const lacking = psk === undefined ? null : runtimeWithoutPsk();
+  if (lacking !== null) {
+    throw refuse(`${where}: psk`, `${lacking} has no pre-shared keys for TLS: use certificates, or Node.js`, 'ENOTSUP');
+  }
   if (cert === undefined && psk === undefined) throw refuse(where, 'needs cert and key, or psk');
   if (verifyPeer === true && ca === undefined) {
     throw refuse(where, 'verifyPeer needs ca: without it the authorities of the system would vouch for clients');

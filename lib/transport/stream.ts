@@ -1,7 +1,7 @@
 // Any Duplex as a transport: TLS sockets, sockets that the caller opened, streams in memory.
 
 import type { Duplex } from 'node:stream';
-import type { ChunkReceiver, Transport } from './transport.js';
+import type { ChunkReceiver, PausableTransport } from './transport.js';
 
 /** Members that sockets have and a plain Duplex may lack. */
 interface SocketParts {
@@ -18,7 +18,7 @@ interface SocketParts {
 export type EndExplainer = (error: Error | null) => Promise<Error | null>;
 
 /** Unlike other transports, it never reuses a chunk that it has delivered: the receiver may keep it. */
-export class StreamTransport implements Transport {
+export class StreamTransport implements PausableTransport {
   readonly description: string;
   /** Called at an unexpected end, before the receiver is notified; the notification waits for the result. */
   explainEnd: EndExplainer | null = null;

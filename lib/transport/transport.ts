@@ -43,3 +43,17 @@ export interface Transport {
   ref(): void;
   unref(): void;
 }
+
+/** A transport whose user, a server, may stop reading for a while. Its chunks are never reused: it may keep them. */
+export interface PausableTransport extends Transport {
+  start(receiver: ChunkReceiver): void;
+  /** Bytes that were written and that the stream still holds. */
+  readonly buffered: number;
+  /** Bytes that have arrived and have not been delivered: while paused, or behind the chunk that is being delivered. */
+  readonly undelivered: number;
+  /** Stops delivering: back-pressure towards the peer. */
+  pause(): void;
+  resume(): void;
+  /** Half-closes after what was written, and calls back when that is out, or when it cannot be sent any more. */
+  end(gone?: () => void): void;
+}

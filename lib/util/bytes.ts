@@ -38,3 +38,16 @@ export function put64(bytes: Uint8Array, at: number, value: U64): void {
     put32(bytes, at + 4, Number(value & 0xffff_ffffn));
   }
 }
+
+/** A copy of all the parts, in memory of its own. */
+export function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  let length = 0;
+  for (const part of parts) length += part.length;
+  const whole = new Uint8Array(length);
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}

@@ -1,5 +1,7 @@
 // Memory for data from a server: large blocks with short lives.
 
+import { Buffer, type OwnBuffer } from './buffer.js';
+
 /**
  * glibc returns free memory to the system beyond twice the largest block that was ever freed, and gets it back page
  * fault by page fault for the next block: half the cost of reading 256 KiB or 1 MiB, or of a large block map. Freeing
@@ -14,7 +16,7 @@ const WARM_UP_AFTER = 16 * 1024 * 1024;
 let allocated = 0;
 
 /** Uninitialised memory that is not shared with other buffers. */
-export function allocate(length: number): Buffer<ArrayBuffer> {
+export function allocate(length: number): OwnBuffer {
   if (allocated < WARM_UP_AFTER) {
     allocated += length;
     if (allocated >= WARM_UP_AFTER) Buffer.allocUnsafeSlow(TRIM_THRESHOLD_BLOCK);

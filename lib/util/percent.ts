@@ -1,6 +1,8 @@
 // Percent-encoding as in RFC 3986: escapes are bytes of UTF-8, and '+' is a plain character.
 
-import { isUtf8 } from 'node:buffer';
+import { Buffer } from './buffer.js';
+
+const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /** Whether a `%` is not followed by two hexadecimal digits. */
 export const hasBadEscape = (text: string): boolean => /%(?![0-9A-Fa-f]{2})/.test(text);
@@ -11,7 +13,11 @@ export function percentDecode(text: string): string | null {
     text.replace(/%([0-9A-Fa-f]{2})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 16))),
     'latin1',
   );
-  return isUtf8(bytes) ? bytes.toString('utf8') : null;
+  try {
+    return UTF8.decode(bytes);
+  } catch {
+    return null;
+  }
 }
 
 /** Escapes every byte of the UTF-8 text that does not match `safe`, an expression for one character. */

@@ -1,6 +1,8 @@
 // Files of pre-shared keys as GnuTLS's psktool writes them: lines of `user:hexkey`. Client and server both read them
 // here, and so interpret them alike. Invariant: nothing that a caller may put into a message contains a key.
 
+import { Buffer } from './buffer.js';
+
 // OpenSSL's limit.
 const MAX_KEY = 512;
 

@@ -42,6 +42,12 @@ const linesOf = (output: string): string[] => output.split('\n').filter((line) =
 /** Whose lines come in the order in which replies do. */
 const UNORDERED: ReadonlySet<string> = new Set(['cookies']);
 
+/** What is not part of this package. */
+const NEEDS: Readonly<Record<string, readonly string[]>> = { 'incremental-backup': ['qemu-img', 'qemu-nbd'] };
+
+/** Whose output has times and more; each of these lines must be there. */
+const PARTS: ReadonlySet<string> = new Set(['testing']);
+
 /** What each prints, line by line and to the end; a pattern where a line holds a number that varies. */
 const OUTPUT: Readonly<Record<string, readonly (string | RegExp)[]>> = {
   hello: ['the export has 1048576 bytes', 'Hello, block device!', 'Bye.', '<Buffer 00 00 00 00>'],
@@ -124,6 +130,35 @@ const OUTPUT: Readonly<Record<string, readonly (string | RegExp)[]>> = {
     'same hash: true',
     '// Copies an export to anot',
   ],
+  'incremental-backup': [
+    'full: 67108864 bytes, of which 1048576 were read and 66060288 zeroed',
+    'monday: 2097152 bytes, of which 1048576 were read and 1048576 zeroed',
+    'tuesday: 2097152 bytes, of which 1048576 were read and 1048576 zeroed',
+    'restored: 67108864 bytes, of which 2097152 were read and 65011712 zeroed',
+    'restored: equal',
+  ],
+  'http-range': [
+    'bytes=512-527: 206 bytes 512-527/268435456 00000000000002000000000000000208',
+    'bytes=-8: 206 bytes 268435448-268435455/268435456 000000000ffffff8',
+    'bytes=999999999-: 416 bytes */268435456 ',
+    'ended early: Premature close',
+    'read less than all of it: true',
+  ],
+  mirror: [
+    'Error: interrupted after 8 MiB',
+    'resumed: true, of 16777216 bytes',
+    'requests that failed: true',
+    'the mirror is equal: true',
+  ],
+  worker: ['read at 0: 16 bytes', 'read at 4096: 65536 bytes', 'read at 1048576: EINVAL'],
+  testing: [
+    'TAP version 13',
+    ...['a read that fails is tried again', 'damage is noticed', 'a lost connection is not tried again'].map(
+      (name, at) => `ok ${at + 1} - ${name}`,
+    ),
+    'ok 4 - replies may come in any order',
+    '# fail 0',
+  ],
   backpressure: ['40 writes, 0 failed, at most 6 at a time, some had to wait'],
   events: [
     'state: created -> connecting',
@@ -166,15 +201,19 @@ describe('examples/', () => {
       .filter((name) => name !== undefined);
     expect(programs.sort()).toEqual([...Object.keys(OUTPUT), 'fleet'].sort());
   });
+});
 
-  it.each(Object.entries(OUTPUT))('%s prints its documented output and ends by itself', async (name, expected) => {
-    const { code, stdout, stderr } = await run(name);
-    expect(stderr).toBe('');
-    const lines = linesOf(stdout);
-    expect(UNORDERED.has(name) ? lines.sort() : lines).toEqual(
-      expected.map((line): unknown => (typeof line === 'string' ? line : expect.stringMatching(line))),
-    );
-    expect(code).toBe(0);
+describe.each(Object.entries(OUTPUT))('%s', (name, expected) => {
+  describeWith(NEEDS[name] ?? [], 'the program', () => {
+    it('prints its documented output and ends by itself', async () => {
+      const { code, stdout, stderr } = await run(name);
+      expect(stderr).toBe('');
+      const lines = linesOf(stdout);
+      const wanted = expected.map((line): unknown => (typeof line === 'string' ? line : expect.stringMatching(line)));
+      const isWhole = !PARTS.has(name);
+      expect(UNORDERED.has(name) ? lines.sort() : lines).toEqual(isWhole ? wanted : expect.arrayContaining(wanted));
+      expect(code).toBe(0);
+    });
   });
 });
 

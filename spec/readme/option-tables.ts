@@ -231,7 +231,7 @@ const SERVER_TABLES: Readonly<Record<string, string>> = {
   'TLS option of the server': 'NbdServerTlsOptions',
 };
 
-const FAULTS = ['ErrorFault', 'StallFault', 'DelayFault', 'CutFault', 'BytesFault'];
+const FAULTS = ['ErrorFault', 'StallFault', 'DelayFault', 'HoldFault', 'CorruptFault', 'CutFault', 'BytesFault'];
 
 /** Options, exports, TLS, faults, backends: everything that the embedded server takes is in its page. */
 export function checkServerPage(markdown: string): string[] {

@@ -21,8 +21,18 @@ const NEEDS = [
   { tool: 'python3-libnbd', package: 'python3-libnbd', without: 'parity with libnbd' },
   { tool: 'redis-server', package: 'redis-server', without: 'fleets' },
   { tool: 'openssl', package: 'openssl', without: 'TLS' },
-  // 180 MB to fetch and 660 MB on disk with what it needs: nothing to put on a developer's machine unasked.
+  // Hundreds of MB on disk with what they need: nothing to put on a developer's machine unasked.
   { tool: 'chromium', package: 'chromium', without: 'the picture of nbd map in a browser', onlyInCI: true },
+  { tool: 'sfdisk', package: 'fdisk', without: 'partition tables', onlyInCI: true },
+  { tool: 'fdisk', package: 'fdisk', without: 'partition tables', onlyInCI: true },
+  { tool: 'sgdisk', package: 'gdisk', without: 'partition tables', onlyInCI: true },
+  { tool: 'zsh', package: 'zsh', without: 'completion in zsh', onlyInCI: true },
+  { tool: 'fish', package: 'fish', without: 'completion in fish', onlyInCI: true },
+  { tool: 'man', package: 'man-db', without: 'manual pages', onlyInCI: true },
+  { tool: 'mandoc', package: 'mandoc', without: 'manual pages', onlyInCI: true },
+  { tool: 'libvirtd', package: 'libvirt-daemon', without: 'backup of a running guest', onlyInCI: true },
+  { tool: 'virsh', package: 'libvirt-clients', without: 'backup of a running guest', onlyInCI: true },
+  { tool: 'qemu-system-x86_64', package: 'qemu-system-x86', without: 'backup of a running guest', onlyInCI: true },
 ];
 
 const isCI = process.env.CI === 'true';

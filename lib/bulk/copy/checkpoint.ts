@@ -1,7 +1,7 @@
 // How far a copy has come, as it is stored: one line of JSON with a checksum. Invariant: what is read back is what was
 // written, or an error that names what is wrong with it; a text that is not a checkpoint is never replaced by one.
 
-import type { ByteCount } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
 import { NbdStrictError } from '../../errors.js';
 import { IntervalSet, type Span } from '../intervals.js';
 
@@ -11,7 +11,7 @@ import { IntervalSet, type Span } from '../intervals.js';
  */
 export interface CheckpointStore {
   /** Bytes that are copied, at the most, between two checkpoints. Default 256 MiB. */
-  readonly every?: ByteCount;
+  readonly every?: ByteCount | undefined;
   /** What was saved last; null or undefined where there is nothing yet. */
   load(): Promise<string | null | undefined> | string | null | undefined;
   /** Replaces what was saved, at once or not at all. The destination has been flushed by then. */

@@ -2,7 +2,7 @@
 
 import { open, readFile, rename, unlink } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import type { ByteCount } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
 import { NbdError } from '../../errors.js';
 import { aString, byteCount, checkOptions, refuse } from '../../util/option-checks.js';
 import type { CheckpointStore } from './checkpoint.js';
@@ -13,7 +13,7 @@ export interface FileCheckpointOptions {
    * Bytes that are copied, at the most, between two checkpoints: no more than these are read again by a copy that goes
    * on. Each checkpoint costs a flush of the destination. Default 256 MiB.
    */
-  every?: ByteCount;
+  every?: ByteCount | undefined;
 }
 
 /**

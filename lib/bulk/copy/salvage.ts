@@ -1,5 +1,6 @@
 // Reading what can be read of a source that fails in places.
 
+import type { Buffer } from '../../util/buffer.js';
 import { NbdCommandError, NbdError } from '../../errors.js';
 import type { Source } from '../ends/ends.js';
 import type { IntervalSet } from '../intervals.js';

@@ -1,7 +1,8 @@
 // The two ends of a copy, as a caller may write them, and of connections. Positions are numbers up to 2^53 - 1 and
 // bigints above, so that most ends never see a bigint, and need not know that there are any.
 
-import type { ByteCount } from '../../client/connection.js';
+import type { Buffer } from '../../util/buffer.js';
+import type { ByteCount } from '../../client/export.js';
 import { NbdStrictError } from '../../errors.js';
 import { CMD_FLAG_NO_HOLE, CONTEXT_BASE_ALLOCATION, STATE_ZERO } from '../../protocol/client-constants.js';
 import { fromBigInt } from '../../util/u64.js';
@@ -34,11 +35,11 @@ export interface CopySource<Position extends ByteCount = number> {
   /** Bytes, up to 2^63 - 1. */
   readonly size: Position;
   /** What offsets and lengths of reads are multiples of, but for the end of the source: a power of 2. Default 1. */
-  readonly minimumBlock?: number;
+  readonly minimumBlock?: number | undefined;
   /** The size that requests had better be multiples of. */
-  readonly preferredBlock?: number;
+  readonly preferredBlock?: number | undefined;
   /** The longest read that it takes. */
-  readonly maximumRequest?: number;
+  readonly maximumRequest?: number | undefined;
   /** Fills the buffer. */
   read(buffer: Buffer, offset: Position, lane: number, signal?: AbortSignal): Promise<void>;
   /** What is known to be zero, in order; gaps are read. Missing: nothing is known. */
@@ -60,7 +61,7 @@ export interface CopySource<Position extends ByteCount = number> {
     options?: StatusOptions,
   ): AsyncIterable<ZeroRun<Position>>;
   /** What it is, such as a URI: a checkpoint belongs to the source with this identity. */
-  readonly identity?: string;
+  readonly identity?: string | undefined;
 }
 
 /** What can be copied to. Offsets are as in {@link CopySource}. */
@@ -68,11 +69,11 @@ export interface CopyDestination<Position extends ByteCount = number> {
   /** Bytes, up to 2^63 - 1; Infinity when it takes as much as comes. */
   readonly size: Position;
   /** What offsets and lengths of writes are multiples of, but for the end of the destination: a power of 2. Default 1. */
-  readonly minimumBlock?: number;
+  readonly minimumBlock?: number | undefined;
   /** The size that requests should be multiples of. Default: the minimum block. */
-  readonly preferredBlock?: number;
+  readonly preferredBlock?: number | undefined;
   /** Longest write in bytes. Default: no limit. */
-  readonly maximumRequest?: number;
+  readonly maximumRequest?: number | undefined;
   /** Writes the whole buffer. */
   write(buffer: Buffer, offset: Position, lane: number, signal?: AbortSignal): Promise<void>;
   /** Reads blocks back, of which only a part is written. Needed where there is a `minimumBlock`. */
@@ -82,7 +83,7 @@ export interface CopyDestination<Position extends ByteCount = number> {
   /** Puts what was written on permanent storage. Missing: it cannot, and `flush` is refused. */
   flush?(signal?: AbortSignal): Promise<void>;
   /** What it is, such as a URI: a checkpoint belongs to the destination with this identity. */
-  readonly identity?: string;
+  readonly identity?: string | undefined;
   /**
    * Called when a copy goes on from a checkpoint, before anything is written: what is there already has to stay. It
    * throws where nothing is there any more.
@@ -193,8 +194,9 @@ export function destinationOfConnections(connections: Connections, syscall: stri
   };
 }
 
-/** What a connection may have besides. A pool has no subprocess, and a double of a spec may have none of it. */
+/** What a connection or a pool may have besides; a double of a spec may have none of it. */
 interface Addressed {
+  readonly targets: readonly string[];
   getUri(): string;
   getExportName(): string;
   getSubprocessPid(): number;
@@ -202,7 +204,8 @@ interface Addressed {
 
 /**
  * What an export is, as far as a client knows: its URI without the settings of TLS, or its name where a server was
- * started for it, whose socket is another one each time; and its canonical name.
+ * started for it, whose socket is another one each time; and its canonical name. Of a pool with several targets it is
+ * all of them, whichever answers.
  */
 function identityOf(connection: ExportLike & Partial<Addressed>, { canonicalName }: Facts): string {
   const ask = <Value>(act: () => Value): Value | undefined => {
@@ -215,16 +218,25 @@ function identityOf(connection: ExportLike & Partial<Addressed>, { canonicalName
   const isOurs = ask(() => connection.getSubprocessPid?.()) !== undefined;
   const uri = isOurs ? undefined : ask(() => connection.getUri?.());
   const name = `the export ${quoted(ask(() => connection.getExportName?.()) ?? '')}`;
+  const targets = connection.targets ?? [];
+  if (targets.length > 1) return `${name} at ${targets.join(' or ')}`;
   const where = uri?.replace(/([?&])tls-[^&]*/g, '$1').replace(/[?&]+$/, '') ?? name;
   return canonicalName === null ? where : `${where}, canonical name ${quoted(canonicalName)}`;
 }
 
+const NULL_DESTINATIONS = new WeakSet<object>();
+
 /** Takes everything and keeps nothing. */
 export function nullDestination(): CopyDestination {
-  return {
+  const destination: CopyDestination = {
     size: Infinity,
     write: () => Promise.resolve(),
     zero: () => Promise.resolve(true),
     flush: () => Promise.resolve(),
   };
+  NULL_DESTINATIONS.add(destination);
+  return destination;
 }
+
+/** Whether a destination never looks at what it gets. */
+export const isNullDestination = (end: object): boolean => NULL_DESTINATIONS.has(end);

@@ -1,7 +1,8 @@
 // The ends of whole-export work, checked: connections or an end of the caller's own, with the block sizes that it has.
 // What is asked of them may begin and end anywhere; what reaches them is whole blocks.
 
-import type { ByteCount } from '../../client/connection.js';
+import { Buffer } from '../../util/buffer.js';
+import type { ByteCount } from '../../client/export.js';
 import { NbdStrictError } from '../../errors.js';
 import {
   aFunction,

@@ -2,7 +2,7 @@
 // only when every byte of the size was given exactly once.
 
 import type { Hash } from 'node:crypto';
-import type { ByteCount } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
 import { NbdStrictError } from '../../errors.js';
 import { aString, byteCount, checkOptions, powerOfTwo, shown } from '../../util/option-checks.js';
 import { isAllZero } from '../zeroes.js';
@@ -10,9 +10,9 @@ import { isAllZero } from '../zeroes.js';
 /** What {@link BlockHasher} takes. */
 export interface BlockHasherOptions {
   /** A name that `crypto.createHash` knows. Default `sha256`. */
-  algorithm?: string;
+  algorithm?: string | undefined;
   /** Bytes of one block: a power of 2 up to 1 GiB. Default 64 KiB, which is nbdcopy's. */
-  blockSize?: number;
+  blockSize?: number | undefined;
 }
 
 const DEFAULT_BLOCK = 64 * 1024;

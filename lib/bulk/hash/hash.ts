@@ -1,7 +1,7 @@
 // Hashes of an export: of all its bytes in order, and of its blocks, where what is known to be zero is neither read nor
 // hashed.
 
-import type { ByteCount } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
 import { aFunction, aString, checkOptions, powerOfTwo } from '../../util/option-checks.js';
 import { BlockHasher, type BlockHasherOptions, newHash, ZERO_BLOCKS_A_TURN } from './block-hasher.js';
 import { pick, RANGE_CHECKS, type StatusOptions, WORK_CHECKS } from '../options.js';
@@ -18,17 +18,17 @@ import { knownRuns, type Run } from '../ends/runs.js';
 /** What {@link hash} takes. */
 export interface HashOptions extends StatusOptions {
   /** First byte. Default 0. */
-  offset?: ByteCount;
+  offset?: ByteCount | undefined;
   /** Number of bytes. Default: up to the end of the export. */
-  length?: ByteCount;
+  length?: ByteCount | undefined;
   /** A name that `crypto.createHash` knows. Default `sha256`. */
-  algorithm?: string;
+  algorithm?: string | undefined;
   /** Use the export's extents to leave out reads of zeroes. Default true. */
-  extents?: boolean;
+  extents?: boolean | undefined;
   /** Called as bytes are hashed, zeroes included. */
-  onProgress?: (progress: Progress) => void;
+  onProgress?: ((progress: Progress) => void) | undefined;
   /** Ends the work; the promise rejects with its reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 const HASH_OPTIONS = { ...WORK_CHECKS, ...RANGE_CHECKS, algorithm: aString, onProgress: aFunction };
@@ -125,9 +125,10 @@ export async function blockHash(connection: ExportLike, options: BlockHashOption
         buffers[lane] = buffer;
       }
       const bytes = buffer.subarray(0, length);
+      const begun = inFlight.begin();
       await at(source.read(bytes, run.start, lane, signal), 'blockHash', 'read', run.start, signal);
       hasher.update(run.start - start, bytes);
-      inFlight.moved(length);
+      inFlight.moved(length, begun);
     }
     done += run.end - run.start;
     await progress.piece(run.end, done, run.isZero ? 0 : length);

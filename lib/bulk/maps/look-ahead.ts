@@ -1,7 +1,7 @@
 // Block status of a range, asked ahead: several questions are in flight, and their answers are given out in order.
 // Invariants: questions never overlap, and the answers cover the range in order, without gaps or overlaps.
 
-import type { ByteCount } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
 import { NbdCommandError, NbdProtocolError, NbdQueueFullError, NbdStateError } from '../../errors.js';
 import { CONTEXT_BASE_ALLOCATION } from '../../protocol/client-constants.js';
 import { quoted } from '../../util/visible.js';

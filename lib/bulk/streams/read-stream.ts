@@ -1,36 +1,36 @@
 // An export, or a range of it, as a Readable: several reads are in flight ahead of the consumer, holes are not read.
 
 import { Readable } from 'node:stream';
-import type { ByteCount } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
 import { aBoolean, checkOptions } from '../../util/option-checks.js';
 import { DEPTH_CHECKS, pick, RANGE_CHECKS, SIGNAL_CHECKS, STATUS_CHECKS, type StatusOptions } from '../options.js';
 import { sourceOfConnections } from '../ends/endpoint.js';
 import { Source } from '../ends/ends.js';
 import { type ExportLike, factsOf, multipleOf, rangeOf } from '../facts.js';
 import { at } from '../failures.js';
-import { type CountOrAuto, InFlight } from '../in-flight.js';
+import { type Begun, type CountOrAuto, InFlight } from '../in-flight.js';
 import { makeBreather } from '../lanes.js';
 import { cutRun, knownRuns } from '../ends/runs.js';
 
 /** What {@link createReadStream} takes. */
 export interface ReadStreamOptions extends StatusOptions {
   /** First byte. Default 0. */
-  offset?: ByteCount;
+  offset?: ByteCount | undefined;
   /** Number of bytes. Default: up to the end of the export. */
-  length?: ByteCount;
+  length?: ByteCount | undefined;
   /** Bytes of one read, and of a chunk at the most. Default 256 KiB. */
-  requestSize?: number;
+  requestSize?: number | undefined;
   /**
-   * Reads in flight, the consumer's chunk included. Default `'auto'`: begins with 16, and doubles the bytes in flight
+   * Reads in flight, the consumer's chunk included. Default `'auto'`: begins with 16, and raises the bytes in flight
    * while that raises the throughput, up to `queueSize`; chunks do not become longer.
    */
-  requests?: CountOrAuto;
+  requests?: CountOrAuto | undefined;
   /** The most bytes in flight. Default `'auto'`: 256 MiB. */
-  queueSize?: CountOrAuto;
+  queueSize?: CountOrAuto | undefined;
   /** Where `base:allocation` was negotiated, make the zeroes of holes here. Default true. */
-  extents?: boolean;
+  extents?: boolean | undefined;
   /** Destroys the stream with its reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 const READ_STREAM_OPTIONS = {
@@ -103,7 +103,7 @@ export function chunksOf(
 
 /** Reads begin as pieces are taken; what is given out comes in order. */
 async function* readAhead(reads: AsyncGenerator<() => Promise<Chunk>>, inFlight: InFlight): Chunks {
-  const queue: Promise<Chunk>[] = [];
+  const queue: { readonly reading: Promise<Chunk>; readonly begun: Begun }[] = [];
   const breathe = makeBreather();
   try {
     for (;;) {
@@ -113,15 +113,22 @@ async function* readAhead(reads: AsyncGenerator<() => Promise<Chunk>>, inFlight:
       while (queue.length < inFlight.limit) {
         const next = await reads.next();
         if (next.done === true) break;
+        const begun = inFlight.begin();
         const reading = next.value();
-        // It is looked at when its turn comes.
-        reading.catch(() => undefined);
-        queue.push(reading);
+        // A failure is looked at when its turn comes.
+        reading.then(
+          () => inFlight.arrived(begun),
+          () => undefined,
+        );
+        queue.push({ reading, begun });
       }
-      const first = queue.shift();
+      const [first] = queue;
       if (first === undefined) return;
-      const chunk = await first;
-      if (!chunk.isZero) inFlight.moved(chunk.bytes.length);
+      // Reads that nothing waits for are as many as pay already.
+      if (first.begun.took === null) for (const { begun } of queue) begun.isAwaited = true;
+      const chunk = await first.reading;
+      queue.shift();
+      if (!chunk.isZero) inFlight.moved(chunk.bytes.length, first.begun.isAwaited ? first.begun : undefined);
       yield chunk;
     }
   } finally {

@@ -1,14 +1,15 @@
 // An export, or a range of it, as a Writable: small chunks are gathered, several writes are in flight, zeroes can
-// become zero commands. Invariant: 'finish' comes when every byte has been written, and flushed if that was asked.
+// become zero commands. Invariant: 'finish' comes when every byte has been written, and flushed where that was possible
+// and not declined: over a pool, no earlier write has been lost then.
 
 import { Writable } from 'node:stream';
-import type { ByteCount } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
 import { NbdStrictError } from '../../errors.js';
 import { aBoolean, byteCount, checkOptions, powerOfTwo, zeroOr } from '../../util/option-checks.js';
 import { DEPTH_CHECKS, pick, SIGNAL_CHECKS } from '../options.js';
 import { type Destination, toDestination } from '../ends/ends.js';
 import { at } from '../failures.js';
-import { type CountOrAuto, InFlight } from '../in-flight.js';
+import { type Begun, type CountOrAuto, InFlight } from '../in-flight.js';
 import { type ExportLike, factsOf, multipleOf, rangeOf } from '../facts.js';
 import { isPlain, isUint8Array, memoryOf } from '../../util/views.js';
 import { splitZeroes } from '../zeroes.js';
@@ -16,22 +17,25 @@ import { splitZeroes } from '../zeroes.js';
 /** What {@link createWriteStream} takes. */
 export interface WriteStreamOptions {
   /** Where the first byte goes. Default 0. */
-  offset?: ByteCount;
+  offset?: ByteCount | undefined;
   /** Bytes of one write. Default 256 KiB. */
-  requestSize?: number;
+  requestSize?: number | undefined;
   /**
-   * Writes in flight. Default `'auto'`: begins with 16, and doubles the bytes in flight while that raises the
+   * Writes in flight. Default `'auto'`: begins with 16, and raises the bytes in flight while that raises the
    * throughput, up to `queueSize`.
    */
-  requests?: CountOrAuto;
+  requests?: CountOrAuto | undefined;
   /** The most bytes in flight. Default `'auto'`: 256 MiB. */
-  queueSize?: CountOrAuto;
+  queueSize?: CountOrAuto | undefined;
   /** Blocks of zeroes of this size are sent as zero commands: a power of 2, 0 for not at all. Default 0. */
-  sparse?: number;
-  /** Flush before `finish`; refused where the server cannot. Default false. */
-  flush?: boolean;
+  sparse?: number | undefined;
+  /**
+   * Flush before `finish`. True: refused where the server cannot. False: leave what was written in the caches of the
+   * server. Default: flush where the server can.
+   */
+  flush?: boolean | undefined;
   /** Destroys the stream with its reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 const SYSCALL = 'createWriteStream';
@@ -53,7 +57,8 @@ const DEFAULT_DEPTH = 16;
  *
  * @throws NbdStrictError `EPERM` on a read-only export, `EINVAL` for bad options, when the offset is outside, and for
  *   `flush` where the server cannot. Bytes beyond the end of the export destroy the stream with `ENOSPC`, and so does
- *   what goes wrong in a write.
+ *   what goes wrong in a write, or in the flush: NbdUnflushedError, where a pool has lost what was written before and has
+ *   no `rewrite`.
  */
 export function createWriteStream(connection: ExportLike, options: WriteStreamOptions = {}): Writable {
   const checked = checkOptions<WriteStreamOptions>(SYSCALL, options, WRITE_STREAM_OPTIONS);
@@ -77,7 +82,7 @@ export function createWriteStream(connection: ExportLike, options: WriteStreamOp
       gatherer.take(chunk).then(() => callback(), callback);
     },
     final(callback) {
-      gatherer.end(checked.flush === true).then(() => callback(), callback);
+      gatherer.end(canFlush && checked.flush !== false).then(() => callback(), callback);
     },
     // What has not been sent is not sent any more.
     destroy(error, callback) {
@@ -117,7 +122,7 @@ class Gatherer {
   #room: number;
   #filled = 0;
   readonly #free: Buffer[] = [];
-  readonly #running = new Set<Promise<void>>();
+  readonly #running = new Map<Promise<void>, Begun>();
   #failure: { readonly error: unknown } | null = null;
 
   constructor(
@@ -160,7 +165,7 @@ class Gatherer {
 
   async end(flush: boolean): Promise<void> {
     if (this.#filled > 0) await this.#send();
-    await Promise.all(this.#running);
+    await Promise.all(this.#running.keys());
     this.#check();
     if (flush) await at(this.#to.end.flush?.(this.#signal), SYSCALL, 'flush', null, this.#signal);
   }
@@ -179,8 +184,9 @@ class Gatherer {
     this.#offset += BigInt(bytes.length);
     this.#filled = 0;
     this.#room = this.requestSize;
+    const begun = this.#inFlight.begin();
     const running = this.#write(bytes, offset)
-      .then(() => this.#inFlight.moved(bytes.length))
+      .then(() => this.#inFlight.moved(bytes.length, begun.isAwaited ? begun : undefined))
       .catch((error: unknown) => {
         this.#failure ??= { error };
         // The source may be slow: it is not to send its next chunk before it hears of this.
@@ -190,8 +196,11 @@ class Gatherer {
         this.#running.delete(running);
         this.#free.push(used);
       });
-    this.#running.add(running);
-    while (this.#running.size >= this.#inFlight.limit) await Promise.race(this.#running);
+    this.#running.set(running, begun);
+    while (this.#running.size >= this.#inFlight.limit) {
+      for (const each of this.#running.values()) each.isAwaited = true;
+      await Promise.race(this.#running.keys());
+    }
     this.#buffer = this.#free.pop() ?? Buffer.allocUnsafeSlow(this.requestSize);
     this.#check();
   }

@@ -4,9 +4,11 @@
 import { EventEmitter } from 'eventemitter3';
 import { type NbdError, NbdStrictError } from '../../errors.js';
 import { toCallback } from '../../protocol/strict.js';
+import { throwLater } from '../../util/platform.js';
 import { PACKAGE_NAME, VERSION } from '../../util/version.js';
 import type { DebugCallback } from '../debug.js';
 import { Lifecycle } from '../lifecycle.js';
+import type { ClientPlatform } from '../platform.js';
 import { assign, checkName, makeSettings, type NbdConnectionOptions } from '../options/options.js';
 import {
   checkState,
@@ -42,9 +44,9 @@ export abstract class NbdSettings extends EventEmitter<NbdConnectionEvents> {
     lifecycleOf = (connection) => connection.#lifecycle;
   }
 
-  protected constructor(options?: NbdConnectionOptions) {
+  protected constructor(options: NbdConnectionOptions | undefined, platform: ClientPlatform) {
     super();
-    this.#lifecycle = new Lifecycle(this, makeSettings(options), {
+    this.#lifecycle = new Lifecycle(this, makeSettings(options, platform.unsupported), platform, {
       stateChange: (state, previous) => {
         this.#notify(() => this.emit('stateChange', state, previous));
       },
@@ -67,9 +69,7 @@ export abstract class NbdSettings extends EventEmitter<NbdConnectionEvents> {
     try {
       emit();
     } catch (error) {
-      process.nextTick(() => {
-        throw error;
-      });
+      throwLater(error);
     }
   }
 
@@ -235,14 +235,14 @@ export abstract class NbdSettings extends EventEmitter<NbdConnectionEvents> {
     return '';
   }
 
-  /** Always true: TLS is supported (libnbd: `nbd_supports_tls`). */
+  /** True: TLS is supported, in Node (libnbd: `nbd_supports_tls`). False in `nbd-sdk/web`, where `wss:` has it. */
   supportsTls(): boolean {
-    return true;
+    return this.#lifecycle.platform.supportsTls;
   }
 
   /** True on Linux, where a helper program connects to AF_VSOCK (libnbd: `nbd_supports_vsock`). */
   supportsVsock(): boolean {
-    return process.platform === 'linux';
+    return this.#lifecycle.platform.supportsVsock;
   }
 
   /** Always true: URIs are supported (libnbd: `nbd_supports_uri`). */

@@ -6,7 +6,7 @@ import { NbdStateError, NbdStrictError } from '../../errors.js';
 import { encodeBlockStatusFilter } from '../../protocol/block-status.js';
 import { CMD_FLAG_PAYLOAD_LEN } from '../../protocol/client-constants.js';
 import type { ChunkCallback, ExtentCallback } from '../../protocol/reply-target.js';
-import { Command, type CompletionCallback } from '../transmission/command.js';
+import { Command, type CommandObserver, type CompletionCallback } from '../transmission/command.js';
 import { type CommandSpec, PREAD, PREAD_STRUCTURED, PWRITE } from '../../protocol/commands.js';
 import { checkStrict, toBytes, toCallback, toFlags, toU64 } from '../../protocol/strict.js';
 import { Extents } from '../../util/extents.js';
@@ -14,7 +14,7 @@ import type { U64 } from '../../util/u64.js';
 import { byteLengthOf, isUint8Array, memoryOf } from '../../util/views.js';
 import type { Lifecycle } from '../lifecycle.js';
 import { checkNames, checkSignal } from '../options/options.js';
-import { ResultMemory } from '../transmission/result-memory.js';
+import type { ResultAllocator } from '../platform.js';
 import { checkState, WHEN_CONNECTED } from '../state.js';
 import type { Transmission } from '../transmission/transmission.js';
 import { quoted } from '../../util/visible.js';
@@ -23,8 +23,6 @@ const ZERO_BYTES = new Uint8Array(0);
 
 // eslint-disable-next-line @typescript-eslint/unbound-method -- a subclass may override it
 const { fill } = Uint8Array.prototype;
-
-const allocateZeroed = (length: number): Buffer => Buffer.alloc(length);
 
 // One executor for all promises: a closure for each would be a quarter of the cost of a call.
 let takenResolve: ((value: unknown) => void) | null = null;
@@ -37,20 +35,33 @@ const executor = (resolve: (value: unknown) => void, reject: (reason: unknown) =
 export class Submission {
   readonly #lifecycle: Lifecycle;
 
-  readonly #memory = new ResultMemory();
+  readonly #memory: ResultAllocator;
 
   constructor(lifecycle: Lifecycle) {
     this.#lifecycle = lifecycle;
+    this.#memory = lifecycle.platform.makeMemory();
   }
 
   /** Commands without payload, as a promise. */
   submit(spec: CommandSpec, count: unknown, offset: unknown, flags: unknown, signal?: AbortSignal): Promise<void> {
     try {
-      checkSignal(spec.method, signal);
-      return this.#promise(this.#prepare(spec, count, offset, flags), signal);
+      return this.startPlain(spec, count, offset, flags, signal, null);
     } catch (error) {
       return Promise.reject(error);
     }
+  }
+
+  /** {@link submit}, but throws what the checks refuse; so do all start methods. */
+  startPlain(
+    spec: CommandSpec,
+    count: unknown,
+    offset: unknown,
+    flags: unknown,
+    signal: AbortSignal | undefined,
+    observer: CommandObserver | null,
+  ): Promise<void> {
+    checkSignal(spec.method, signal);
+    return this.#promise(this.#prepare(spec, count, offset, flags), signal, observer);
   }
 
   /** Commands without payload, raw. */
@@ -64,17 +75,27 @@ export class Submission {
     return this.#raw(this.#prepare(spec, count, offset, flags), completion);
   }
 
-  read(count: unknown, offset: unknown, flags: unknown, signal?: AbortSignal): Promise<Buffer> {
+  read(count: unknown, offset: unknown, flags: unknown, signal?: AbortSignal): Promise<Uint8Array> {
     try {
-      checkSignal(PREAD.method, signal);
-      const command = this.#prepare(PREAD, count, offset, flags);
-      command.weight = Number(command.count);
-      command.allocate = this.#memory.allocate;
-      if (command.count === 0) command.result = Buffer.alloc(0);
-      return this.#promise(command, signal);
+      return this.startRead(count, offset, flags, signal, null);
     } catch (error) {
       return Promise.reject(error);
     }
+  }
+
+  startRead(
+    count: unknown,
+    offset: unknown,
+    flags: unknown,
+    signal: AbortSignal | undefined,
+    observer: CommandObserver | null,
+  ): Promise<Uint8Array> {
+    checkSignal(PREAD.method, signal);
+    const command = this.#prepare(PREAD, count, offset, flags);
+    command.weight = Number(command.count);
+    command.allocate = this.#memory.allocate;
+    if (command.count === 0) command.result = this.#memory.allocateZeroed(0);
+    return this.#promise(command, signal, observer);
   }
 
   readStructured(
@@ -83,15 +104,15 @@ export class Submission {
     chunk: ChunkCallback,
     flags: unknown,
     signal?: AbortSignal,
-  ): Promise<Buffer> {
+  ): Promise<Uint8Array> {
     try {
       checkSignal(PREAD_STRUCTURED.method, signal);
       const command = this.#prepare(PREAD_STRUCTURED, count, offset, flags);
       command.onChunk = toCallback(chunk, PREAD_STRUCTURED.method, 'chunk');
       command.weight = Number(command.count);
       // The callback can read all of the buffer before all bytes have arrived.
-      command.allocate = this.#lifecycle.settings.preadInitialize ? allocateZeroed : this.#memory.allocate;
-      if (command.count === 0) command.result = Buffer.alloc(0);
+      command.allocate = this.#lifecycle.settings.preadInitialize ? this.#memory.allocateZeroed : this.#memory.allocate;
+      if (command.count === 0) command.result = this.#memory.allocateZeroed(0);
       return this.#promise(command, signal);
     } catch (error) {
       return Promise.reject(error);
@@ -100,12 +121,22 @@ export class Submission {
 
   readInto(buffer: Uint8Array, offset: unknown, flags: unknown, signal?: AbortSignal): Promise<void> {
     try {
-      this.#initialize(buffer);
-      checkSignal('preadInto', signal);
-      return this.#promise(this.#prepareRead(PREAD, 'preadInto', buffer, offset, flags), signal);
+      return this.startReadInto(buffer, offset, flags, signal, null);
     } catch (error) {
       return Promise.reject(error);
     }
+  }
+
+  startReadInto(
+    buffer: Uint8Array,
+    offset: unknown,
+    flags: unknown,
+    signal: AbortSignal | undefined,
+    observer: CommandObserver | null,
+  ): Promise<void> {
+    this.#initialize(buffer);
+    checkSignal('preadInto', signal);
+    return this.#promise(this.#prepareRead(PREAD, 'preadInto', buffer, offset, flags), signal, observer);
   }
 
   readRaw(
@@ -135,11 +166,21 @@ export class Submission {
 
   write(buffer: Uint8Array, offset: unknown, flags: unknown, signal?: AbortSignal): Promise<void> {
     try {
-      checkSignal(PWRITE.method, signal);
-      return this.#promise(this.#prepareWrite(buffer, offset, flags), signal);
+      return this.startWrite(buffer, offset, flags, signal, null);
     } catch (error) {
       return Promise.reject(error);
     }
+  }
+
+  startWrite(
+    buffer: Uint8Array,
+    offset: unknown,
+    flags: unknown,
+    signal: AbortSignal | undefined,
+    observer: CommandObserver | null,
+  ): Promise<void> {
+    checkSignal(PWRITE.method, signal);
+    return this.#promise(this.#prepareWrite(buffer, offset, flags), signal, observer);
   }
 
   writeRaw(
@@ -286,11 +327,17 @@ export class Submission {
     if (this.#lifecycle.settings.preadInitialize && isUint8Array(buffer)) fill.call(buffer, 0);
   }
 
-  #promise<Result>(command: Command, signal: AbortSignal | undefined): Promise<Result> {
+  #promise<Result>(
+    command: Command,
+    signal: AbortSignal | undefined,
+    observer: CommandObserver | null = null,
+  ): Promise<Result> {
     const promise = new Promise<unknown>(executor) as Promise<Result>;
     command.resolve = takenResolve;
     command.reject = takenReject;
+    command.observer = observer;
     this.#accept(command, signal);
+    observer?.accepted(command);
     return promise;
   }
 

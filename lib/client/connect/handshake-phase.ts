@@ -1,6 +1,7 @@
 // The handshake on a transport, as the phase of a link. Invariant: bytes that arrive while the handshake expects none
 // are a protocol violation; they are never interpreted.
 
+import { Buffer } from '../../util/buffer.js';
 import { NbdProtocolError } from '../../errors.js';
 import { HandshakeDriver } from '../../protocol/handshake/driver.js';
 import type { Handshake } from '../../protocol/handshake/effects.js';

@@ -1,5 +1,6 @@
 // Connects to a target and runs the handshake on it. Cleans up nothing on failure: the lifecycle does.
 
+import { Buffer } from '../../util/buffer.js';
 import { NbdConnectionError, NbdError, NbdOptionError, NbdStateError } from '../../errors.js';
 import type { ReplyContext } from '../../protocol/reply-rules.js';
 import { TLS_DISABLE } from '../../protocol/client-constants.js';
@@ -9,11 +10,8 @@ import { type HandshakeStage, negotiate } from '../../protocol/handshake/negotia
 import { encodeAbort } from '../../protocol/handshake/opt-simple.js';
 import { HandshakeSession } from '../../protocol/handshake/session.js';
 import { optionName } from '../../protocol/names.js';
-import { StreamTransport } from '../../transport/stream.js';
-import type { Subprocess } from '../../transport/subprocess.js';
 import type { ExportInfo } from '../../protocol/export-info.js';
 import type { StrictContext } from '../../protocol/strict.js';
-import type { NbdUriParts } from '../../protocol/uri.js';
 import type { Transport } from '../../transport/transport.js';
 import type { U64 } from '../../util/u64.js';
 import { isFatal, optionTimeout, toConnectionError, withContext } from '../connection-errors.js';
@@ -21,35 +19,11 @@ import { withDeadline } from './deadline.js';
 import { Link, type LinkOwner } from '../link.js';
 import { HandshakePhase } from './handshake-phase.js';
 import type { OptionRun } from './option-runs.js';
+import type { Target } from './target.js';
 import { handshakeRequest, type Settings } from '../options/options.js';
-import type { TlsSetup } from '../tls/setup.js';
+import type { ClientPlatform, TlsStarter } from '../platform.js';
+import { refuse } from '../options/checks.js';
 import { quoted } from '../../util/visible.js';
-
-type Without<Parts, Keys extends string> = Parts extends unknown ? Omit<Parts, Keys> : never;
-/** The part of a URI that describes the location. */
-export type TargetLocation = Without<NbdUriParts, 'tls' | 'exportName' | `tls${string}`>;
-
-/** What a connection connects to. */
-export interface Target {
-  /** For messages: `127.0.0.1:10809`, a socket's path. */
-  readonly description: string;
-  /** A TCP connect that fails leaves the connection as it was, so that it can be tried again (libnbd). */
-  readonly mayRetry: boolean;
-  /** The TCP host, which is sent to the server (SNI) if it is a name. */
-  readonly serverName?: string;
-  /** The name that the server's certificate must have if the user sets none. Without it, the user must set one. */
-  readonly certificateName?: string;
-  /** The program that was started for it. */
-  readonly subprocess?: Subprocess | null;
-  /** Its location, as a URI describes it; absent if no URI can. */
-  readonly location?: TargetLocation | null;
-  open(signal: AbortSignal): Promise<Transport>;
-  /**
-   * Destroys a stream that was passed in already open, when connecting fails before the connection has taken ownership
-   * of it.
-   */
-  discard?(): void;
-}
 
 /** Options that some servers refuse by hanging up. */
 const OPENING_OPTIONS: ReadonlySet<number> = new Set([NBD_OPT_EXPORT_NAME, NBD_OPT_GO, NBD_OPT_INFO]);
@@ -64,11 +38,13 @@ export class Opening {
   #handshake: HandshakePhase | null = null;
   readonly #settings: Settings;
   /** Loaded before anything is opened, so that a failure has no effect on the server. */
-  #tls: TlsSetup | null = null;
+  #tls: TlsStarter | null = null;
+  readonly #platform: ClientPlatform;
 
-  constructor(target: Target, settings: Settings) {
+  constructor(target: Target, settings: Settings, platform: ClientPlatform) {
     this.target = target;
     this.#settings = settings;
+    this.#platform = platform;
     this.session = new HandshakeSession(handshakeRequest(settings));
   }
 
@@ -104,8 +80,12 @@ export class Opening {
     const settings = this.#settings;
     // In option mode TLS may be asked for later.
     if (settings.tls === TLS_DISABLE && !settings.optMode) return;
-    const { TlsSetup } = await import('../tls/setup.js');
-    this.#tls = await TlsSetup.load(settings);
+    const { noTls } = this.target;
+    if (noTls !== undefined) {
+      if (settings.tls === TLS_DISABLE) return;
+      throw refuse('connect', `TLS is not supported here: ${noTls}`, 'ENOTSUP');
+    }
+    this.#tls = await this.#platform.loadTls(settings);
     if (settings.tls !== TLS_DISABLE) this.#tls.check();
   }
 
@@ -113,7 +93,7 @@ export class Opening {
   async #startTls(): Promise<Transport> {
     const link = this.#link;
     const raw = link?.transport;
-    if (link === null || this.#tls === null || !(raw instanceof StreamTransport)) {
+    if (link === null || raw === undefined || this.#tls === null) {
       throw new NbdConnectionError('TLS is not possible on this transport', { code: 'ENOTSUP' });
     }
     const secure = await this.#tls.start(raw, this.target);
@@ -189,7 +169,7 @@ export class Opening {
     if (error instanceof NbdError) return withContext(error, this.#what, 'connect');
     const explained = toConnectionError(error, this.#what, 'ENOTCONN');
     // The server hung up before it had read everything: the stream is reset then.
-    if ((error as NodeJS.ErrnoException).code === 'ECONNRESET') explained.message += this.#whyHungUp();
+    if ((error as { readonly code?: unknown }).code === 'ECONNRESET') explained.message += this.#whyHungUp();
     return explained;
   }
 

@@ -1,7 +1,6 @@
 // Targets that are reached through a program that this process runs: commands, socket activation, and helpers for
 // transports that Node lacks, ssh and vsock.
 
-import { constants } from 'node:os';
 import type { Transport } from '../../transport/transport.js';
 import { dialUnix } from '../../transport/dial.js';
 import { abstractCommands, firstAvailable, nameOf, sshCommand, vsockCommands } from '../../transport/programs.js';
@@ -10,7 +9,7 @@ import { findAbstract } from '../../transport/unix-path.js';
 import { MAX_U32 } from '../../util/u64.js';
 import type { SshUriParts } from '../../protocol/uri-parts.js';
 import { refuse, shown } from '../options/checks.js';
-import type { Target, TargetLocation } from './opening.js';
+import type { Target, TargetLocation } from './target.js';
 import type { Settings } from '../options/options.js';
 
 /** Milliseconds. Helpers only forward bytes: they have nothing to finish once the connection has ended. */
@@ -156,21 +155,3 @@ export function sshTarget(method: string, uri: SshUriParts, settings: Settings):
   };
   return target;
 }
-
-/** The running program of a target. */
-export function subprocessOf(method: string, target: Target | null): Subprocess {
-  const subprocess = target?.subprocess;
-  if (subprocess?.isRunning === true) return subprocess;
-  throw refuse(method, 'this connection has no running subprocess', 'ESRCH');
-}
-
-export function killSubprocess(method: string, target: Target | null, signal: unknown): void {
-  const subprocess = subprocessOf(method, target);
-  const number = typeof signal === 'string' ? SIGNALS[signal] : signal === 0 ? SIGNALS['SIGTERM'] : signal;
-  if (typeof number !== 'number' || !Object.values(SIGNALS).includes(number)) {
-    throw refuse(method, `must be the number or the name of a signal, not ${shown(signal)}`);
-  }
-  if (!subprocess.kill(number)) throw refuse(method, 'this connection has no running subprocess', 'ESRCH');
-}
-
-const SIGNALS: Readonly<Record<string, number | undefined>> = constants.signals;

@@ -6,9 +6,11 @@ import { printableText } from '../../protocol/names.js';
 import { dialTcp, dialUnix } from '../../transport/dial.js';
 import { StreamTransport } from '../../transport/stream.js';
 import { isAbstract, keepsAbstractNames, unixPathProblem } from '../../transport/unix-path.js';
+import { isWebSocket, isWebStreams, type WebSocketLike, type WebStreams } from '../../transport/web/types.js';
 import { refuse } from '../options/checks.js';
-import type { Target } from './opening.js';
+import type { Target } from './target.js';
 import type { Settings } from '../options/options.js';
+import { webStreamTarget } from './web-targets.js';
 import { abstractTarget, activationTarget, commandTarget, vsockTarget } from './process-targets.js';
 
 /** A host and a port from 1 to 65535, as a number or in decimal digits. */
@@ -48,9 +50,12 @@ export function unixTarget(method: string, path: unknown, settings: Settings): T
   };
 }
 
-/** Any connected Duplex. The connection takes ownership of it and destroys it at the end. */
+/** Any connected Duplex, WebSocket or pair of web streams. The connection takes ownership of it and destroys it at the end. */
 export function streamTarget(method: string, stream: unknown): Target {
-  if (!isDuplex(stream)) throw refuse(method, 'must be a Duplex stream, such as a net.Socket');
+  const ofWeb = webStreamTarget(method, stream);
+  if (ofWeb !== null) return ofWeb;
+  if (!isDuplex(stream))
+    throw refuse(method, 'must be a Duplex stream, such as a net.Socket, a WebSocket or a pair of web streams');
   if (stream.destroyed) throw refuse(method, 'the stream is destroyed');
   if (stream.readableObjectMode || stream.writableObjectMode) throw refuse(method, 'the stream is in object mode');
   const transport = new StreamTransport(stream, 'a given stream');
@@ -75,16 +80,20 @@ function isDuplex(value: unknown): value is Duplex {
   );
 }
 
+const isStream = (value: unknown): boolean => isDuplex(value) || isWebSocket(value) || isWebStreams(value);
+
 /** Accepted by `NbdConnection.connect`, which describes each form. */
 export type NbdTarget =
   | string
   | URL
   | Duplex
+  | WebSocketLike
+  | WebStreams
   | {
       /** Name or address. Default `localhost`. */
-      readonly host?: string;
+      readonly host?: string | undefined;
       /** Default 10809. */
-      readonly port?: number | string;
+      readonly port?: number | string | undefined;
     }
   | {
       /** Path of a Unix socket, or `'\0name'` for an abstract socket. */
@@ -94,7 +103,7 @@ export type NbdTarget =
       /** The context identifier of a virtual machine. */
       readonly cid: number;
       /** Default 10809. */
-      readonly port?: number;
+      readonly port?: number | undefined;
     }
   | {
       /** A program and its arguments; the server uses its standard input and output. */
@@ -107,13 +116,14 @@ export type NbdTarget =
 
 /** Whether an object names a place that can be connected to again, rather than a stream or a program. */
 export function isPlace(target: unknown): boolean {
-  if (typeof target !== 'object' || target === null || isDuplex(target)) return false;
-  return !('command' in target) && !('socketActivation' in target);
+  if (typeof target !== 'object' || target === null || isStream(target)) return false;
+  const { command, socketActivation } = target as Record<string, unknown>;
+  return command === undefined && socketActivation === undefined;
 }
 
 /** The target for anything but a URI. */
 export function namedTarget(method: string, target: unknown, settings: Settings): Target {
-  if (isDuplex(target)) return streamTarget(method, target);
+  if (isStream(target)) return streamTarget(method, target);
   if (typeof target === 'object' && target !== null) {
     const { host, port, path, cid, command, socketActivation } = target as Record<string, unknown>;
     if (path !== undefined) return unixTarget(method, path, settings);
@@ -124,6 +134,6 @@ export function namedTarget(method: string, target: unknown, settings: Settings)
   }
   throw refuse(
     method,
-    'the target must be an NBD URI, { host, port }, { path }, { command }, { socketActivation }, { cid, port } or a Duplex',
+    'the target must be an NBD URI, { host, port }, { path }, { command }, { socketActivation }, { cid, port }, a WebSocket, web streams or a Duplex',
   );
 }

@@ -4,7 +4,7 @@ import { TLS_DISABLE, TLS_REQUIRE } from '../../protocol/client-constants.js';
 import { checkUriAllowed, type NbdUri } from '../../protocol/uri.js';
 import { formatUri } from '../../protocol/uri-format.js';
 import { checkName, refuse } from '../options/checks.js';
-import type { Target } from './opening.js';
+import type { Target } from './target.js';
 import { isExplicit, type NbdConnectionOptions, type Settings } from '../options/options.js';
 import { sshTarget, vsockTarget } from './process-targets.js';
 import { tcpTarget, unixTarget } from './targets.js';
@@ -53,6 +53,7 @@ function checkNotOverridden(method: string, uri: NbdUri, settings: Settings): vo
  * was negotiated, even if TLS was only allowed: a client that uses the URI must not fall back to plaintext.
  */
 export function uriOf(method: string, target: Target | null, settings: Settings, isEncrypted = false): string {
+  if (target?.uri !== undefined) return target.uri;
   const location = target?.location;
   if (location == null) throw refuse(method, `${target?.description ?? 'this connection'} has no URI`);
   const { tls, tlsCertificates, tlsPskFile, tlsHostname, tlsPriority, tlsUsername, tlsVerifyPeer } = settings;

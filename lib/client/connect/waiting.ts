@@ -1,7 +1,7 @@
 // waitFor: trying to connect again while no server is there yet.
 
-import { setTimeout as sleep } from 'node:timers/promises';
 import { NbdConnectionError, NbdOptionError } from '../../errors.js';
+import { addAbortListener, removeAbortListener } from '../../util/abort.js';
 import { milliseconds, type OptionCheck } from '../../util/option-checks.js';
 
 const FIRST_DELAY = 25;
@@ -41,11 +41,17 @@ export async function keepTrying<Result>(
   }
 }
 
-async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
-  try {
-    await sleep(ms, undefined, signal === undefined ? {} : { signal });
-  } catch (error) {
-    signal?.throwIfAborted();
-    throw error;
-  }
+function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => {
+      clearTimeout(timer);
+      reject(signal?.reason as Error);
+    };
+    const timer = setTimeout(() => {
+      if (signal !== undefined) removeAbortListener(signal, onAbort);
+      resolve();
+    }, ms);
+    if (signal?.aborted === true) onAbort();
+    else if (signal !== undefined) addAbortListener(signal, onAbort);
+  });
 }

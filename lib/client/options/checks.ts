@@ -1,8 +1,10 @@
 // Checks of options and arguments. Each check returns the value with its type, or throws an NbdStrictError (EINVAL by
 // default) that names the method and never quotes more than 40 characters of a value.
 
+import { Buffer } from '../../util/buffer.js';
 import { NbdStrictError } from '../../errors.js';
 import { MAX_STRING } from '../../protocol/constants.js';
+import type { WebSocketClass } from '../../transport/web/types.js';
 import { MAX_U32 } from '../../util/u64.js';
 import { quoted } from '../../util/visible.js';
 
@@ -86,6 +88,12 @@ export function checkTimeout(method: string, value: unknown): number {
 export function checkBusyPoll(method: string, value: unknown): number {
   if (typeof value === 'number' && value >= 0 && value <= MAX_BUSY_POLL) return value;
   throw refuse(method, `must be from 0 to ${MAX_BUSY_POLL} microseconds, not ${shown(value)}`);
+}
+
+/** A class of WebSockets, or null for the global one. */
+export function checkWebSocket(method: string, value: unknown): WebSocketClass | null {
+  if (value === null || typeof value === 'function') return value as WebSocketClass | null;
+  throw refuse(method, `must be a class of WebSockets, not ${shown(value)}`);
 }
 
 /** A socket name for LISTEN_FDNAMES, or `''`. */

@@ -1,8 +1,9 @@
 // The TLS options: types, defaults and checks. Files that they name are read when the connection is made.
 // Invariant: no message contains a key, a passphrase or any part of one.
 
-import { userInfo } from 'node:os';
+import { Buffer } from '../../util/buffer.js';
 import * as s from '../../protocol/client-constants.js';
+import { environment, nodeModule } from '../../util/platform.js';
 import { decodeKey } from '../../util/psk-file.js';
 import { checkBoolean, checkName, refuse, shown } from './checks.js';
 
@@ -12,7 +13,7 @@ export type PemInput = string | Uint8Array | readonly (string | Uint8Array)[];
 /** A pre-shared key, which client and server use instead of certificates. */
 export interface TlsPsk {
   /** The user name that the server looks the key up by. Default `tlsUsername`. */
-  readonly identity?: string;
+  readonly identity?: string | undefined;
   /** The key, as bytes or as a hexadecimal string; 1 to 512 bytes. */
   readonly key: string | Uint8Array;
 }
@@ -27,44 +28,44 @@ export interface NbdTlsOptions {
    * use TLS or fail. The other TLS options have no effect with `TLS_DISABLE`. Default `TLS_DISABLE`; an `nbds:` URI
    * changes it to `TLS_REQUIRE`.
    */
-  tls?: number;
+  tls?: number | undefined;
   /**
    * A folder that contains `ca-cert.pem` (optional with `tlsVerifyPeer: false`) and optionally `client-cert.pem` with
    * `client-key.pem`, `client-cert-0.pem` with `client-key-0.pem` and so on, and `ca-crl.pem`. Default
    * `/etc/pki/libnbd` for root, `~/.pki/libnbd` or `~/.config/pki/libnbd` for other users, if it contains a
    * `ca-cert.pem`.
    */
-  tlsCertificates?: string;
+  tlsCertificates?: string | undefined;
   /** A file of pre-shared keys as psktool writes it: lines of `user:hexkey`. Default `''`, none. */
-  tlsPskFile?: string;
+  tlsPskFile?: string | undefined;
   /** A pre-shared key in memory; takes precedence over `tlsPskFile`. Default none. */
-  tlsPsk?: TlsPsk;
+  tlsPsk?: TlsPsk | undefined;
   /**
    * Whether the server's certificate must be signed by a trusted authority and issued for the right name:
    * `tlsHostname`, or else the TCP or ssh host. If there is neither (Unix sockets, vsock, commands, streams), an
    * authority of your own (`ca`, `tlsCertificates`) is enough, as in libnbd; with the system's authorities verification
    * fails. Default true, on every transport.
    */
-  tlsVerifyPeer?: boolean;
+  tlsVerifyPeer?: boolean | undefined;
   /** The name that the server's certificate must be issued for. Default `''`: the host that was connected to. */
-  tlsHostname?: string;
+  tlsHostname?: string | undefined;
   /** The user whose pre-shared key is used. Default `$LOGNAME`, or else the system's name for this user. */
-  tlsUsername?: string;
+  tlsUsername?: string | undefined;
   /** An OpenSSL cipher list, as `ciphers` of node:tls (unlike libnbd, not a GnuTLS priority string). Default Node's. */
-  tlsPriority?: string;
+  tlsPriority?: string | undefined;
   /**
    * Trusted authorities, as in node:tls. They replace all others, including those in `tlsCertificates`. An intermediate
    * authority is enough, as with GnuTLS. Default: see `tlsCertificates`.
    */
-  ca?: PemInput;
+  ca?: PemInput | undefined;
   /** The client's certificate chain, as in node:tls; requires `key`. Replaces those in `tlsCertificates`. */
-  cert?: PemInput;
+  cert?: PemInput | undefined;
   /** The client's private key, as in node:tls; requires `cert`. */
-  key?: PemInput;
+  key?: PemInput | undefined;
   /** The passphrase of the private key. Default `''`, none. */
-  passphrase?: string;
+  passphrase?: string | undefined;
   /** Revocation lists, as in node:tls. They replace the one in `tlsCertificates`. */
-  crl?: PemInput;
+  crl?: PemInput | undefined;
 }
 
 /** A checked pre-shared key. Its bytes are logged by length only. */
@@ -157,7 +158,7 @@ export function checkPriority(method: string, value: unknown): string {
   if (value === '') return value;
   try {
     // Loaded here rather than imported: most connections never need it.
-    process.getBuiltinModule('node:tls').createSecureContext({ ciphers: value, ca: [] });
+    nodeModule('node:tls')?.createSecureContext({ ciphers: value, ca: [] });
   } catch {
     throw refuse(method, 'OpenSSL knows none of these ciphers (it takes a cipher list, not a GnuTLS priority string)');
   }
@@ -202,10 +203,10 @@ export const tlsDefaults = (): TlsSettings => ({
 /** The user name that was set, or the system's; `''` if the system has none. */
 export function tlsUsernameOf(settings: TlsSettings): string {
   if (settings.tlsUsername !== '') return settings.tlsUsername;
-  const name = process.env['LOGNAME'] ?? '';
+  const name = environment('LOGNAME') ?? '';
   if (name !== '') return name;
   try {
-    return userInfo().username;
+    return nodeModule('node:os')?.userInfo().username ?? '';
   } catch {
     return '';
   }

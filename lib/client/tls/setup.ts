@@ -5,7 +5,7 @@ import { isIP } from 'node:net';
 import type { SecureContext } from 'node:tls';
 import { domainToASCII } from 'node:url';
 import { NbdConnectionError, type NbdError } from '../../errors.js';
-import type { StreamTransport } from '../../transport/stream.js';
+import { StreamTransport } from '../../transport/stream.js';
 import { startTls } from '../../transport/tls.js';
 import type { Transport } from '../../transport/transport.js';
 import { checkCertificateName, explainTls } from './errors.js';
@@ -40,7 +40,10 @@ export class TlsSetup {
   }
 
   /** Takes ownership of the stream at once, and resolves when the session is verified. */
-  start(raw: StreamTransport, names: TlsNames): Promise<Transport> {
+  async start(raw: Transport, names: TlsNames): Promise<Transport> {
+    if (!(raw instanceof StreamTransport)) {
+      throw new NbdConnectionError('TLS is not possible on this transport', { code: 'ENOTSUP' });
+    }
     const { psk, hasCertificate, hasOwnAuthority } = this.#material;
     const { tlsHostname, tlsVerifyPeer } = this.#settings;
     const { serverName = '', certificateName = serverName } = names;

@@ -3,7 +3,7 @@
 // the last command in flight, and at most the limit after the last received bytes; it backs off when replies take
 // longer.
 
-import { availableParallelism } from 'node:os';
+import { nodeModule } from '../../util/platform.js';
 import { inNextTurn } from '../../util/timers.js';
 
 /** With more small commands in flight, the next reply arrives before the last one has been handled. */
@@ -12,8 +12,8 @@ const FEW = 8;
 const LARGE_PAYLOADS = 32 * 1024;
 /** After several failed attempts in a row, at most this many requests are sent before the next attempt. */
 const MAX_SKIPPED = 256;
-/** With a single processor, a server on this machine needs that processor to answer. */
-const IS_ALONE = availableParallelism() === 1;
+/** With a single processor, a server on this machine needs that processor to answer. In a browser there is no poll to hurry. */
+const IS_ALONE = (nodeModule('node:os')?.availableParallelism() ?? 1) === 1;
 
 export class BusyPoll {
   /** Milliseconds without a reply. */

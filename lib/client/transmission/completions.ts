@@ -1,6 +1,7 @@
 // Raw commands that have finished and have not been retired, for aioCommandCompleted and aioPeekCommandCompleted.
 
 import { NbdStateError, NbdStrictError } from '../../errors.js';
+import { warn } from '../../util/platform.js';
 import { toU64 } from '../../protocol/strict.js';
 
 const METHOD = 'aioCommandCompleted';
@@ -17,10 +18,11 @@ export class Completions {
     this.#finished.set(cookie, error);
     if (this.#finished.size >= WARN_AT && !this.#warned) {
       this.#warned = true;
-      process.emitWarning(
+      warn(
         `${WARN_AT} completed NBD commands have not been retired: call aioCommandCompleted(cookie) for each, ` +
           'or let their completion callbacks return true',
-        { type: 'NbdWarning', code: 'NBD_UNRETIRED_COMMANDS' },
+        'NbdWarning',
+        'NBD_UNRETIRED_COMMANDS',
       );
     }
   }

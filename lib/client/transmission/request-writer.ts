@@ -1,9 +1,11 @@
 // Writes commands to the transport: everything that was granted in a tick is sent in one write, up to a limit.
 // Invariant: there is one write at a time, so that the slab is free again when it has been flushed.
 
+import { Buffer } from '../../util/buffer.js';
 import { type Command, STAGE_GRANTED, STAGE_ISSUED } from './command.js';
 import { EXTENDED_REQUEST_LENGTH, NBD_CMD_WRITE } from '../../protocol/constants.js';
 import { encodeRequest } from '../../protocol/request-encoder.js';
+import { afterTick } from '../../util/platform.js';
 import type { Transport } from '../../transport/transport.js';
 import { byteLengthOf } from '../../util/views.js';
 
@@ -73,7 +75,7 @@ export class RequestWriter {
     this.#queue.push(command);
     if (!this.#scheduled && !this.#receiving) {
       this.#scheduled = true;
-      process.nextTick(this.#flush);
+      afterTick(this.#flush);
     }
   }
 
@@ -141,7 +143,7 @@ export class RequestWriter {
   // By then the continuations of a whole batch of replies have issued their next commands, so that N replies lead to N
   // requests in one write.
   readonly #afterMicrotasks = (): void => {
-    process.nextTick(this.#flush);
+    afterTick(this.#flush);
   };
 
   readonly #flush = (): void => {

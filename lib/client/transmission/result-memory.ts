@@ -1,6 +1,9 @@
 // Memory for the results of reads. Invariants: no two results overlap, none is reused by the library, and transferring
 // one cannot detach others: the memory that small results share cannot be transferred.
 
+import { Buffer, type OwnBuffer } from '../../util/buffer.js';
+import type { ResultAllocator } from '../platform.js';
+import { nodeModule } from '../../util/platform.js';
 import { allocate } from '../../util/memory.js';
 
 /** Results up to this are cut from slabs: a separate allocation costs as much as the rest of a small read. */
@@ -15,10 +18,10 @@ let mark: Mark | null = null;
  * Memory that `postMessage()` and `structuredClone()` copy (Node 20) or refuse to transfer (later ones), as they do
  * with Node's own pool of small Buffers.
  */
-function allocateShared(): Buffer<ArrayBuffer> {
+function allocateShared(): OwnBuffer {
   const slab = allocate(SLAB_LENGTH);
   // Loaded by the first small read: it takes 2 ms, which a program that reads nothing does not need to spend.
-  mark ??= process.getBuiltinModule('node:worker_threads').markAsUntransferable;
+  mark ??= nodeModule('node:worker_threads')?.markAsUntransferable ?? ((): void => undefined);
   mark(slab.buffer);
   for (const method of DETACHING) {
     // Node 22 respects the mark only in messages.
@@ -33,12 +36,13 @@ function refuseTransfer(): never {
   throw new TypeError(`a result of up to ${POOLED_LENGTH} bytes shares its memory with others: copy it first`);
 }
 
-export class ResultMemory {
+export class ResultMemory implements ResultAllocator {
+  readonly allocateZeroed = (length: number): Buffer => Buffer.alloc(length);
   #slab = Buffer.alloc(0);
   #slabUsed = 0;
 
   /** Memory for the result of a read, which will overwrite every byte. */
-  readonly allocate = (length: number): Buffer<ArrayBuffer> => {
+  readonly allocate = (length: number): OwnBuffer => {
     if (length > POOLED_LENGTH) return allocate(length);
     if (this.#slabUsed + length > this.#slab.length) {
       this.#slab = allocateShared();

@@ -1,6 +1,7 @@
 // Announces and settles commands: debug messages, traces, the promise or the completion callback, and what is kept
 // until a command is retired. Invariant: a command is settled once, and holds nothing of the caller's afterwards.
 
+import { afterTick } from '../../util/platform.js';
 import { NbdError } from '../../errors.js';
 import type { Command } from './command.js';
 import { describeCall, DISCONNECT } from '../../protocol/commands.js';
@@ -48,8 +49,10 @@ export class Settlement {
   /** `failure` is SUCCESS, or the reason of the failure, which can be any value. */
   settle(command: Command, failure: unknown): void {
     command.settled = true;
-    if (command.signal !== null) this.#aborts.forget(command);
-    const { resolve, reject, result } = command;
+    const { signal, observer, resolve, reject, result } = command;
+    if (signal !== null) this.#aborts.forget(command);
+    const isTakenOver = observer !== null && failure !== SUCCESS;
+    if (isTakenOver) observer.failed(command, failure, signal);
     // What still refers to the command, such as a dead object in V8's old generation, must not keep its data alive.
     command.result = undefined;
     command.buffer = null;
@@ -63,8 +66,12 @@ export class Settlement {
     if (reject !== null && resolve !== null) {
       command.resolve = null;
       command.reject = null;
-      if (failure === SUCCESS) resolve(result);
-      else reject(failure);
+      if (failure === SUCCESS) {
+        resolve(result);
+        observer?.succeeded(command);
+      } else if (!isTakenOver) {
+        reject(failure);
+      }
     } else {
       this.#complete(command, failure);
     }
@@ -73,7 +80,7 @@ export class Settlement {
   #complete(command: Command, failure: unknown): void {
     if (command.entering && command.completion !== null) {
       // The call has not returned the cookie yet.
-      process.nextTick(() => {
+      afterTick(() => {
         command.entering = false;
         this.#complete(command, failure);
       });

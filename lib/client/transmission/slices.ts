@@ -1,6 +1,7 @@
 // Settles a long list without blocking the event loop: a part at once, the rest in later turns of the loop. The time
 // that users' continuations take counts as well. Invariant: every entry is visited once, in order, list after list.
 
+import { afterTick } from '../../util/platform.js';
 import { inNextTurn } from '../../util/timers.js';
 
 /** Entries visited before continuations can run; usually all commands of a connection that ends. */
@@ -58,7 +59,7 @@ export class Slices<Entry> {
   };
 
   readonly #afterMicrotasks = (): void => {
-    process.nextTick(this.#goOn);
+    afterTick(this.#goOn);
   };
 
   readonly #goOn = (): void => {

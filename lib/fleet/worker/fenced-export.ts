@@ -2,7 +2,7 @@
 // checked before the next request leaves.
 
 import type { ExportLike } from '../../bulk/facts.js';
-import type { ByteCount } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
 import type { Lease } from './lease.js';
 
 export class FencedExport implements ExportLike {

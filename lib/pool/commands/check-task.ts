@@ -2,7 +2,7 @@
 // is refused before anything waits.
 
 import { lifecycleOf } from '../../client/api/settings.js';
-import type { NbdConnection } from '../../client/connection.js';
+import type { NbdConnection } from '../../client/node.js';
 import { checkNames } from '../../client/options/options.js';
 import { NbdStrictError } from '../../errors.js';
 import * as spec from '../../protocol/commands.js';

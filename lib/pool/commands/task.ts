@@ -1,7 +1,8 @@
 // One command of the pool from its call to its settlement, on however many connections it is issued. It keeps what is
 // needed to issue it again. Invariant: results of one try are never mixed with those of another.
 
-import type { ByteCount, NbdConnection } from '../../client/connection.js';
+import type { ByteCount } from '../../client/export.js';
+import type { NbdConnection } from '../../client/node.js';
 import { type NbdError, NbdStrictError } from '../../errors.js';
 import type { BlockStatusEntries } from '../../protocol/block-status.js';
 import type { ChunkCallback, ChunkStatus, ExtentCallback } from '../../protocol/reply-target.js';
@@ -17,9 +18,9 @@ export type Resolve = (value: unknown) => void;
 export type Reject = (reason: unknown) => void;
 
 /** Bytes of a view now; 0 for anything else, which the checks refuse. A subclass may have its own `byteLength`. */
-const lengthOf = (buffer: unknown): number => (isUint8Array(buffer) ? byteLengthOf(buffer) : 0);
+export const lengthOf = (buffer: unknown): number => (isUint8Array(buffer) ? byteLengthOf(buffer) : 0);
 
-const weightOf = (count: unknown): number => {
+export const weightOf = (count: unknown): number => {
   const bytes = typeof count === 'bigint' ? Number(count) : count;
   return typeof bytes === 'number' && bytes > 0 && bytes <= MAX_PAYLOAD ? bytes : 0;
 };
@@ -157,8 +158,8 @@ abstract class BufferTask extends Task {
     offset: ByteCount,
     flags: number,
     signal: AbortSignal | undefined,
+    length: number,
   ) {
-    const length = lengthOf(buffer);
     super(command, length, offset, flags, signal, weightOf(length));
     this.buffer = buffer;
   }
@@ -177,8 +178,15 @@ abstract class BufferTask extends Task {
 }
 
 export class ReadIntoTask extends BufferTask {
-  constructor(buffer: Uint8Array, offset: ByteCount, flags: number, signal: AbortSignal | undefined) {
-    super(spec.PREAD, buffer, offset, flags, signal);
+  /** `length` is that of the buffer at the call. */
+  constructor(
+    buffer: Uint8Array,
+    offset: ByteCount,
+    flags: number,
+    signal: AbortSignal | undefined,
+    length = lengthOf(buffer),
+  ) {
+    super(spec.PREAD, buffer, offset, flags, signal, length);
   }
 
   /** As a connection does at the call. */
@@ -192,8 +200,15 @@ export class ReadIntoTask extends BufferTask {
 }
 
 export class WriteTask extends BufferTask {
-  constructor(buffer: Uint8Array, offset: ByteCount, flags: number, signal: AbortSignal | undefined) {
-    super(spec.PWRITE, buffer, offset, flags, signal);
+  /** `length` is that of the buffer at the call. */
+  constructor(
+    buffer: Uint8Array,
+    offset: ByteCount,
+    flags: number,
+    signal: AbortSignal | undefined,
+    length = lengthOf(buffer),
+  ) {
+    super(spec.PWRITE, buffer, offset, flags, signal, length);
   }
 
   protected transfer(connection: NbdConnection): Promise<void> {

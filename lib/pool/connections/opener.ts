@@ -1,6 +1,6 @@
 // Makes the connections of a pool, all with the same settings.
 
-import { NbdConnection } from '../../client/connection.js';
+import { NbdConnection } from '../../client/node.js';
 import { isAbsence, keepTrying } from '../../client/connect/waiting.js';
 import { NbdConnectionError, NbdError } from '../../errors.js';
 import { TLS_REQUIRE } from '../../protocol/client-constants.js';

@@ -1,6 +1,6 @@
 // Writes again what a lost connection may have undone, with bytes that the user supplies, then flushes.
 
-import type { NbdConnection } from '../../client/connection.js';
+import type { NbdConnection } from '../../client/node.js';
 import { type ByteRange, NbdStrictError } from '../../errors.js';
 import { SIZE_PAYLOAD } from '../../protocol/client-constants.js';
 import { toBytes } from '../../protocol/strict.js';

@@ -1,5 +1,6 @@
 // The first bytes: which of the three handshakes the server uses, and the flags that both sides agree on.
 
+import { Buffer } from '../../util/buffer.js';
 import { NbdConnectionError, NbdProtocolError } from '../../errors.js';
 import { fromHalves } from '../../util/u64.js';
 import { get16, get32, put32 } from '../../util/bytes.js';

@@ -1,5 +1,6 @@
 // NBD_OPT_INFO, NBD_OPT_GO and the old NBD_OPT_EXPORT_NAME: ask about an export, and open it.
 
+import { Buffer } from '../../util/buffer.js';
 import { type NbdError, NbdOptionError } from '../../errors.js';
 import { get16, get32, put16, put32 } from '../../util/bytes.js';
 import { fromHalves, type U64 } from '../../util/u64.js';

@@ -1,5 +1,6 @@
 // NBD_OPT_SET_META_CONTEXT and NBD_OPT_LIST_META_CONTEXT: which kinds of block status the export can report.
 
+import { Buffer } from '../../util/buffer.js';
 import { NbdOptionError } from '../../errors.js';
 import { get32, put32 } from '../../util/bytes.js';
 import * as c from '../constants.js';

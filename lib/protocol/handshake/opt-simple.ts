@@ -1,5 +1,6 @@
 // The options that are only acknowledged or refused: STARTTLS, EXTENDED_HEADERS, STRUCTURED_REPLY and ABORT.
 
+import type { Buffer } from '../../util/buffer.js';
 import { type NbdOptionError, NbdStateError } from '../../errors.js';
 import * as c from '../constants.js';
 import { type Handshake, START_TLS } from './effects.js';

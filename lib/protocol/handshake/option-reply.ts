@@ -1,5 +1,6 @@
 // Sends an option and reads its replies; every length is capped before it is used.
 
+import { Buffer } from '../../util/buffer.js';
 import { NbdOptionError, NbdProtocolError } from '../../errors.js';
 import { get32 } from '../../util/bytes.js';
 import * as c from '../constants.js';

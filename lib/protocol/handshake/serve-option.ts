@@ -1,6 +1,7 @@
 // What every option of the server's half shares: the frame of a reply, refusing with a text, and reading data of a capped
 // length.
 
+import { Buffer } from '../../util/buffer.js';
 import * as c from '../constants.js';
 import { cutString } from '../reply-encoder.js';
 import { type Handshake, SKIP_PIECE } from './effects.js';

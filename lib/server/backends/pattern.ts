@@ -1,5 +1,6 @@
 // An export whose bytes follow from their offsets, so that every read can be verified at any size.
 
+import { Buffer } from '../../util/buffer.js';
 import { aBoolean, checkOptions, type OptionTable } from '../../util/option-checks.js';
 import { highHalf, lowHalf, TWO_32, type U64 } from '../../util/u64.js';
 import type { BlockSize, NbdBackend } from './backend.js';
@@ -10,9 +11,9 @@ export interface PatternBackendOptions {
   /**
    * Accepts writes of the pattern itself and fails all others with `EIO`, to verify copying programs. Default false.
    */
-  readonly writable?: boolean;
+  readonly writable?: boolean | undefined;
   /** Block sizes to advertise. Default 1, 4096 and the server's `maxPayload`. */
-  readonly blockSize?: BlockSize;
+  readonly blockSize?: BlockSize | undefined;
 }
 
 const OPTIONS: OptionTable<PatternBackendOptions> = { writable: aBoolean, blockSize: aBlockSize };

@@ -2,7 +2,7 @@
 // Invariants: no connection takes more once the limit is reached, except for one request when nothing else is held;
 // waiting connections are served in order; and a stalled client cannot withhold memory from the others.
 
-import { clearInterval, setInterval } from 'node:timers';
+import { clearInterval, setInterval, unrefTimer } from '../../util/timers.js';
 
 /** The part of a connection that the budget uses. */
 export interface BudgetHolder {
@@ -56,9 +56,11 @@ export class MemoryBudget {
       return true;
     }
     this.#waiting.add(account);
-    this.#timer ??= setInterval(() => {
+    if (this.#timer !== null) return false;
+    this.#timer = setInterval(() => {
       this.#evictOne();
-    }, this.#patience).unref();
+    }, this.#patience);
+    unrefTimer(this.#timer);
     return false;
   }
 

@@ -1,6 +1,8 @@
 // Reuses the memory for payloads of writes: a fresh megabyte for each costs more than the write itself, in page faults
 // and garbage collection. Only for backends that keep no reference to the data.
 
+import { Buffer } from '../../util/buffer.js';
+
 /** Smaller buffers are cheap to allocate. */
 const POOLED = 65536;
 

@@ -1,13 +1,48 @@
 // Sends a connection's replies, which are gathered over a tick and written at once, large ones by reference.
 // Invariants: nothing is written after close(), and the waiting bytes are bounded as long as callers check hasRoom().
 
-import { clearImmediate, setImmediate } from 'node:timers';
+import { Buffer } from '../../util/buffer.js';
+import { setImmediate } from '../../util/timers.js';
 import type { StreamTransport } from '../../transport/stream.js';
 import type { BytesFault } from '../faults.js';
 
 const SLAB_SIZE = 262144;
 /** Larger pieces are allocated separately. */
 const SLAB_LIMIT = 65536;
+
+/** What replies are sent to. */
+export interface ReplySink {
+  /** Returns zeroed bytes for a reply. */
+  take(length: number): Buffer;
+  /** Sends these bytes, which must not change afterwards. */
+  send(bytes: Uint8Array): void;
+}
+
+/** Keeps one reply until it is released. */
+export class HeldReply implements ReplySink {
+  readonly #output: ReplySink;
+  #pieces: Uint8Array[] = [];
+  /** Number of bytes that are kept. */
+  bytes = 0;
+
+  constructor(output: ReplySink) {
+    this.#output = output;
+  }
+
+  take(length: number): Buffer {
+    return this.#output.take(length);
+  }
+
+  send(bytes: Uint8Array): void {
+    this.#pieces.push(bytes);
+    this.bytes += bytes.length;
+  }
+
+  release(): void {
+    for (const piece of this.#pieces) this.#output.send(piece);
+    this.#pieces = [];
+  }
+}
 
 export interface OutputOptions {
   /** Called with the number of bytes passed to the stream. */
@@ -22,7 +57,7 @@ export interface OutputOptions {
   readonly cut: (how: 'close' | 'reset') => void;
 }
 
-export class ReplyOutput {
+export class ReplyOutput implements ReplySink {
   readonly #options: OutputOptions;
   #transport: StreamTransport;
   // Always zeroed memory: what a backend does not fill must not expose old content.
@@ -31,7 +66,7 @@ export class ReplyOutput {
   #pieces: Buffer[] = [];
   #pieceBytes = 0;
   #sent = 0;
-  #immediate: NodeJS.Immediate | null = null;
+  #isScheduled = false;
   #closed = false;
 
   /** Bytes that have not left this process. */
@@ -85,10 +120,9 @@ export class ReplyOutput {
     } else {
       this.#pieces.push(piece);
     }
-    this.#immediate ??= setImmediate(() => {
-      this.#immediate = null;
-      this.flush();
-    });
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    setImmediate(this.#flushLater);
   }
 
   /** Writes all waiting bytes. */
@@ -107,9 +141,12 @@ export class ReplyOutput {
     this.#closed = true;
     this.#pieces = [];
     this.#pieceBytes = 0;
-    if (this.#immediate !== null) clearImmediate(this.#immediate);
-    this.#immediate = null;
   }
+
+  readonly #flushLater = (): void => {
+    this.#isScheduled = false;
+    this.flush();
+  };
 
   readonly #written = (): void => {
     if (!this.#closed) this.#options.written();

@@ -1,13 +1,14 @@
 // Carries out valid requests on the backend and encodes the replies. For a synchronous backend everything is done
 // synchronously, without promises. The caller turns an exception or a rejection into an error reply.
 
+import { Buffer } from '../../util/buffer.js';
 import * as c from '../../protocol/constants.js';
 import type { ReplyEncoder } from '../../protocol/reply-encoder.js';
 import type { Request } from '../../protocol/request-decoder.js';
 import { add, type U64 } from '../../util/u64.js';
 import type { BackendExtent, BackendExtents, NbdBackend } from '../backends/backend.js';
 import { subtract } from '../backends/extent-map.js';
-import type { ReplyOutput } from './reply-output.js';
+import type { ReplySink } from './reply-output.js';
 import { decodeFilter, hasFilter, type Session } from './request-validation.js';
 
 type Result = Promise<void> | undefined;
@@ -46,15 +47,22 @@ function chain(first: Promise<void> | void, next: () => Result): Result {
 export class RequestHandler {
   readonly #session: Session;
   readonly #encoder: ReplyEncoder;
-  readonly #output: ReplyOutput;
+  readonly #output: ReplySink;
   readonly #backend: NbdBackend;
   readonly #signal: AbortSignal;
 
-  constructor(session: Session, encoder: ReplyEncoder, output: ReplyOutput, signal: AbortSignal) {
+  /** `backend` is that of the export, or one that changes what it reads and writes. */
+  constructor(
+    session: Session,
+    encoder: ReplyEncoder,
+    output: ReplySink,
+    signal: AbortSignal,
+    backend: NbdBackend = session.export.backend,
+  ) {
     this.#session = session;
     this.#encoder = encoder;
     this.#output = output;
-    this.#backend = session.export.backend;
+    this.#backend = backend;
     this.#signal = signal;
   }
 
