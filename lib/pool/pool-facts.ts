@@ -5,11 +5,11 @@ import type { ProtocolName } from '../protocol/export-info.js';
 import type { Roster } from './connections/roster.js';
 import type { NbdPoolEvents } from './events.js';
 
-/** Set by {@link PoolFacts} itself, so that the roster of a pool is private. */
-let setRoster: (facts: PoolFacts, roster: Roster) => void;
+/** Set by {@link NbdPoolFacts} itself, so that the roster of a pool is private. */
+let setRoster: (facts: NbdPoolFacts, roster: Roster) => void;
 
 /** The facts of an {@link NbdPool}. */
-export abstract class PoolFacts extends EventEmitter<NbdPoolEvents> {
+export abstract class NbdPoolFacts extends EventEmitter<NbdPoolEvents> {
   #roster!: Roster;
 
   static {
@@ -138,4 +138,4 @@ export abstract class PoolFacts extends EventEmitter<NbdPoolEvents> {
 }
 
 /** To be called once, when the pool is made. */
-export const takeFactsFrom = (facts: PoolFacts, roster: Roster): void => setRoster(facts, roster);
+export const takeFactsFrom = (facts: NbdPoolFacts, roster: Roster): void => setRoster(facts, roster);

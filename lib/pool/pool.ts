@@ -12,7 +12,7 @@ import type { Extents } from '../util/extents.js';
 import { PoolCore } from './core.js';
 import type { Notify } from './events.js';
 import { type Opened, Opener } from './connections/opener.js';
-import { PoolFacts, takeFactsFrom } from './pool-facts.js';
+import { NbdPoolFacts, takeFactsFrom } from './pool-facts.js';
 import { makePoolSettings, type NbdPoolOptions, type PoolSettings } from './options.js';
 import { checkTargets } from './connections/targets.js';
 import { FlushTask, StatusTask, StructuredTask, type Task } from './commands/task.js';
@@ -40,7 +40,7 @@ export interface PoolStatistics {
  * - Commands that cannot be issued within `reconnect.within` reject with NbdConnectionError `ENOTCONN`. After the
  *   pool has given up reconnecting, the next command tries each target once.
  */
-export class NbdPool extends PoolFacts implements NbdExport {
+export class NbdPool extends NbdPoolFacts implements NbdExport {
   readonly #core: PoolCore;
   #ending: Promise<Error | null> | null = null;
   #hasReported = false;

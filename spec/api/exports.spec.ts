@@ -38,7 +38,7 @@ const PUBLIC: Readonly<Record<string, Names>> = {
     `),
     types: words(`
       BlockHasherOptions BlockHashOptions BlockStatusEntries ByteCount ChunkCallback ChunkStatus CommandTrace CompareOptions CompareResult
-      ByteRange ExportFacts NbdExport NbdPoolEvents NbdPoolOptions PoolAway PoolBack
+      ByteRange ExportFacts NbdCommandOptions NbdExport NbdPoolEvents NbdPoolFacts NbdPoolOptions PoolAway PoolBack
       PoolLost PoolReconnected PoolRetry PoolStatistics ReconnectOptions RetryOptions
       CompletionCallback ConnectionState Connections ContextCallback DebugCallback CopyDestination CopyOptions CopyResult
       CopySource DestinationLike ExportLike Extent ExtentCallback ExtentsOptions HashOptions ListCallback ListedExport NbdConnectionEvents
