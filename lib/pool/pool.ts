@@ -3,7 +3,7 @@
 import { inspect } from 'node:util';
 import { EventEmitter } from 'eventemitter3';
 import { statusWithOptions, withOptions } from '../client/api/command-options.js';
-import type { ByteCount, NbdCommandOptions, NbdExport } from '../client/export.js';
+import type { ByteCount, NbdCommandFlags, NbdExport } from '../client/export.js';
 import { checkBits } from '../client/options/options.js';
 import type { NbdTarget } from '../client/connect/targets.js';
 import { SHUTDOWN_ABANDON_PENDING } from '../protocol/client-constants.js';
@@ -201,34 +201,19 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
   }
 
   /** Asks the server to prefetch a range. */
-  cache(
-    count: ByteCount,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<void> {
+  cache(count: ByteCount, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'cache', [count, offset], flags, signal);
     return this.#run(new PlainTask(spec.CACHE, count, offset, flags, signal));
   }
 
   /** Reads `count` bytes; resolves with all of them or rejects. */
-  pread(
-    count: number,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<Buffer> {
+  pread(count: number, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<Buffer> {
     if (typeof flags === 'object') return withOptions(this, 'pread', [count, offset], flags, signal);
     return this.#run(new ReadTask(count, offset, flags, signal));
   }
 
   /** Fills the caller's buffer, which is in use until the promise has settled. */
-  preadInto(
-    buffer: Uint8Array,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<void> {
+  preadInto(buffer: Uint8Array, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'preadInto', [buffer, offset], flags, signal);
     return this.#run(new ReadIntoTask(buffer, offset, flags, signal));
   }
@@ -238,7 +223,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     count: number,
     offset: ByteCount,
     chunk: ChunkCallback,
-    flags: number | NbdCommandOptions = 0,
+    flags: NbdCommandFlags = 0,
     signal?: AbortSignal,
   ): Promise<Buffer> {
     if (typeof flags === 'object') return withOptions(this, 'preadStructured', [count, offset, chunk], flags, signal);
@@ -249,12 +234,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
    * Writes the buffer, which must not change until the promise has settled: it is sent again if a connection is lost.
    * An acknowledged write is not on permanent storage yet: see {@link flush}.
    */
-  pwrite(
-    buffer: Uint8Array,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<void> {
+  pwrite(buffer: Uint8Array, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'pwrite', [buffer, offset], flags, signal);
     return this.#run(new WriteTask(buffer, offset, flags, signal));
   }
@@ -266,29 +246,19 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
    *   it, unless `rewrite` has supplied them again. A flush that fails on the server is not tried again: the server may
    *   have dropped what it could not write, and the next flush would succeed without it.
    */
-  flush(flags: number | NbdCommandOptions = 0, signal?: AbortSignal): Promise<void> {
+  flush(flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'flush', [], flags, signal);
     return this.#run(new FlushTask(flags, signal));
   }
 
   /** Informs the server that the range is no longer needed. */
-  trim(
-    count: ByteCount,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<void> {
+  trim(count: ByteCount, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'trim', [count, offset], flags, signal);
     return this.#run(new PlainTask(spec.TRIM, count, offset, flags, signal));
   }
 
   /** Writes zeroes without sending them. */
-  zero(
-    count: ByteCount,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<void> {
+  zero(count: ByteCount, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'zero', [count, offset], flags, signal);
     return this.#run(new PlainTask(spec.ZERO, count, offset, flags, signal));
   }
@@ -297,14 +267,14 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
   blockStatus(
     count: ByteCount,
     offset: ByteCount,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents>>;
   blockStatus(
     count: ByteCount,
     offset: ByteCount,
     extent: ExtentCallback<Uint32Array>,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<void>;
   blockStatus(count: ByteCount, offset: ByteCount, ...rest: unknown[]): Promise<never> {
@@ -316,14 +286,14 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
   blockStatus64(
     count: ByteCount,
     offset: ByteCount,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents<bigint>>>;
   blockStatus64(
     count: ByteCount,
     offset: ByteCount,
     extent: ExtentCallback<BigUint64Array>,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<void>;
   blockStatus64(count: ByteCount, offset: ByteCount, ...rest: unknown[]): Promise<never> {
@@ -336,7 +306,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     count: ByteCount,
     offset: ByteCount,
     contexts: readonly string[],
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents<bigint>>>;
   blockStatusFilter(
@@ -344,7 +314,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     offset: ByteCount,
     contexts: readonly string[],
     extent: ExtentCallback<BigUint64Array>,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<void>;
   blockStatusFilter(
