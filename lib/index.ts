@@ -3,7 +3,7 @@
 // The public API of `nbd-sdk`: exports only.
 
 export { NbdConnection } from './client/node.js';
-export type { ByteCount, ExportFacts, NbdCommandOptions, NbdExport } from './client/export.js';
+export type { ByteCount, ExportFacts, NbdCommandFlags, NbdCommandOptions, NbdExport } from './client/export.js';
 export type { DebugCallback } from './client/debug.js';
 export type { NbdFacts } from './client/api/facts.js';
 export type { NbdPoolFacts } from './pool/pool-facts.js';

@@ -2,7 +2,7 @@
 
 import { inspect } from 'node:util';
 import { statusWithOptions, withOptions } from '../client/api/command-options.js';
-import type { ByteCount, NbdCommandOptions, NbdExport } from '../client/export.js';
+import type { ByteCount, NbdCommandFlags, NbdExport } from '../client/export.js';
 import { checkBits } from '../client/options/options.js';
 import type { NbdTarget } from '../client/connect/targets.js';
 import { SHUTDOWN_ABANDON_PENDING } from '../protocol/client-constants.js';
@@ -89,34 +89,19 @@ export class NbdPool extends NbdPoolFacts implements NbdExport {
   }
 
   /** Asks the server to prefetch a range. */
-  cache(
-    count: ByteCount,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<void> {
+  cache(count: ByteCount, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'cache', [count, offset], flags, signal);
     return this.#core.direct.plain(spec.CACHE, count, offset, flags, signal) as Promise<void>;
   }
 
   /** Reads `count` bytes; resolves with all of them or rejects. */
-  pread(
-    count: number,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<Buffer> {
+  pread(count: number, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<Buffer> {
     if (typeof flags === 'object') return withOptions(this, 'pread', [count, offset], flags, signal);
     return this.#core.direct.read(count, offset, flags, signal) as Promise<Buffer>;
   }
 
   /** Fills the caller's buffer, which is in use until the promise has settled. */
-  preadInto(
-    buffer: Uint8Array,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<void> {
+  preadInto(buffer: Uint8Array, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'preadInto', [buffer, offset], flags, signal);
     return this.#core.direct.readInto(buffer, offset, flags, signal) as Promise<void>;
   }
@@ -126,7 +111,7 @@ export class NbdPool extends NbdPoolFacts implements NbdExport {
     count: number,
     offset: ByteCount,
     chunk: ChunkCallback,
-    flags: number | NbdCommandOptions = 0,
+    flags: NbdCommandFlags = 0,
     signal?: AbortSignal,
   ): Promise<Buffer> {
     if (typeof flags === 'object') return withOptions(this, 'preadStructured', [count, offset, chunk], flags, signal);
@@ -137,12 +122,7 @@ export class NbdPool extends NbdPoolFacts implements NbdExport {
    * Writes the buffer, which must not change until the promise has settled: it is sent again if a connection is lost.
    * An acknowledged write is not on permanent storage yet: see {@link flush}.
    */
-  pwrite(
-    buffer: Uint8Array,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<void> {
+  pwrite(buffer: Uint8Array, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'pwrite', [buffer, offset], flags, signal);
     return this.#core.direct.write(buffer, offset, flags, signal) as Promise<void>;
   }
@@ -154,29 +134,19 @@ export class NbdPool extends NbdPoolFacts implements NbdExport {
    *   it, unless `rewrite` has supplied them again. A flush that fails on the server is not tried again: the server may
    *   have dropped what it could not write, and the next flush would succeed without it.
    */
-  flush(flags: number | NbdCommandOptions = 0, signal?: AbortSignal): Promise<void> {
+  flush(flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'flush', [], flags, signal);
     return this.#run(new FlushTask(flags, signal));
   }
 
   /** Informs the server that the range is no longer needed. */
-  trim(
-    count: ByteCount,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<void> {
+  trim(count: ByteCount, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'trim', [count, offset], flags, signal);
     return this.#core.direct.plain(spec.TRIM, count, offset, flags, signal) as Promise<void>;
   }
 
   /** Writes zeroes without sending them. */
-  zero(
-    count: ByteCount,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<void> {
+  zero(count: ByteCount, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'zero', [count, offset], flags, signal);
     return this.#core.direct.plain(spec.ZERO, count, offset, flags, signal) as Promise<void>;
   }
@@ -185,14 +155,14 @@ export class NbdPool extends NbdPoolFacts implements NbdExport {
   blockStatus(
     count: ByteCount,
     offset: ByteCount,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents>>;
   blockStatus(
     count: ByteCount,
     offset: ByteCount,
     extent: ExtentCallback<Uint32Array>,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<void>;
   blockStatus(count: ByteCount, offset: ByteCount, ...rest: unknown[]): Promise<never> {
@@ -204,14 +174,14 @@ export class NbdPool extends NbdPoolFacts implements NbdExport {
   blockStatus64(
     count: ByteCount,
     offset: ByteCount,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents<bigint>>>;
   blockStatus64(
     count: ByteCount,
     offset: ByteCount,
     extent: ExtentCallback<BigUint64Array>,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<void>;
   blockStatus64(count: ByteCount, offset: ByteCount, ...rest: unknown[]): Promise<never> {
@@ -224,7 +194,7 @@ export class NbdPool extends NbdPoolFacts implements NbdExport {
     count: ByteCount,
     offset: ByteCount,
     contexts: readonly string[],
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents<bigint>>>;
   blockStatusFilter(
@@ -232,7 +202,7 @@ export class NbdPool extends NbdPoolFacts implements NbdExport {
     offset: ByteCount,
     contexts: readonly string[],
     extent: ExtentCallback<BigUint64Array>,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<void>;
   blockStatusFilter(
