@@ -3,8 +3,7 @@
 // The public API of `nbd-sdk/server`: exports only.
 
 export { NbdServer, type NbdServerAddress } from './server.js';
-export { type NbdServerOptions } from './options.js';
-export { type NbdServerTlsOptions, type PskKeys } from './tls-options.js';
+export { type NbdServerOptions, type NbdServerTlsOptions, type PskKeys } from './options.js';
 export { type FlagOverrides, type MetaContext, type NbdExportOptions } from './served-export.js';
 export {
   type BackendExtent,

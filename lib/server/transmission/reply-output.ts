@@ -3,7 +3,7 @@
 
 import { Buffer } from '../../util/buffer.js';
 import { setImmediate } from '../../util/timers.js';
-import type { StreamTransport } from '../../transport/stream.js';
+import type { PausableTransport } from '../../transport/transport.js';
 import type { BytesFault } from '../faults.js';
 
 const SLAB_SIZE = 262144;
@@ -25,7 +25,7 @@ export interface OutputOptions {
 
 export class ReplyOutput {
   readonly #options: OutputOptions;
-  #transport: StreamTransport;
+  #transport: PausableTransport;
   // Always zeroed memory: what a backend does not fill must not expose old content.
   #slab = Buffer.alloc(0);
   #slabUsed = 0;
@@ -40,7 +40,7 @@ export class ReplyOutput {
     return this.#pieceBytes + (this.#closed ? 0 : this.#transport.buffered);
   }
 
-  constructor(transport: StreamTransport, options: OutputOptions) {
+  constructor(transport: PausableTransport, options: OutputOptions) {
     this.#transport = transport;
     this.#options = options;
   }
@@ -54,7 +54,7 @@ export class ReplyOutput {
   }
 
   /** From now on everything goes to this transport: TLS over the old one. */
-  attach(transport: StreamTransport): void {
+  attach(transport: PausableTransport): void {
     this.#transport = transport;
   }
 

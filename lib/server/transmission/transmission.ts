@@ -78,7 +78,7 @@ export class Transmission {
   readonly #abort = new AbortController();
   /** When the client last read or sent something. */
   #lastProgress = performance.now();
-  readonly #timers = new Set<NodeJS.Timeout>();
+  readonly #timers = new Set<ReturnType<typeof setTimeout>>();
   #pumping = false;
   #paused = false;
   #ending = false;

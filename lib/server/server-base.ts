@@ -1,0 +1,186 @@
+// What a server does whatever its clients are connected by: its exports, its connections and their limits.
+
+import type { ServerOffer } from '../protocol/handshake/serve-offer.js';
+import type { OptionCheck } from '../util/option-checks.js';
+import { warn } from '../util/platform.js';
+import { clearTimeout, setTimeout } from '../util/timers.js';
+import type { NbdBackend } from './backends/backend.js';
+import { FaultPlan } from './faults.js';
+import {
+  DEFAULT_FEATURES,
+  isBackend,
+  makeServerSettings,
+  type NbdServerOptions,
+  type NbdServerTlsOptions,
+  type ServerSettings,
+} from './options.js';
+import { type NbdExportOptions, ServedExport } from './served-export.js';
+import { ServerConnection, type ServedStream } from './server-connection.js';
+import { type NbdServerStatistics, Statistics } from './statistics.js';
+import { MemoryBudget } from './transmission/memory-budget.js';
+import { PayloadPool } from './transmission/payload-pool.js';
+
+/** Bytes of memory kept for later payloads, over all connections. */
+const PAYLOAD_POOL = 1 << 25;
+
+/** All of a server except its listeners. */
+export abstract class NbdServerBase {
+  /** Injected faults; may be changed at any time. */
+  readonly faults = new FaultPlan();
+  readonly #options: ServerSettings;
+  readonly #offer: ServerOffer<ServedExport>;
+  readonly #exports = new Map<string, ServedExport>();
+  readonly #statistics = new Statistics();
+  readonly #connections = new Set<ServerConnection>();
+  readonly #payloads = new PayloadPool(PAYLOAD_POOL);
+  readonly #budget: MemoryBudget;
+  readonly #backends = new Set<NbdBackend>();
+  #closing: Promise<void> | null = null;
+  #idle: (() => void) | null = null;
+
+  protected constructor(options: NbdServerOptions, tlsOptions: OptionCheck<NbdServerTlsOptions>) {
+    const settings = makeServerSettings(options, tlsOptions);
+    this.#options = settings;
+    this.#budget = new MemoryBudget(settings.maxTotalBytes);
+    this.#offer = {
+      style: settings.style ?? 'newstyle',
+      fixedNewstyle: settings.fixedNewstyle ?? true,
+      noZeroes: settings.noZeroes ?? true,
+      features: { ...DEFAULT_FEATURES, ...settings.features },
+      tls: settings.tls ?? 'off',
+      maxOptions: settings.maxOptions,
+      exports: () => this.#exports.values(),
+      find: (name) => this.#find(name),
+    };
+    for (const [name, entry] of Object.entries(settings.exports ?? {})) this.addExport(name, entry);
+  }
+
+  /** Adds an export, or replaces the one of that name; existing connections keep the old one. */
+  addExport(name: string, entry: NbdBackend | NbdExportOptions): void {
+    const served = new ServedExport(name, isBackend(entry) ? { backend: entry } : entry, this.#options.maxPayload);
+    this.#exports.set(name, served);
+    this.#backends.add(served.backend);
+  }
+
+  /** Removes an export; existing connections keep it. Returns false if there was no such export. */
+  removeExport(name: string): boolean {
+    return this.#exports.delete(name);
+  }
+
+  /** Stops accepting clients; resolves when that is done. */
+  protected stopListening(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  /** Whether close() has been called. */
+  protected get isClosing(): boolean {
+    return this.#closing !== null;
+  }
+
+  /** The checked options. */
+  protected get settings(): ServerSettings {
+    return this.#options;
+  }
+
+  /** Serves one client, and owns its stream. */
+  protected accept(served: ServedStream): void {
+    const statistics = this.#statistics;
+    const isFull = this.#connections.size >= this.#options.maxConnections;
+    // A stream that is already destroyed may not report its end any more.
+    if (this.#closing !== null || isFull || served.isDestroyed) {
+      statistics.refusedConnections += 1;
+      served.transport.destroy();
+      return;
+    }
+    statistics.connections += 1;
+    const options = this.#options;
+    const connection = new ServerConnection(served, {
+      offer: this.#offer,
+      handshakeTimeout: options.handshakeTimeout,
+      closeTimeout: options.closeTimeout,
+      maxReplyBytes: options.maxReplyBytes,
+      maxInFlight: options.maxInFlight,
+      maxInFlightBytes: options.maxInFlightBytes,
+      budget: this.#budget,
+      payloads: this.#payloads,
+      connection: statistics.connections,
+      faults: this.faults,
+      statistics,
+      onRequest: options.onRequest,
+      closed: (closed, error) => {
+        this.#connectionClosed(closed, error);
+      },
+    });
+    this.#connections.add(connection);
+    connection.start();
+  }
+
+  /** A snapshot of the statistics. */
+  get statistics(): NbdServerStatistics {
+    return this.#statistics.snapshot(this.#connections.size);
+  }
+
+  /** Ends all connections abruptly, like a network failure, and continues to listen. */
+  dropConnections(): void {
+    for (const connection of this.#connections) connection.destroy(null);
+  }
+
+  /**
+   * Stops listening, replies to the requests in flight, refuses others with `ESHUTDOWN`, and ends all connections
+   * within `closeTimeout` even if clients keep their sockets open. Then closes the backends. Repeated calls return the
+   * same promise, which rejects only with an error of a backend's close().
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  /** Calls {@link close}, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    const closed = this.stopListening();
+    for (const connection of this.#connections) connection.shutdown();
+    await this.#connectionsGone(this.#options.closeTimeout);
+    await closed;
+    await Promise.all([...this.#backends].map(async (backend) => backend.close?.()));
+  }
+
+  async #connectionsGone(timeout: number): Promise<void> {
+    if (this.#connections.size === 0) return;
+    const gone = new Promise<void>((resolve) => {
+      this.#idle = resolve;
+    });
+    const timer = setTimeout(() => {
+      this.dropConnections();
+    }, timeout);
+    await gone;
+    clearTimeout(timer);
+  }
+
+  #connectionClosed(connection: ServerConnection, error: Error | null): void {
+    this.#connections.delete(connection);
+    if (this.#connections.size === 0) this.#idle?.();
+    if (error !== null) this.report(error);
+  }
+
+  /** Reports an error of a connection or a listener to the user. */
+  protected report(error: Error): void {
+    try {
+      this.#options.onConnectionError?.(error);
+    } catch (thrown) {
+      // The user's function threw inside a stream's callback, where an exception would end the process.
+      warn(`onConnectionError: ${String(thrown)}`, 'NbdServerWarning');
+    }
+  }
+
+  #find(name: string): ServedExport | undefined {
+    const { defaultExport } = this.#options;
+    return (
+      this.#exports.get(name) ??
+      (name === '' && defaultExport !== undefined ? this.#exports.get(defaultExport) : undefined)
+    );
+  }
+}
