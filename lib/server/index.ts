@@ -13,6 +13,7 @@ export {
   type WriteOptions,
   type ZeroOptions,
 } from './backends/backend.js';
+export { BlobBackend, type BlobLike } from './backends/blob.js';
 export { MemoryBackend, type MemoryBackendOptions } from './backends/memory.js';
 export { FileBackend, type FileBackendOptions } from './backends/file.js';
 export { fillPattern, PatternBackend, type PatternBackendOptions } from './backends/pattern.js';

@@ -139,7 +139,9 @@ export class PortableBuffer extends Uint8Array {
 }
 
 // Not the global: a page may have a Buffer of another package there.
-export const Buffer = (nodeModule('node:buffer')?.Buffer ?? (PortableBuffer as unknown)) as typeof globalThis.Buffer;
+export const Buffer = (nodeModule('node:buffer')?.Buffer ?? (PortableBuffer as unknown)) as BufferClass;
+
+type BufferClass = typeof globalThis extends { Buffer: infer Class } ? Class : typeof PortableBuffer;
 
 /**
  * Buffer where the program has the types of Node, Uint8Array where it does not: declarations that use it are valid in
