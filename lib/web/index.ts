@@ -30,22 +30,6 @@ export type { ProtocolName } from '../protocol/export-info.js';
 export { type Extent, Extents } from '../util/extents.js';
 export * from '../protocol/client-constants.js';
 
-export { type ExtentsOptions, extents } from '../bulk/maps/extents.js';
-export { type MergedExtent, mergedExtents, type MergedExtentsOptions } from '../bulk/maps/merged.js';
-export { type Change, changes, type ChangesOptions } from '../bulk/maps/changes.js';
-export { type MapTotals, totals, type TotalsOptions } from '../bulk/maps/totals.js';
-export { prefetch, type PrefetchOptions, type PrefetchProgress, type PrefetchResult } from '../bulk/prefetch.js';
-export { copy, type CopyOptions, type CopyResult } from '../bulk/copy.js';
-export {
-  type CopyDestination,
-  type CopySource,
-  exportDestination,
-  exportSource,
-  nullDestination,
-} from '../bulk/ends/endpoint.js';
-export { compare, type CompareOptions, type CompareResult } from '../bulk/compare.js';
-export { RateLimiter } from '../bulk/rate-limiter.js';
-
 export { NbdServer } from './server.js';
 export type { NbdServerOptions } from '../server/options.js';
 export type { ServeOptions } from '../server/web-stream.js';
