@@ -207,7 +207,10 @@ export class NbdUnflushedError extends NbdError {
   /** The ranges that may have been lost, in order. */
   declare readonly ranges: readonly ByteRange[];
 
-  constructor(message: string, { ranges = [], ...details }: NbdErrorDetails & { ranges?: readonly ByteRange[] }) {
+  constructor(
+    message: string,
+    { ranges = [], ...details }: NbdErrorDetails & { ranges?: readonly ByteRange[] | undefined },
+  ) {
     super(message, details);
     Object.defineProperty(this, 'ranges', { value: ranges, enumerable: true, writable: true, configurable: true });
   }

@@ -20,34 +20,34 @@ import { isAllZero } from './zeroes.js';
 /** What {@link compare} takes. */
 export interface CompareOptions extends StatusOptions {
   /** First byte, of both. Default 0. */
-  offset?: ByteCount;
+  offset?: ByteCount | undefined;
   /** Number of bytes, which both must have. Default: up to the end of the shorter one. */
-  length?: ByteCount;
+  length?: ByteCount | undefined;
   /** Only these ranges, as far as they lie between `offset` and `offset + length`. In any order. */
-  ranges?: Iterable<GivenRange>;
+  ranges?: Iterable<GivenRange> | undefined;
   /**
    * What of the longer one lies behind the end of the shorter one. `differ`, the default: a different size is a
    * difference, and these bytes are not compared. `equal`: they have to be zero, as in `qemu-img compare`, and so do
    * ranges there.
    */
-  trailingZeroes?: 'differ' | 'equal';
+  trailingZeroes?: 'differ' | 'equal' | undefined;
   /** Bytes of one read; cut to what both ends take. Default 256 KiB. */
-  requestSize?: number;
+  requestSize?: number | undefined;
   /**
    * Pairs of reads in flight. Default `'auto'`: begins with 32, and doubles the bytes in flight while that raises the
    * throughput, up to `queueSize`.
    */
-  requests?: CountOrAuto;
+  requests?: CountOrAuto | undefined;
   /** The most bytes in flight, of both together. Default `'auto'`: 256 MiB. */
-  queueSize?: CountOrAuto;
+  queueSize?: CountOrAuto | undefined;
   /** Use the exports' extents. Default true. */
-  extents?: boolean;
+  extents?: boolean | undefined;
   /** Stop at the first difference. Default false: count them all. */
-  stopAtFirst?: boolean;
+  stopAtFirst?: boolean | undefined;
   /** Called as bytes are compared, zeroes that are not read included. */
-  onProgress?: (progress: Progress) => void;
+  onProgress?: ((progress: Progress) => void) | undefined;
   /** Ends the work; the promise rejects with its reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** What {@link compare} found. */

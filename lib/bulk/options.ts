@@ -19,14 +19,14 @@ import {
 /** How block status is asked, which every function that uses extents takes. */
 export interface StatusOptions {
   /** The most bytes that one block status command asks about. Default: as many as it can. */
-  step?: number | bigint;
+  step?: number | bigint | undefined;
   /** The most block status commands in flight. Default 8. */
-  questions?: number;
+  questions?: number | undefined;
   /**
    * What happens where block status fails while the connection lives on. `data`, the default: the range that the command
    * asked about is read. `throw`: its error ends the work.
    */
-  onStatusError?: 'data' | 'throw';
+  onStatusError?: 'data' | 'throw' | undefined;
 }
 
 export const STATUS_CHECKS = {

@@ -18,26 +18,26 @@ import { cutRun, knownRuns, type Run } from './ends/runs.js';
 /** What {@link prefetch} takes. */
 export interface PrefetchOptions extends StatusOptions {
   /** First byte. Default 0. */
-  offset?: ByteCount;
+  offset?: ByteCount | undefined;
   /** Number of bytes. Default: up to the end of the export. */
-  length?: ByteCount;
+  length?: ByteCount | undefined;
   /** Leave out what reads as zeroes, where `base:allocation` was negotiated. Default true. */
-  dataOnly?: boolean;
+  dataOnly?: boolean | undefined;
   /** Read instead of asking the server to cache: for servers without the command. Default false. */
-  read?: boolean;
+  read?: boolean | undefined;
   /** Bytes of one command; cut to the server's maximum. Default 4 MiB. */
-  requestSize?: number;
+  requestSize?: number | undefined;
   /**
    * Commands in flight. Default `'auto'`: begins with 8, and doubles them while that raises the throughput, up to
    * `queueSize`.
    */
-  requests?: CountOrAuto;
+  requests?: CountOrAuto | undefined;
   /** The most bytes that commands in flight ask for. Default `'auto'`: 256 MiB. */
-  queueSize?: CountOrAuto;
+  queueSize?: CountOrAuto | undefined;
   /** Called after each command with what has been covered so far, in bytes of the range. */
-  onProgress?: (progress: PrefetchProgress) => void;
+  onProgress?: ((progress: PrefetchProgress) => void) | undefined;
   /** Aborts the work, which rejects with the signal's reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** How far {@link prefetch} has come: what is done, and what it has done. */

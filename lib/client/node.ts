@@ -79,7 +79,7 @@ export class NbdConnection extends NbdConnectionBase<Buffer, Duplex | WebSocketL
   }
 
   /** @internal */
-  [inspect.custom](_depth: number, options: { readonly colors?: boolean }): string {
+  [inspect.custom](_depth: number, options: { readonly colors?: boolean | undefined }): string {
     const { settings, session, state, inFlight, target } = lifecycleOf(this);
     const facts = {
       state,

@@ -9,6 +9,7 @@ import {
   NbdUnflushedError,
 } from '../errors.js';
 import { FLUSH } from '../protocol/commands.js';
+import type { Complete } from '../util/option-checks.js';
 import type { Member } from './connections/member.js';
 import type { RetryOptions } from './options.js';
 import { messageOf } from './connections/targets.js';
@@ -19,7 +20,7 @@ import { rangesOf, type Risk } from './unflushed/unflushed.js';
 export type Verdict = 'reject' | 'retry' | 'again';
 
 /** Judges a failed try. */
-export function judge(task: Task, member: Member, error: unknown, retry: Required<RetryOptions> | null): Verdict {
+export function judge(task: Task, member: Member, error: unknown, retry: Complete<RetryOptions> | null): Verdict {
   if (error instanceof NbdCommandError) {
     // Its server carries out nothing more: the command has had no effect.
     if (error.code === 'ESHUTDOWN') return 'again';

@@ -10,6 +10,7 @@ import {
   anObject,
   aString,
   checkOptions,
+  type Complete,
   milliseconds,
   type OptionCheck,
   type OptionTable,
@@ -23,43 +24,43 @@ const METHOD = 'NbdPool.connect';
 /** How a pool reconnects. Times are milliseconds. */
 export interface ReconnectOptions {
   /** How long commands wait for a connection after the last one was lost; Infinity: no limit. Default 60,000. */
-  within?: number;
+  within?: number | undefined;
   /** Pause before the first attempt. Each pause is twice the one before, half of it random. Default 50. */
-  minDelay?: number;
+  minDelay?: number | undefined;
   /** Longest pause. Default 2000. */
-  maxDelay?: number;
+  maxDelay?: number | undefined;
 }
 
 /** Which command errors are tried again. */
 export interface RetryOptions {
   /** Number of further tries. Default 3. */
-  attempts?: number;
+  attempts?: number | undefined;
   /** Errno names that the server reports; never `EPERM`, `EINVAL` or `ENOSPC`. Default `['EIO']`. */
-  codes?: readonly string[];
+  codes?: readonly string[] | undefined;
   /** Pause before each of them. Default 100. */
-  delay?: number;
+  delay?: number | undefined;
 }
 
 /** What `NbdPool.connect` takes: the options of the connections, and the pool's own. */
 export interface NbdPoolOptions extends NbdConnectionOptions {
   /** Maximum number of connections; 1 if the server does not advertise multi-conn (`canMultiConn`). Default 4. */
-  connections?: number;
+  connections?: number | undefined;
   /** Milliseconds that opening each connection beyond the first may take. Default 2000. */
-  growTimeout?: number;
+  growTimeout?: number | undefined;
   /** Milliseconds to keep trying the first connection while no server is listening yet; Infinity: no limit. Default 0. */
-  waitFor?: number;
+  waitFor?: number | undefined;
   /** How to reconnect after a loss; false: never. */
-  reconnect?: false | ReconnectOptions;
+  reconnect?: false | ReconnectOptions | undefined;
   /** Which command errors on a living connection to try again. Default false. */
-  retry?: false | RetryOptions;
+  retry?: false | RetryOptions | undefined;
   /**
    * Supplies the bytes of writes that a lost connection may have undone: the complete contents that the export should
    * have in the range, which is at most 4 MiB long. It may run while commands of this pool wait, and must not wait for
    * one of them.
    */
-  rewrite?: (range: ByteRange) => Uint8Array | Promise<Uint8Array>;
+  rewrite?: ((range: ByteRange) => Uint8Array | Promise<Uint8Array>) | undefined;
   /** Aborts the first connect. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** The pool's own options, complete. */
@@ -67,9 +68,9 @@ export interface PoolSettings {
   readonly connections: number;
   readonly growTimeout: number;
   readonly waitFor: number;
-  readonly reconnect: Required<ReconnectOptions> | null;
-  readonly retry: Required<RetryOptions> | null;
-  readonly rewrite: Required<NbdPoolOptions>['rewrite'] | null;
+  readonly reconnect: Complete<ReconnectOptions> | null;
+  readonly retry: Complete<RetryOptions> | null;
+  readonly rewrite: Complete<NbdPoolOptions>['rewrite'] | null;
   readonly signal: AbortSignal | undefined;
   // Settings of the connections that the pool needs itself.
   readonly maxInFlight: number;
@@ -116,7 +117,7 @@ const RETRY: OptionTable<RetryOptions> = {
 };
 
 const falseOr =
-  <Options extends object>(table: OptionTable<Options>): OptionCheck<false | Partial<Options>> =>
+  <Options extends object>(table: OptionTable<Options>): OptionCheck<false | Partial<Complete<Options>>> =>
   (where, value) => {
     if (value === false) return false;
     if (typeof value !== 'object' || value === null || Array.isArray(value)) {
@@ -156,7 +157,7 @@ export function makePoolSettings(options: unknown): PoolSettings {
   return {
     ...{ connections, growTimeout, waitFor, signal },
     reconnect: reconnect === false ? null : completeReconnect(reconnect),
-    retry: retry === false ? null : { attempts: 3, codes: ['EIO'], delay: 100, ...retry },
+    retry: retry === false ? null : completeRetry(retry),
     rewrite: rewrite ?? null,
     maxInFlight: settings.maxInFlight,
     maxInFlightBytes: settings.maxInFlightBytes,
@@ -168,11 +169,17 @@ export function makePoolSettings(options: unknown): PoolSettings {
   };
 }
 
-function completeReconnect(given: ReconnectOptions): Required<ReconnectOptions> {
+function completeReconnect(given: ReconnectOptions): Complete<ReconnectOptions> {
   const { within = 60_000, maxDelay = Math.max(2000, given.minDelay ?? 0), minDelay = Math.min(50, maxDelay) } = given;
   if (minDelay > maxDelay) throw refuse(`${METHOD}: reconnect: minDelay`, `${minDelay} is above maxDelay, ${maxDelay}`);
   return { within, minDelay, maxDelay };
 }
+
+const completeRetry = ({ attempts = 3, codes = ['EIO'], delay = 100 }: RetryOptions): Complete<RetryOptions> => ({
+  attempts,
+  codes,
+  delay,
+});
 
 const definedOf = (given: Record<string, unknown>): NbdConnectionOptions =>
   Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));

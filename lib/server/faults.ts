@@ -17,15 +17,15 @@ import { type CommandName, NAMED_COMMANDS, type NamedCommand } from './transmiss
 /** Selects requests. Conditions that are left out match everything; `nth` counts requests that match all others. */
 export interface FaultCondition {
   /** The client's method or the protocol's command: `pread` and `read` are the same. Default any. */
-  readonly command?: NamedCommand;
+  readonly command?: NamedCommand | undefined;
   /** The name of the export. Default any. */
-  readonly exportName?: string;
+  readonly exportName?: string | undefined;
   /** Only the nth match, from 1, counted over all connections since the fault was added. Default every match. */
-  readonly nth?: number;
+  readonly nth?: number | undefined;
   /** Maximum number of times that the fault happens. Default no limit. */
-  readonly times?: number;
+  readonly times?: number | undefined;
   /** A further condition; the fault applies if it returns true. */
-  readonly when?: (request: FaultedRequest) => boolean;
+  readonly when?: ((request: FaultedRequest) => boolean) | undefined;
 }
 
 /** A request, as passed to `when` of a fault and to `onRequest` of a server. */
@@ -49,7 +49,7 @@ export interface ErrorFault extends FaultCondition {
   /** `EPERM`, `EIO`, `ENOMEM`, `EINVAL`, `ENOSPC`, `EOVERFLOW`, `ENOTSUP` or `ESHUTDOWN`. */
   readonly error: string;
   /** Error text for clients with structured replies. Default none. */
-  readonly message?: string;
+  readonly message?: string | undefined;
 }
 
 /** Never replies to the request; later requests are served. */
@@ -77,7 +77,7 @@ export interface BytesFault {
   /** What happens then: the connection is closed or reset, or the server sends nothing more. */
   readonly then: 'close' | 'reset' | 'stall';
   /** The connection's number, from 1 in order of arrival. Default every connection. */
-  readonly connection?: number;
+  readonly connection?: number | undefined;
 }
 
 /** Any fault. */

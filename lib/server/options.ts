@@ -8,6 +8,7 @@ import {
   anObject,
   aString,
   checkOptions,
+  type Complete,
   milliseconds,
   oneOf,
   type OptionCheck,
@@ -26,78 +27,78 @@ export type PskKeys = Readonly<Record<string, Uint8Array>>;
 /** The certificate or keys of a server, and what it requires of clients. Strings and buffers contain PEM. */
 export interface NbdServerTlsOptions {
   /** The certificate chain and its key. Not needed with `psk`. */
-  readonly cert?: string | Buffer;
+  readonly cert?: string | Buffer | undefined;
   /** The private key of `cert`. */
-  readonly key?: string | Buffer;
+  readonly key?: string | Buffer | undefined;
   /** Authorities that sign clients' certificates. */
-  readonly ca?: string | Buffer | readonly (string | Buffer)[];
+  readonly ca?: string | Buffer | readonly (string | Buffer)[] | undefined;
   /** Revocation lists of the authorities: certificates on them are refused. Needs `verifyPeer`. */
-  readonly crl?: string | Buffer | readonly (string | Buffer)[];
+  readonly crl?: string | Buffer | readonly (string | Buffer)[] | undefined;
   /** Requires clients to have a certificate signed by `ca`, which must be set. Default false. */
-  readonly verifyPeer?: boolean;
+  readonly verifyPeer?: boolean | undefined;
   /** Pre-shared keys by user name, instead of certificates. */
-  readonly psk?: PskKeys;
+  readonly psk?: PskKeys | undefined;
   /** Lowest version of TLS. Default `TLSv1.2`. */
-  readonly minVersion?: 'TLSv1.2' | 'TLSv1.3';
+  readonly minVersion?: 'TLSv1.2' | 'TLSv1.3' | undefined;
   /** Highest version of TLS. Default: the highest that Node.js supports. */
-  readonly maxVersion?: 'TLSv1.2' | 'TLSv1.3';
+  readonly maxVersion?: 'TLSv1.2' | 'TLSv1.3' | undefined;
 }
 
 /** Options of an {@link NbdServer}. Times are milliseconds, sizes bytes. */
 export interface NbdServerOptions {
   /** The exports by name; `''` is the default export. A backend alone is short for `{ backend }`. Default none. */
-  readonly exports?: Readonly<Record<string, NbdBackend | NbdExportOptions>>;
+  readonly exports?: Readonly<Record<string, NbdBackend | NbdExportOptions>> | undefined;
   /** Name of the export for clients that request `''`, if no export has that name. Default none. */
-  readonly defaultExport?: string;
+  readonly defaultExport?: string | undefined;
 
   /** `oldstyle` offers the default export without negotiation. Default `newstyle`. */
-  readonly style?: 'newstyle' | 'oldstyle';
+  readonly style?: 'newstyle' | 'oldstyle' | undefined;
   /** False for the plain newstyle handshake, which has only NBD_OPT_EXPORT_NAME. Default true. */
-  readonly fixedNewstyle?: boolean;
+  readonly fixedNewstyle?: boolean | undefined;
   /** Whether clients may decline the 124 zero bytes of the reply to NBD_OPT_EXPORT_NAME. Default true. */
-  readonly noZeroes?: boolean;
+  readonly noZeroes?: boolean | undefined;
   /** Options to refuse: false as an old server does (NBD_REP_ERR_UNSUP), or the name of the error. Default none. */
-  readonly features?: Partial<HandshakeFeatures>;
+  readonly features?: { readonly [Name in keyof HandshakeFeatures]?: HandshakeFeatures[Name] | undefined } | undefined;
 
   /** `on`: clients may start TLS; `require`: they must. Both require `tlsOptions`. Default `off`. */
-  readonly tls?: 'off' | 'on' | 'require';
+  readonly tls?: 'off' | 'on' | 'require' | undefined;
   /** Certificates or pre-shared keys for TLS. */
-  readonly tlsOptions?: NbdServerTlsOptions;
+  readonly tlsOptions?: NbdServerTlsOptions | undefined;
 
   /** Maximum number of open connections; further ones are closed at once. Default 1000. */
-  readonly maxConnections?: number;
+  readonly maxConnections?: number | undefined;
   /** Milliseconds for the whole handshake. 0 or Infinity: no limit. Default 30,000. */
-  readonly handshakeTimeout?: number;
+  readonly handshakeTimeout?: number | undefined;
   /** Maximum number of options in one handshake. Default 256. */
-  readonly maxOptions?: number;
+  readonly maxOptions?: number | undefined;
   /**
    * Milliseconds that close() waits for requests and clients, and that a client has to read its last replies. Default
    * 2000.
    */
-  readonly closeTimeout?: number;
+  readonly closeTimeout?: number | undefined;
 
   /** Maximum payload of one request in bytes; an export may set less. Default 33,554,432. */
-  readonly maxPayload?: number;
+  readonly maxPayload?: number | undefined;
   /** Maximum number of requests in flight on one connection. Default 16. */
-  readonly maxInFlight?: number;
+  readonly maxInFlight?: number | undefined;
   /** Maximum bytes of payload in flight on one connection; a larger request runs alone. Default 33,554,432. */
-  readonly maxInFlightBytes?: number;
+  readonly maxInFlightBytes?: number | undefined;
   /**
    * Maximum bytes held by all connections together: payload in flight, arriving payload, and replies that wait for
    * their clients. At the limit requests wait, and a client without progress for ten seconds is closed. Default
    * 268,435,456.
    */
-  readonly maxTotalBytes?: number;
+  readonly maxTotalBytes?: number | undefined;
   /**
    * Bytes of replies that may wait for a client to read them; above that, the server stops reading its requests.
    * Doubles up to `maxInFlightBytes` while the client keeps reading. Default 1,048,576.
    */
-  readonly maxReplyBytes?: number;
+  readonly maxReplyBytes?: number | undefined;
 
   /** Called for every request before it is carried out; if it throws, the request fails with that error. */
-  readonly onRequest?: (request: FaultedRequest) => void;
+  readonly onRequest?: ((request: FaultedRequest) => void) | undefined;
   /** Called when a connection has ended because of an error of the client or the stream. */
-  readonly onConnectionError?: (error: Error) => void;
+  readonly onConnectionError?: ((error: Error) => void) | undefined;
 }
 
 export const DEFAULT_FEATURES: HandshakeFeatures = {
@@ -170,7 +171,7 @@ export const DEFAULTS = {
 } as const;
 
 /** The checked options, with defaults. */
-export type ServerSettings = NbdServerOptions & Required<Pick<NbdServerOptions, keyof typeof DEFAULTS>>;
+export type ServerSettings = NbdServerOptions & Complete<Pick<NbdServerOptions, keyof typeof DEFAULTS>>;
 
 /**
  * `tlsOptions` is the platform's check of the option of that name.

@@ -23,7 +23,7 @@ import { aBlockSize, checkSize } from './block-size.js';
 /** Provides block status for one metadata context; an {@link ExtentMap} implements it. */
 export interface MetaContext {
   /** Flags need 64 bits: the context is only offered to clients with extended headers. Default false. */
-  readonly wide?: boolean;
+  readonly wide?: boolean | undefined;
   /** Returns extents from `offset` on, which the server limits to `count` bytes. */
   extents(offset: U64, count: U64): BackendExtents;
 }
@@ -31,25 +31,25 @@ export interface MetaContext {
 /** Transmission flags to set or clear regardless of the backend. Default for each: what the backend supports. */
 export interface FlagOverrides {
   /** NBD_FLAG_SEND_FLUSH: the flush command. */
-  readonly flush?: boolean;
+  readonly flush?: boolean | undefined;
   /** NBD_FLAG_SEND_FUA: the flag NBD_CMD_FLAG_FUA. */
-  readonly fua?: boolean;
+  readonly fua?: boolean | undefined;
   /** NBD_FLAG_ROTATIONAL: seeking is slow. */
-  readonly rotational?: boolean;
+  readonly rotational?: boolean | undefined;
   /** NBD_FLAG_SEND_TRIM: the trim command. */
-  readonly trim?: boolean;
+  readonly trim?: boolean | undefined;
   /** NBD_FLAG_SEND_WRITE_ZEROES: the command NBD_CMD_WRITE_ZEROES. */
-  readonly zero?: boolean;
+  readonly zero?: boolean | undefined;
   /** NBD_FLAG_SEND_FAST_ZERO: the flag NBD_CMD_FLAG_FAST_ZERO. */
-  readonly fastZero?: boolean;
+  readonly fastZero?: boolean | undefined;
   /** NBD_FLAG_SEND_DF: the flag NBD_CMD_FLAG_DF. */
-  readonly df?: boolean;
+  readonly df?: boolean | undefined;
   /** NBD_FLAG_CAN_MULTI_CONN: several connections see each other's writes after a flush. */
-  readonly multiConn?: boolean;
+  readonly multiConn?: boolean | undefined;
   /** NBD_FLAG_SEND_CACHE: the cache command. */
-  readonly cache?: boolean;
+  readonly cache?: boolean | undefined;
   /** NBD_FLAG_BLOCK_STATUS_PAYLOAD: block status for some of the contexts. */
-  readonly blockStatusPayload?: boolean;
+  readonly blockStatusPayload?: boolean | undefined;
 }
 
 /** An export and its presentation to clients. */
@@ -57,29 +57,29 @@ export interface NbdExportOptions {
   /** The content. */
   readonly backend: NbdBackend;
   /** Text for NBD_OPT_LIST and NBD_INFO_DESCRIPTION, at most 4096 bytes. Default `''`. */
-  readonly description?: string;
+  readonly description?: string | undefined;
   /** Refuses writes with `EPERM`, even if the backend supports them. Default false. */
-  readonly readOnly?: boolean;
+  readonly readOnly?: boolean | undefined;
   /**
    * Transmission flags to override. With a flag set to true for something that the backend lacks, the command succeeds
    * without an effect (flush, trim, cache) or fails with `ENOTSUP` (fastZero); with false it fails with `EINVAL`.
    */
-  readonly flags?: FlagOverrides;
+  readonly flags?: FlagOverrides | undefined;
   /** Block sizes to advertise. Default the backend's, or else 1, 4096 and the server's `maxPayload`. */
-  readonly blockSize?: BlockSize;
+  readonly blockSize?: BlockSize | undefined;
   /** Refuses clients that do not request the block sizes (NBD_REP_ERR_BLOCK_SIZE_REQD). Default false. */
-  readonly requireBlockSize?: boolean;
+  readonly requireBlockSize?: boolean | undefined;
   /** Hides the export from clients without TLS if the server's `tls` is `'on'`. Default false. */
-  readonly requireTls?: boolean;
+  readonly requireTls?: boolean | undefined;
   /** Contexts besides `base:allocation`, by full name such as `qemu:dirty-bitmap:b0`. Default none. */
-  readonly metaContexts?: Readonly<Record<string, MetaContext>>;
+  readonly metaContexts?: Readonly<Record<string, MetaContext>> | undefined;
   /** Whether `base:allocation` is offered. Default true. */
-  readonly baseAllocation?: boolean;
+  readonly baseAllocation?: boolean | undefined;
   /**
    * Whether structured reads send runs of zeroes as holes, as far as the backend's extents() reports them. Default the
    * backend's `sparseReads`, or else true.
    */
-  readonly sparseReads?: boolean;
+  readonly sparseReads?: boolean | undefined;
 }
 
 const aShortString: OptionCheck<string> = (where, value) => {

@@ -1,6 +1,6 @@
 // What a server does whatever its clients are connected by: its exports, its connections and their limits.
 
-import type { ServerOffer } from '../protocol/handshake/serve-offer.js';
+import type { HandshakeFeatures, ServerOffer } from '../protocol/handshake/serve-offer.js';
 import type { OptionCheck } from '../util/option-checks.js';
 import { warn } from '../util/platform.js';
 import { clearTimeout, setTimeout } from '../util/timers.js';
@@ -46,7 +46,8 @@ export abstract class NbdServerBase {
       style: settings.style ?? 'newstyle',
       fixedNewstyle: settings.fixedNewstyle ?? true,
       noZeroes: settings.noZeroes ?? true,
-      features: { ...DEFAULT_FEATURES, ...settings.features },
+      // The check has left out what is undefined.
+      features: { ...DEFAULT_FEATURES, ...(settings.features as Partial<HandshakeFeatures>) },
       tls: settings.tls ?? 'off',
       maxOptions: settings.maxOptions,
       exports: () => this.#exports.values(),

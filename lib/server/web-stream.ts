@@ -12,7 +12,7 @@ export interface ServeOptions {
    * Bytes of requests that may arrive while the server does not read, because its client does not read the replies: a
    * WebSocket cannot be paused. Above it the connection is closed. Default 134,217,728.
    */
-  readonly maxUnread?: number;
+  readonly maxUnread?: number | undefined;
 }
 
 /** Takes ownership of the stream; null for anything else. Throws an NbdStrictError for streams that are locked. */

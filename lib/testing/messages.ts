@@ -68,9 +68,9 @@ export function oldstyle(size: U64 = DEFAULT_SIZE, globalFlags = 0, exportFlags 
 /** Fields of an option reply that are correct by default. */
 export interface OptionReplyFields {
   /** Value of the length field. Default the length of the data. */
-  length?: number;
+  length?: number | undefined;
   /** Value of the magic field. Default 0x3e889045565a9. */
-  magic?: U64;
+  magic?: U64 | undefined;
 }
 
 const OPTION_REPLY_MAGIC = 0x0003_e889_0455_65a9;
@@ -114,9 +114,9 @@ export function simpleReply(
 /** Fields of a chunk that are correct by default. */
 export interface ChunkFields {
   /** Value of the length field. Default the length of the payload. */
-  length?: U64;
+  length?: U64 | undefined;
   /** Value of the magic field. Default the magic of the chunk's kind, structured or extended. */
-  magic?: number;
+  magic?: number | undefined;
 }
 
 /** A chunk of a structured reply: 20 bytes and the payload. */

@@ -9,33 +9,33 @@ import type { CommandScript, OptionScript, PeerRequest, Script } from './steps.j
 /** The behaviour of a scripted peer on one connection. Everything that is left out follows the protocol. */
 export interface PeerScript {
   /** Flags of the greeting. Default FIXED_NEWSTYLE and NO_ZEROES. */
-  readonly handshakeFlags?: number;
+  readonly handshakeFlags?: number | undefined;
   /** The export's size in bytes. Default 1 MiB. */
-  readonly size?: U64;
+  readonly size?: U64 | undefined;
   /** The export's transmission flags. Default {@link DEFAULT_FLAGS}. */
-  readonly flags?: number;
+  readonly flags?: number | undefined;
   /** Minimum, preferred and maximum block size to advertise. Default none. */
-  readonly blockSize?: readonly [minimum: number, preferred: number, maximum: number];
+  readonly blockSize?: readonly [minimum: number, preferred: number, maximum: number] | undefined;
   /** Whether NBD_OPT_STRUCTURED_REPLY and the meta context options are accepted. Default true. */
-  readonly structuredReplies?: boolean;
+  readonly structuredReplies?: boolean | undefined;
   /** Whether NBD_OPT_EXTENDED_HEADERS is accepted. Default false. */
-  readonly extendedHeaders?: boolean;
+  readonly extendedHeaders?: boolean | undefined;
   /** Export names for NBD_OPT_LIST. Default `''` and `'a'`. */
-  readonly exports?: readonly string[];
+  readonly exports?: readonly string[] | undefined;
   /** Options of node:tls (certificate, key …) for `tls()` steps. Default `{}`. */
-  readonly tls?: TlsOptions;
+  readonly tls?: TlsOptions | undefined;
   /** Replaces the greeting. */
-  readonly greet?: Script<[]>;
+  readonly greet?: Script<[]> | undefined;
   /** Replaces the replies to options. */
-  readonly on?: readonly OptionScript[];
+  readonly on?: readonly OptionScript[] | undefined;
   /** Runs when the handshake is over, before any command. */
-  readonly onTransmission?: Script<[]>;
+  readonly onTransmission?: Script<[]> | undefined;
   /** Replaces the reply to a command, or to several one after another; a function replies to the first one. */
-  readonly reply?: CommandScript | readonly CommandScript[] | Script<PeerRequest[]>;
+  readonly reply?: CommandScript | readonly CommandScript[] | Script<PeerRequest[]> | undefined;
   /** Runs between the header and the payload of the first write, and replaces the reply to it. */
-  readonly afterWriteHeader?: Script<[PeerRequest]>;
+  readonly afterWriteHeader?: Script<[PeerRequest]> | undefined;
   /** Replaces closing the connection after NBD_CMD_DISC. */
-  readonly onDisconnect?: Script<[PeerRequest]>;
+  readonly onDisconnect?: Script<[PeerRequest]> | undefined;
 }
 
 /** A script with all defaults; keeps track of the parts that were used. */

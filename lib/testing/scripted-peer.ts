@@ -15,7 +15,7 @@ import { Wire } from './wire.js';
 /** Options of {@link ScriptedPeer.listen}. */
 export interface ListenOptions {
   /** `unix`: a socket in a temporary folder. `tcp`: a free port on 127.0.0.1. Default `unix`. */
-  readonly transport?: 'unix' | 'tcp';
+  readonly transport?: 'unix' | 'tcp' | undefined;
 }
 
 const HOST = '127.0.0.1';

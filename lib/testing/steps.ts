@@ -27,7 +27,7 @@ export interface OptionScript {
   /** NBD_OPT_*. */
   readonly option: number;
   /** Only the n-th time that this option arrives, from 1. Default every time. */
-  readonly nth?: number;
+  readonly nth?: number | undefined;
   /** The steps to perform instead of the reply. */
   readonly steps: Script<[ReceivedOption]>;
 }
@@ -43,9 +43,9 @@ export interface PeerRequest extends ReceivedCommand {
 /** Replaces the correct reply to a command; used once. */
 export interface CommandScript {
   /** NBD_CMD_* of the command to wait for. Default any type but NBD_CMD_DISC. */
-  readonly command?: number;
+  readonly command?: number | undefined;
   /** Number of matching commands to wait for; all of them are passed to the steps, in order. Default 1. */
-  readonly collect?: number;
+  readonly collect?: number | undefined;
   /** The steps to perform instead of the replies. */
   readonly steps: Script<PeerRequest[]>;
 }

@@ -9,12 +9,15 @@ import { NbdStrictError } from '../errors.js';
  */
 export type OptionCheck<Value = unknown> = (where: string, value: unknown) => Value;
 
+/** Every option with a value: `Required` keeps the `undefined` that an option accepts in place of being left out. */
+export type Complete<Options> = { [Key in keyof Options]-?: Exclude<Options[Key], undefined> };
+
 /** A check of a function or an object verifies only that it is one. */
 type Checked<Value> = Value extends object ? Value | object : Value;
 
 /** A check for every key of the options `Options`. */
 export type OptionTable<Options> = {
-  readonly [Key in keyof Required<Options>]: OptionCheck<Checked<Required<Options>[Key]>>;
+  readonly [Key in keyof Complete<Options>]: OptionCheck<Checked<Complete<Options>[Key]>>;
 };
 
 /** Longest delay that Node's timers support; with a longer one they fire at once. */
@@ -50,9 +53,9 @@ export function checkOptions<Options extends object>(
   method: string,
   options: unknown,
   table: OptionTable<Options>,
-): Partial<Options> {
+): Partial<Complete<Options>> {
   const checked: Record<string, unknown> = {};
-  if (options === undefined) return checked as Partial<Options>;
+  if (options === undefined) return checked as Partial<Complete<Options>>;
   if (typeof options !== 'object' || options === null || Array.isArray(options)) {
     throw refuse(method, `options must be an object, not ${shown(options)}`);
   }
@@ -67,7 +70,7 @@ export function checkOptions<Options extends object>(
     const value = (options as Record<string, unknown>)[key];
     if (value !== undefined) checked[key] = check(`${method}: ${key}`, value);
   }
-  return checked as Partial<Options>;
+  return checked as Partial<Complete<Options>>;
 }
 
 function keysOf(options: object): Set<string> {

@@ -184,7 +184,7 @@ describe('the work of a client that has gone', () => {
   it.each(['zero', 'write zeroes', 'trim', 'write'])('is given up: %s', async (kind) => {
     let signal: AbortSignal | undefined;
     let pieces = 0;
-    const pending = (options: { signal?: AbortSignal }): Promise<void> => {
+    const pending = (options: { signal?: AbortSignal | undefined }): Promise<void> => {
       signal = options.signal;
       return new Promise((_, reject) => {
         signal?.addEventListener('abort', () => reject(new Error('gone')));

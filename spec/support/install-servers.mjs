@@ -20,8 +20,11 @@ const NEEDS = [
   { tool: 'nbdcopy', package: 'libnbd-bin', without: 'our server with nbdcopy' },
   { tool: 'python3-libnbd', package: 'python3-libnbd', without: 'parity with libnbd' },
   { tool: 'openssl', package: 'openssl', without: 'TLS' },
-  // 180 MB to fetch and 660 MB on disk with what it needs: nothing to put on a developer's machine unasked.
+  // Hundreds of MB on disk with what they need: nothing to put on a developer's machine unasked.
   { tool: 'chromium', package: 'chromium', without: 'the picture of nbd map in a browser', onlyInCI: true },
+  { tool: 'libvirtd', package: 'libvirt-daemon', without: 'backup of a running guest', onlyInCI: true },
+  { tool: 'virsh', package: 'libvirt-clients', without: 'backup of a running guest', onlyInCI: true },
+  { tool: 'qemu-system-x86_64', package: 'qemu-system-x86', without: 'backup of a running guest', onlyInCI: true },
 ];
 
 const isCI = process.env.CI === 'true';

@@ -12,7 +12,7 @@ import { IntervalSet, type Span } from '../intervals.js';
  */
 export interface CheckpointStore {
   /** Bytes that are copied, at the most, between two checkpoints. Default 256 MiB. */
-  readonly every?: ByteCount;
+  readonly every?: ByteCount | undefined;
   /** What was saved last; null or undefined where there is nothing yet. */
   load(): Promise<string | null | undefined> | string | null | undefined;
   /** Replaces what was saved, at once or not at all. The destination has been flushed by then. */

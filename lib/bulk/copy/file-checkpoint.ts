@@ -13,7 +13,7 @@ export interface FileCheckpointOptions {
    * Bytes that are copied, at the most, between two checkpoints: no more than these are read again by a copy that goes
    * on. Each checkpoint costs a flush of the destination. Default 256 MiB.
    */
-  every?: ByteCount;
+  every?: ByteCount | undefined;
 }
 
 /**

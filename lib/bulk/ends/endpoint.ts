@@ -35,11 +35,11 @@ export interface CopySource<Position extends ByteCount = number> {
   /** Bytes, up to 2^63 - 1. */
   readonly size: Position;
   /** What offsets and lengths of reads are multiples of, but for the end of the source: a power of 2. Default 1. */
-  readonly minimumBlock?: number;
+  readonly minimumBlock?: number | undefined;
   /** The size that requests had better be multiples of. */
-  readonly preferredBlock?: number;
+  readonly preferredBlock?: number | undefined;
   /** The longest read that it takes. */
-  readonly maximumRequest?: number;
+  readonly maximumRequest?: number | undefined;
   /** Fills the buffer. */
   read(buffer: Buffer, offset: Position, lane: number, signal?: AbortSignal): Promise<void>;
   /** What is known to be zero, in order; gaps are read. Missing: nothing is known. */
@@ -61,7 +61,7 @@ export interface CopySource<Position extends ByteCount = number> {
     options?: StatusOptions,
   ): AsyncIterable<ZeroRun<Position>>;
   /** What it is, such as a URI: a checkpoint belongs to the source with this identity. */
-  readonly identity?: string;
+  readonly identity?: string | undefined;
 }
 
 /** What can be copied to. Offsets are as in {@link CopySource}. */
@@ -69,11 +69,11 @@ export interface CopyDestination<Position extends ByteCount = number> {
   /** Bytes, up to 2^63 - 1; Infinity when it takes as much as comes. */
   readonly size: Position;
   /** What offsets and lengths of writes are multiples of, but for the end of the destination: a power of 2. Default 1. */
-  readonly minimumBlock?: number;
+  readonly minimumBlock?: number | undefined;
   /** The size that requests should be multiples of. Default: the minimum block. */
-  readonly preferredBlock?: number;
+  readonly preferredBlock?: number | undefined;
   /** Longest write in bytes. Default: no limit. */
-  readonly maximumRequest?: number;
+  readonly maximumRequest?: number | undefined;
   /** Writes the whole buffer. */
   write(buffer: Buffer, offset: Position, lane: number, signal?: AbortSignal): Promise<void>;
   /** Reads blocks back, of which only a part is written. Needed where there is a `minimumBlock`. */
@@ -83,7 +83,7 @@ export interface CopyDestination<Position extends ByteCount = number> {
   /** Puts what was written on permanent storage. Missing: it cannot, and `flush` is refused. */
   flush?(signal?: AbortSignal): Promise<void>;
   /** What it is, such as a URI: a checkpoint belongs to the destination with this identity. */
-  readonly identity?: string;
+  readonly identity?: string | undefined;
   /**
    * Called when a copy goes on from a checkpoint, before anything is written: what is there already has to stay. It
    * throws where nothing is there any more.

@@ -14,7 +14,7 @@ import { fileZeroRuns } from './file-holes.js';
 /** What {@link fileSource} takes. */
 export interface FileSourceOptions {
   /** Find the holes of a sparse file, and do not read them. Default true. */
-  extents?: boolean;
+  extents?: boolean | undefined;
 }
 
 /** What {@link fileDestination} takes. */
@@ -23,12 +23,12 @@ export interface FileDestinationOptions {
    * Bytes that the file is to have: it becomes longer where it is shorter, and with `replace` shorter where it is
    * longer. A new file needs it. Default: its size as it is. A block device keeps its own.
    */
-  size?: ByteCount;
+  size?: ByteCount | undefined;
   /**
    * Everything that the file holds is dropped before the first write: it becomes one hole, so that zeroes take neither
    * time nor space. A copy that goes on from a checkpoint keeps what is there. Default false.
    */
-  replace?: boolean;
+  replace?: boolean | undefined;
 }
 
 /** An open file as a source. */

@@ -12,9 +12,9 @@ import { isAllZero } from '../zeroes.js';
 /** What {@link BlockHasher} takes. */
 export interface BlockHasherOptions {
   /** A name that `crypto.createHash` knows. Default `sha256`. */
-  algorithm?: string;
+  algorithm?: string | undefined;
   /** Bytes of one block: a power of 2 up to 1 GiB. Default 64 KiB, which is nbdcopy's. */
-  blockSize?: number;
+  blockSize?: number | undefined;
 }
 
 const DEFAULT_BLOCK = 64 * 1024;

@@ -18,17 +18,17 @@ import { knownRuns, type Run } from '../ends/runs.js';
 /** What {@link hash} takes. */
 export interface HashOptions extends StatusOptions {
   /** First byte. Default 0. */
-  offset?: ByteCount;
+  offset?: ByteCount | undefined;
   /** Number of bytes. Default: up to the end of the export. */
-  length?: ByteCount;
+  length?: ByteCount | undefined;
   /** A name that `crypto.createHash` knows. Default `sha256`. */
-  algorithm?: string;
+  algorithm?: string | undefined;
   /** Use the export's extents to leave out reads of zeroes. Default true. */
-  extents?: boolean;
+  extents?: boolean | undefined;
   /** Called as bytes are hashed, zeroes included. */
-  onProgress?: (progress: Progress) => void;
+  onProgress?: ((progress: Progress) => void) | undefined;
   /** Ends the work; the promise rejects with its reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 const HASH_OPTIONS = { ...WORK_CHECKS, ...RANGE_CHECKS, algorithm: aString, onProgress: aFunction };

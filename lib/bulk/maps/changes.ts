@@ -23,7 +23,7 @@ export interface ChangesOptions extends MapOptions {
    * The context whose flag `STATE_ZERO` marks what reads as zeroes; false: no range is reported as zero. Default
    * `base:allocation` where it was negotiated, else false.
    */
-  allocation?: string | false;
+  allocation?: string | false | undefined;
 }
 
 /** A range that has changed. */

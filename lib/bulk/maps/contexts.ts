@@ -11,15 +11,15 @@ import type { Question } from './look-ahead.js';
 /** What every function that walks a map takes. */
 export interface MapOptions {
   /** First byte. Default 0. */
-  offset?: ByteCount;
+  offset?: ByteCount | undefined;
   /** Number of bytes. Default: up to the end of the export. */
-  length?: ByteCount;
+  length?: ByteCount | undefined;
   /** The most bytes that one block status command asks about. Default: as many as it can. */
-  step?: ByteCount;
+  step?: ByteCount | undefined;
   /** The most block status commands in flight. Default 8. */
-  questions?: number;
+  questions?: number | undefined;
   /** Aborts the work, which rejects with the signal's reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 /** The options of a function over several contexts. */

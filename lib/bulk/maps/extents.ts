@@ -12,9 +12,9 @@ import { type Answer, askAhead } from './look-ahead.js';
 /** What {@link extents} takes. */
 export interface ExtentsOptions extends MapOptions {
   /** A metadata context that was negotiated (`metaContexts`). Default `base:allocation`. */
-  context?: string;
+  context?: string | undefined;
   /** Join neighbours with the same flags. Default true. */
-  merge?: boolean;
+  merge?: boolean | undefined;
 }
 
 const EXTENTS_OPTIONS = { ...MAP_CHECKS, context: aString, merge: aBoolean };

@@ -15,22 +15,22 @@ import { cutRun, knownRuns } from '../ends/runs.js';
 /** What {@link createReadStream} takes. */
 export interface ReadStreamOptions extends StatusOptions {
   /** First byte. Default 0. */
-  offset?: ByteCount;
+  offset?: ByteCount | undefined;
   /** Number of bytes. Default: up to the end of the export. */
-  length?: ByteCount;
+  length?: ByteCount | undefined;
   /** Bytes of one read, and of a chunk at the most. Default 256 KiB. */
-  requestSize?: number;
+  requestSize?: number | undefined;
   /**
    * Reads in flight, the consumer's chunk included. Default `'auto'`: begins with 16, and doubles the bytes in flight
    * while that raises the throughput, up to `queueSize`; chunks do not become longer.
    */
-  requests?: CountOrAuto;
+  requests?: CountOrAuto | undefined;
   /** The most bytes in flight. Default `'auto'`: 256 MiB. */
-  queueSize?: CountOrAuto;
+  queueSize?: CountOrAuto | undefined;
   /** Where `base:allocation` was negotiated, make the zeroes of holes here. Default true. */
-  extents?: boolean;
+  extents?: boolean | undefined;
   /** Destroys the stream with its reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 const READ_STREAM_OPTIONS = {

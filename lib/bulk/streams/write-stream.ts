@@ -16,22 +16,22 @@ import { splitZeroes } from '../zeroes.js';
 /** What {@link createWriteStream} takes. */
 export interface WriteStreamOptions {
   /** Where the first byte goes. Default 0. */
-  offset?: ByteCount;
+  offset?: ByteCount | undefined;
   /** Bytes of one write. Default 256 KiB. */
-  requestSize?: number;
+  requestSize?: number | undefined;
   /**
    * Writes in flight. Default `'auto'`: begins with 16, and doubles the bytes in flight while that raises the
    * throughput, up to `queueSize`.
    */
-  requests?: CountOrAuto;
+  requests?: CountOrAuto | undefined;
   /** The most bytes in flight. Default `'auto'`: 256 MiB. */
-  queueSize?: CountOrAuto;
+  queueSize?: CountOrAuto | undefined;
   /** Blocks of zeroes of this size are sent as zero commands: a power of 2, 0 for not at all. Default 0. */
-  sparse?: number;
+  sparse?: number | undefined;
   /** Flush before `finish`; refused where the server cannot. Default false. */
-  flush?: boolean;
+  flush?: boolean | undefined;
   /** Destroys the stream with its reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 const SYSCALL = 'createWriteStream';

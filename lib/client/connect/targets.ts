@@ -91,9 +91,9 @@ export type NbdTarget =
   | WebStreams
   | {
       /** Name or address. Default `localhost`. */
-      readonly host?: string;
+      readonly host?: string | undefined;
       /** Default 10809. */
-      readonly port?: number | string;
+      readonly port?: number | string | undefined;
     }
   | {
       /** Path of a Unix socket, or `'\0name'` for an abstract socket. */
@@ -103,7 +103,7 @@ export type NbdTarget =
       /** The context identifier of a virtual machine. */
       readonly cid: number;
       /** Default 10809. */
-      readonly port?: number;
+      readonly port?: number | undefined;
     }
   | {
       /** A program and its arguments; the server uses its standard input and output. */
@@ -117,7 +117,8 @@ export type NbdTarget =
 /** Whether an object names a place that can be connected to again, rather than a stream or a program. */
 export function isPlace(target: unknown): boolean {
   if (typeof target !== 'object' || target === null || isStream(target)) return false;
-  return !('command' in target) && !('socketActivation' in target);
+  const { command, socketActivation } = target as Record<string, unknown>;
+  return command === undefined && socketActivation === undefined;
 }
 
 /** The target for anything but a URI. */

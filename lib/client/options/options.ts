@@ -3,6 +3,7 @@
 
 import * as s from '../../protocol/client-constants.js';
 import type { HandshakeRequest } from '../../protocol/handshake/session.js';
+import type { Complete } from '../../util/option-checks.js';
 import type { WebSocketClass } from '../../transport/web/types.js';
 import { environment } from '../../util/platform.js';
 import {
@@ -26,97 +27,97 @@ export { checkBits, checkName, checkNames, checkSignal } from './checks.js';
 /** Options of `new NbdConnection(options)` and `NbdConnection.connect`. Those that libnbd has too have a setter. */
 export interface NbdConnectionOptions extends NbdTlsOptions {
   /** The export to open. Default `''`, the server's default export. At most 4096 bytes of UTF-8. */
-  exportName?: string;
+  exportName?: string | undefined;
   /** STRICT_* bits: the checks that are made before a command is sent. Default STRICT_MASK, all of them. */
-  strictMode?: number;
+  strictMode?: number | undefined;
   /** Pause the handshake before an export is opened, so that `opt*` methods can be called. Default false. */
-  optMode?: boolean;
+  optMode?: boolean | undefined;
   /** Metadata contexts to request, such as `CONTEXT_BASE_ALLOCATION`. Default `[]`. */
-  metaContexts?: readonly string[];
+  metaContexts?: readonly string[] | undefined;
   /** Whether to request the metadata contexts. Default true. */
-  requestMetaContext?: boolean;
+  requestMetaContext?: boolean | undefined;
   /** Whether to request structured replies. Default true. */
-  requestStructuredReplies?: boolean;
+  requestStructuredReplies?: boolean | undefined;
   /** Whether to request extended headers (64-bit lengths). Default true. */
-  requestExtendedHeaders?: boolean;
+  requestExtendedHeaders?: boolean | undefined;
   /** Whether to request the server's block sizes. Default true. */
-  requestBlockSize?: boolean;
+  requestBlockSize?: boolean | undefined;
   /** Whether to request the export's canonical name and description. Default false. */
-  fullInfo?: boolean;
+  fullInfo?: boolean | undefined;
   /** HANDSHAKE_FLAG_* bits that may be used. Default HANDSHAKE_FLAG_MASK, all of them. */
-  handshakeFlags?: number;
+  handshakeFlags?: number | undefined;
   /**
    * Open the export with NBD_OPT_EXPORT_NAME and send no other option, except NBD_OPT_STARTTLS for TLS: for old servers
    * that close the connection on an unknown option, such as NBD_OPT_GO. Structured replies, metadata contexts and block
    * sizes are then not available. Default false.
    */
-  exportNameOnly?: boolean;
+  exportNameOnly?: boolean | undefined;
   /** Clear the caller's buffers before a read, so that a failed read leaves no stale bytes. Default true. */
-  preadInitialize?: boolean;
+  preadInitialize?: boolean | undefined;
   /** Log debug messages to stderr, or to the debug callback. Default true if the variable LIBNBD_DEBUG is `1`. */
-  debug?: boolean;
+  debug?: boolean | undefined;
   /** The export name is a secret, such as a token: errors, `inspect` and messages show `***`. Default false. */
-  maskExportName?: boolean;
+  maskExportName?: boolean | undefined;
   /** A name for messages and debugging. Default `nbd1`, `nbd2` … */
-  handleName?: string;
+  handleName?: string | undefined;
 
   /** Maximum number of commands in flight. Default 64. */
-  maxInFlight?: number;
+  maxInFlight?: number | undefined;
   /** Maximum bytes of payload in flight; a larger command is sent when nothing else is. Default 64 MiB. */
-  maxInFlightBytes?: number;
+  maxInFlightBytes?: number | undefined;
   /** Maximum number of commands waiting to be sent; further ones fail with `EAGAIN`. Default Infinity. */
-  maxQueued?: number;
+  maxQueued?: number | undefined;
   /**
    * Milliseconds for name resolution, connect, TLS and handshake together. 0 or Infinity: no limit. Default 10,000.
    */
-  connectTimeout?: number;
+  connectTimeout?: number | undefined;
   /**
    * Milliseconds without progress on a command or on any command sent before it, after which the connection is closed.
    * Bytes of a payload sent or received are progress. 0 or Infinity: no limit. Default 0.
    */
-  requestTimeout?: number;
+  requestTimeout?: number | undefined;
   /**
    * Microseconds to busy-poll for a reply before letting the event loop sleep, while few or large commands are in
    * flight: a nearby server replies faster than a process wakes up. Backs off when polling does not pay. 0: never.
    * Default 100.
    */
-  busyPoll?: number;
+  busyPoll?: number | undefined;
   /**
    * Milliseconds that `shutdown()` waits for the server to close before it closes the connection. A program that this
    * connection started and wrote to may take as long as it needs. Also how long the socket may accept no bytes of a
    * write that was aborted half-way before the connection is closed. 0: no limit, but 5,000 for aborted writes.
    * Default 5,000.
    */
-  closeTimeout?: number;
+  closeTimeout?: number | undefined;
 
   /** ALLOW_TRANSPORT_* bits: the transports that a URI may use. Default ALLOW_TRANSPORT_MASK, all of them. */
-  uriAllowTransports?: number;
+  uriAllowTransports?: number | undefined;
   /** TLS_DISABLE: no `nbds` URIs; TLS_REQUIRE: `nbds` URIs only; TLS_ALLOW: either. Default TLS_ALLOW. */
-  uriAllowTls?: number;
+  uriAllowTls?: number | undefined;
   /** Whether a URI may name local files, for example in `tls-certificates`. Default false. */
-  uriAllowLocalFile?: boolean;
+  uriAllowLocalFile?: boolean | undefined;
   /** Whether a URI may choose the ciphers with `tls-priority`. Default false. */
-  uriAllowTlsPriority?: boolean;
+  uriAllowTlsPriority?: boolean | undefined;
   /**
    * The class that opens `ws:` and `wss:` URLs, such as that of the npm package `ws`. Default null: the global
    * WebSocket, which Node has from version 22.
    */
-  webSocket?: WebSocketClass | null;
+  webSocket?: WebSocketClass | null | undefined;
 
   /** Name of the socket that `connectSystemdSocketActivation` passes on. Default `''`: the server sees `unknown`. */
-  socketActivationName?: string;
+  socketActivationName?: string | undefined;
   /**
    * What happens to the stderr of a program that the connection starts. `capture` keeps the last lines for the error
    * message when the program exits; `inherit` forwards it to this process's stderr. Default `capture`.
    */
-  subprocessStderr?: 'capture' | 'inherit';
+  subprocessStderr?: 'capture' | 'inherit' | undefined;
 }
 
 type PlainOption = Exclude<keyof NbdConnectionOptions, keyof NbdTlsOptions>;
 
 /** All options, with their values or defaults. */
 export type Settings = {
-  -readonly [K in PlainOption]-?: Required<NbdConnectionOptions>[K];
+  -readonly [K in PlainOption]-?: Complete<NbdConnectionOptions>[K];
 } & TlsSettings;
 
 let handles = 0;

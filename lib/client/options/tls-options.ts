@@ -13,7 +13,7 @@ export type PemInput = string | Uint8Array | readonly (string | Uint8Array)[];
 /** A pre-shared key, which client and server use instead of certificates. */
 export interface TlsPsk {
   /** The user name that the server looks the key up by. Default `tlsUsername`. */
-  readonly identity?: string;
+  readonly identity?: string | undefined;
   /** The key, as bytes or as a hexadecimal string; 1 to 512 bytes. */
   readonly key: string | Uint8Array;
 }
@@ -28,44 +28,44 @@ export interface NbdTlsOptions {
    * use TLS or fail. The other TLS options have no effect with `TLS_DISABLE`. Default `TLS_DISABLE`; an `nbds:` URI
    * changes it to `TLS_REQUIRE`.
    */
-  tls?: number;
+  tls?: number | undefined;
   /**
    * A folder that contains `ca-cert.pem` (optional with `tlsVerifyPeer: false`) and optionally `client-cert.pem` with
    * `client-key.pem`, `client-cert-0.pem` with `client-key-0.pem` and so on, and `ca-crl.pem`. Default
    * `/etc/pki/libnbd` for root, `~/.pki/libnbd` or `~/.config/pki/libnbd` for other users, if it contains a
    * `ca-cert.pem`.
    */
-  tlsCertificates?: string;
+  tlsCertificates?: string | undefined;
   /** A file of pre-shared keys as psktool writes it: lines of `user:hexkey`. Default `''`, none. */
-  tlsPskFile?: string;
+  tlsPskFile?: string | undefined;
   /** A pre-shared key in memory; takes precedence over `tlsPskFile`. Default none. */
-  tlsPsk?: TlsPsk;
+  tlsPsk?: TlsPsk | undefined;
   /**
    * Whether the server's certificate must be signed by a trusted authority and issued for the right name:
    * `tlsHostname`, or else the TCP or ssh host. If there is neither (Unix sockets, vsock, commands, streams), an
    * authority of your own (`ca`, `tlsCertificates`) is enough, as in libnbd; with the system's authorities verification
    * fails. Default true, on every transport.
    */
-  tlsVerifyPeer?: boolean;
+  tlsVerifyPeer?: boolean | undefined;
   /** The name that the server's certificate must be issued for. Default `''`: the host that was connected to. */
-  tlsHostname?: string;
+  tlsHostname?: string | undefined;
   /** The user whose pre-shared key is used. Default `$LOGNAME`, or else the system's name for this user. */
-  tlsUsername?: string;
+  tlsUsername?: string | undefined;
   /** An OpenSSL cipher list, as `ciphers` of node:tls (unlike libnbd, not a GnuTLS priority string). Default Node's. */
-  tlsPriority?: string;
+  tlsPriority?: string | undefined;
   /**
    * Trusted authorities, as in node:tls. They replace all others, including those in `tlsCertificates`. An intermediate
    * authority is enough, as with GnuTLS. Default: see `tlsCertificates`.
    */
-  ca?: PemInput;
+  ca?: PemInput | undefined;
   /** The client's certificate chain, as in node:tls; requires `key`. Replaces those in `tlsCertificates`. */
-  cert?: PemInput;
+  cert?: PemInput | undefined;
   /** The client's private key, as in node:tls; requires `cert`. */
-  key?: PemInput;
+  key?: PemInput | undefined;
   /** The passphrase of the private key. Default `''`, none. */
-  passphrase?: string;
+  passphrase?: string | undefined;
   /** Revocation lists, as in node:tls. They replace the one in `tlsCertificates`. */
-  crl?: PemInput;
+  crl?: PemInput | undefined;
 }
 
 /** A checked pre-shared key. Its bytes are logged by length only. */

@@ -1,6 +1,7 @@
 // The attempts to come back when no connection is left: pauses that grow, the next target in turn, an end in time.
 
 import { NbdConnectionError } from '../../errors.js';
+import type { Complete } from '../../util/option-checks.js';
 import type { Opened, Opener } from './opener.js';
 import type { ReconnectOptions } from '../options.js';
 
@@ -14,7 +15,7 @@ export interface ReconnectOwner {
 
 export class Reconnector {
   readonly #opener: Opener;
-  readonly #limits: Required<ReconnectOptions>;
+  readonly #limits: Complete<ReconnectOptions>;
   readonly #owner: ReconnectOwner;
   #aborter: AbortController | null = null;
   #timer: NodeJS.Timeout | null = null;
@@ -24,7 +25,7 @@ export class Reconnector {
   /** Attempts since a command has last succeeded. */
   #failures = 0;
 
-  constructor(opener: Opener, limits: Required<ReconnectOptions>, owner: ReconnectOwner) {
+  constructor(opener: Opener, limits: Complete<ReconnectOptions>, owner: ReconnectOwner) {
     this.#opener = opener;
     this.#limits = limits;
     this.#owner = owner;

@@ -9,7 +9,7 @@ export interface WriteOptions {
   /** The data must be on permanent storage before the promise resolves. Set only for backends with `fua: true`. */
   readonly fua: boolean;
   /** Aborted when the request's connection has ended: the rest of the work is no longer needed. */
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Options of zeroing a range. */
@@ -60,23 +60,23 @@ export interface NbdBackend {
   /** Size in bytes; must not change while the export is served. */
   readonly size: number | bigint;
   /** Refuses all writes. A backend without write() is always read-only. Default false. */
-  readonly readOnly?: boolean;
+  readonly readOnly?: boolean | undefined;
   /**
    * Block sizes to advertise, unless the export's options set others. Default 1, 4096 and the server's `maxPayload`.
    */
-  readonly blockSize?: BlockSize;
+  readonly blockSize?: BlockSize | undefined;
   /** Whether write, trim and zero honour `fua`; otherwise the server calls flush() after them. Default false. */
-  readonly fua?: boolean;
+  readonly fua?: boolean | undefined;
   /** Whether write() keeps no reference to its data after it has settled; the server then reuses it. Default false. */
-  readonly copiesData?: boolean;
+  readonly copiesData?: boolean | undefined;
   /** Whether zero() honours `fast`. Default false. */
-  readonly fastZero?: boolean;
+  readonly fastZero?: boolean | undefined;
   /** Whether flush() also covers writes of other connections. Default true. */
-  readonly multiConn?: boolean;
+  readonly multiConn?: boolean | undefined;
   /** Whether seeking is slow. Default false. */
-  readonly rotational?: boolean;
+  readonly rotational?: boolean | undefined;
   /** Whether extents() is fast enough to be called before each read; if not, zeroes are sent as data. Default true. */
-  readonly sparseReads?: boolean;
+  readonly sparseReads?: boolean | undefined;
 
   /** Fills the whole buffer with the bytes from `offset` on. */
   read(buffer: Buffer, offset: U64): Promise<void> | void;

@@ -12,15 +12,15 @@ import { FileSpace } from './file-space.js';
 /** Options of {@link FileBackend.open}. */
 export interface FileBackendOptions {
   /** Opens the file for reading only. Default false. */
-  readonly readOnly?: boolean;
+  readonly readOnly?: boolean | undefined;
   /** Creates the file with `size` bytes; fails with `EEXIST` if it already exists. Default false. */
-  readonly create?: boolean;
+  readonly create?: boolean | undefined;
   /** Size in bytes; required for devices, whose size Node does not report. Default the file's, or 0 with `create`. */
-  readonly size?: number;
+  readonly size?: number | undefined;
   /** Block sizes to advertise. Default 1, 4096 and the server's `maxPayload`. */
-  readonly blockSize?: BlockSize;
+  readonly blockSize?: BlockSize | undefined;
   /** Whether block status reads the file and reports 64 KiB blocks of zeroes as such. Default false. */
-  readonly detectZeroes?: boolean;
+  readonly detectZeroes?: boolean | undefined;
 }
 
 const OPTIONS: OptionTable<FileBackendOptions> = {

@@ -15,9 +15,9 @@ const HOLE = NBD_STATE_HOLE | NBD_STATE_ZERO;
 /** Options of a {@link MemoryBackend}. */
 export interface MemoryBackendOptions {
   /** Refuses writes of clients. Default false. */
-  readonly readOnly?: boolean;
+  readonly readOnly?: boolean | undefined;
   /** Block sizes to advertise. Default 1, 4096 and the server's `maxPayload`. */
-  readonly blockSize?: BlockSize;
+  readonly blockSize?: BlockSize | undefined;
 }
 
 const OPTIONS: OptionTable<MemoryBackendOptions> = { readOnly: aBoolean, blockSize: aBlockSize };

@@ -11,9 +11,9 @@ export interface PatternBackendOptions {
   /**
    * Accepts writes of the pattern itself and fails all others with `EIO`, to verify copying programs. Default false.
    */
-  readonly writable?: boolean;
+  readonly writable?: boolean | undefined;
   /** Block sizes to advertise. Default 1, 4096 and the server's `maxPayload`. */
-  readonly blockSize?: BlockSize;
+  readonly blockSize?: BlockSize | undefined;
 }
 
 const OPTIONS: OptionTable<PatternBackendOptions> = { writable: aBoolean, blockSize: aBlockSize };

@@ -31,7 +31,7 @@ export interface WebSocketTransportOptions {
   /** Bytes that may still be on their way when a write is reported as flushed: without them each would wait for a poll. */
   readonly ahead: number;
   /** Default {@link MAX_UNREAD}. */
-  readonly maxUnread?: number;
+  readonly maxUnread?: number | undefined;
 }
 
 export class WebSocketTransport implements PausableTransport {
