@@ -1,7 +1,7 @@
 // One client: its transport, its deadline, and which of the two phases it is in. Invariants: no exception leaves a
 // stream callback; once the stream has closed, no timer, listener or pending write of this connection is left.
 
-import type { Buffer } from '../util/buffer.js';
+import { asBuffer, type Buffer } from '../util/buffer.js';
 import { clearTimeout, setTimeout, unrefTimer } from '../util/timers.js';
 import { NbdConnectionError, NbdProtocolError } from '../errors.js';
 import { HandshakeDriver } from '../protocol/handshake/driver.js';
@@ -122,7 +122,7 @@ export class ServerConnection {
 
   readonly #receiver: ChunkReceiver = {
     push: (chunk) => {
-      this.#data(chunk as Buffer);
+      this.#data(asBuffer(chunk));
     },
     end: () => {
       this.#peerEnded();

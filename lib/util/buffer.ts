@@ -143,6 +143,10 @@ export const Buffer = (nodeModule('node:buffer')?.Buffer ?? (PortableBuffer as u
 
 type BufferClass = typeof globalThis extends { Buffer: infer Class } ? Class : typeof PortableBuffer;
 
+/** The same memory as a Buffer. */
+export const asBuffer = (bytes: Uint8Array): Buffer =>
+  Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+
 /**
  * Buffer where the program has the types of Node, Uint8Array where it does not: declarations that use it are valid in
  * both.

@@ -1,7 +1,7 @@
 // Sends a connection's replies, which are gathered over a tick and written at once, large ones by reference.
 // Invariants: nothing is written after close(), and the waiting bytes are bounded as long as callers check hasRoom().
 
-import { Buffer } from '../../util/buffer.js';
+import { asBuffer, Buffer } from '../../util/buffer.js';
 import { setImmediate } from '../../util/timers.js';
 import type { PausableTransport } from '../../transport/transport.js';
 import type { BytesFault } from '../faults.js';
@@ -73,7 +73,7 @@ export class ReplyOutput {
   /** Sends these bytes with the next flush, at the end of this turn of the event loop at the latest. */
   send(bytes: Uint8Array): void {
     if (this.#closed) return;
-    const piece = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+    const piece = asBuffer(bytes);
     this.#pieceBytes += piece.length;
     const last = this.#pieces.at(-1);
     if (last?.buffer === piece.buffer && last.byteOffset + last.length === piece.byteOffset) {

@@ -3,6 +3,8 @@
 
 /** What is used of the events of a WebSocket; each kind has some of it. */
 export interface WebSocketEventLike {
+  /** `open`, `message`, `error` or `close`. */
+  readonly type: string;
   /** Of `message`. */
   readonly data?: unknown;
   /** Of `close`. */
