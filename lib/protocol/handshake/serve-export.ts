@@ -66,7 +66,7 @@ export function* serveInfo<E extends ExportOffer>(
     return null;
   }
   const { name, wanted } = request;
-  const entry = offer.find(name.toString());
+  const entry = offer.find(name.toString('utf8'));
   if (entry === undefined) {
     yield* refuse(option, 'UNKNOWN', `no export is named '${printable(name, 256)}'`);
     return null;
@@ -75,7 +75,7 @@ export function* serveInfo<E extends ExportOffer>(
     yield* refuse(option, 'TLS_REQD', 'this export needs TLS');
     return null;
   }
-  const session = openSession(entry, name.toString(), state);
+  const session = openSession(entry, name.toString('utf8'), state);
   const refused = entry.requireBlockSize && !wanted.has(c.NBD_INFO_BLOCK_SIZE);
   if (!refused) yield information(option, c.NBD_INFO_EXPORT, encodeExportNameReply(session, false));
   if (offer.features.nameInfo) {
