@@ -15,7 +15,7 @@ const config: Config = {
     '^nbd-sdk/server$': '<rootDir>/lib/server/index.ts',
     '^nbd-sdk/testing$': '<rootDir>/lib/testing/index.ts',
     '^nbd-sdk/web$': '<rootDir>/lib/web/index.ts',
-    '^nbd-sdk/web/bulk$': '<rootDir>/lib/web/bulk.ts',
+    '^nbd-sdk/web/bulk$': '<rootDir>/lib/web/bulk/index.ts',
     '^(\\.{1,2}/.*)\\.js$': '$1',
   },
   transform: {

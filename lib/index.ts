@@ -3,6 +3,8 @@
 // The public API of `nbd-sdk`: exports only.
 
 export { NbdConnection } from './client/node.js';
+export type { ConnectOptions, NbdConnectionBase } from './client/connection.js';
+export type { WebSocketClass, WebSocketEventLike, WebSocketLike, WebStreams } from './transport/web/types.js';
 export type { ByteCount, ExportFacts, NbdExport } from './client/export.js';
 export type { DebugCallback } from './client/debug.js';
 export type { NbdFacts } from './client/api/facts.js';

@@ -84,6 +84,7 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
       );
   }
 
+  /** @internal */
   protected constructor(options: NbdConnectionOptions | undefined, platform: ClientPlatform) {
     super(options, platform);
     this.#lifecycle = lifecycleOf(this);

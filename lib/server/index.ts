@@ -3,6 +3,8 @@
 // The public API of `nbd-sdk/server`: exports only.
 
 export { NbdServer, type NbdServerAddress } from './server.js';
+export type { NbdServerBase } from './server-base.js';
+export type { ServeOptions } from './web-stream.js';
 export { type NbdServerOptions, type NbdServerTlsOptions, type PskKeys } from './options.js';
 export { type FlagOverrides, type MetaContext, type NbdExportOptions } from './served-export.js';
 export {

@@ -38,6 +38,7 @@ export abstract class NbdServerBase {
   #closing: Promise<void> | null = null;
   #idle: (() => void) | null = null;
 
+  /** @internal */
   protected constructor(options: NbdServerOptions, tlsOptions: OptionCheck<NbdServerTlsOptions>) {
     const settings = makeServerSettings(options, tlsOptions);
     this.#options = settings;
@@ -68,22 +69,38 @@ export abstract class NbdServerBase {
     return this.#exports.delete(name);
   }
 
-  /** Stops accepting clients; resolves when that is done. */
+  /**
+   * Stops accepting clients; resolves when that is done.
+   *
+   * @internal
+   */
   protected stopListening(): Promise<void> {
     return Promise.resolve();
   }
 
-  /** Whether close() has been called. */
+  /**
+   * Whether close() has been called.
+   *
+   * @internal
+   */
   protected get isClosing(): boolean {
     return this.#closing !== null;
   }
 
-  /** The checked options. */
+  /**
+   * The checked options.
+   *
+   * @internal
+   */
   protected get settings(): ServerSettings {
     return this.#options;
   }
 
-  /** Serves one client, and owns its stream. */
+  /**
+   * Serves one client, and owns its stream.
+   *
+   * @internal
+   */
   protected accept(served: ServedStream): void {
     const statistics = this.#statistics;
     const isFull = this.#connections.size >= this.#options.maxConnections;
@@ -167,7 +184,11 @@ export abstract class NbdServerBase {
     if (error !== null) this.report(error);
   }
 
-  /** Reports an error of a connection or a listener to the user. */
+  /**
+   * Reports an error of a connection or a listener to the user.
+   *
+   * @internal
+   */
   protected report(error: Error): void {
     try {
       this.#options.onConnectionError?.(error);

@@ -1,11 +1,14 @@
 // The public API of `nbd-sdk/web`: exports only. Nothing in its graph imports a module of Node.
 
 export { NbdConnection } from './connection.js';
-export type { ConnectOptions } from '../client/connection.js';
+export type { ConnectOptions, NbdConnectionBase } from '../client/connection.js';
 export type { ByteCount, ExportFacts, NbdExport } from '../client/export.js';
 export type { DebugCallback } from '../client/debug.js';
-export type { NbdConnectionEvents } from '../client/api/settings.js';
-export type { ContextCallback, ListCallback, OptionCallback } from '../client/api/option-mode.js';
+export type { NbdFacts } from '../client/api/facts.js';
+export type { NbdConnectionEvents, NbdSettings } from '../client/api/settings.js';
+export type { NbdSecuritySettings } from '../client/api/security-settings.js';
+export type { NbdTlsOptions, PemInput, TlsPsk } from '../client/options/tls-options.js';
+export type { ContextCallback, ListCallback, NbdOptionMode, OptionCallback } from '../client/api/option-mode.js';
 export type { NbdConnectionOptions } from '../client/options/options.js';
 export type { ConnectionState } from '../client/state.js';
 export type { WebSocketClass, WebSocketEventLike, WebSocketLike, WebStreams } from '../transport/web/types.js';
@@ -31,6 +34,7 @@ export { type Extent, Extents } from '../util/extents.js';
 export * from '../protocol/client-constants.js';
 
 export { NbdServer } from './server.js';
+export type { NbdServerBase } from '../server/server-base.js';
 export type { NbdServerOptions } from '../server/options.js';
 export type { ServeOptions } from '../server/web-stream.js';
 export type { NbdExportOptions } from '../server/served-export.js';

@@ -18,7 +18,7 @@ export type Row = Readonly<Record<string, string>>;
 
 export const INDEX = 'lib/index.ts';
 export const SERVER = 'lib/server/index.ts';
-const CONNECTION = 'lib/client/connection.ts';
+const CONNECTION = 'lib/client/node.ts';
 const OPTIONS = 'lib/client/options/options.ts';
 const HANDLE = 'lib/client/api/settings.ts';
 const TRACING = 'lib/client/tracing.ts';

@@ -21,7 +21,8 @@ const NEEDS = [
   { tool: 'python3-libnbd', package: 'python3-libnbd', without: 'parity with libnbd' },
   { tool: 'openssl', package: 'openssl', without: 'TLS' },
   // Hundreds of MB on disk with what they need: nothing to put on a developer's machine unasked.
-  { tool: 'chromium', package: 'chromium', without: 'the picture of nbd map in a browser', onlyInCI: true },
+  { tool: 'chromium', package: 'chromium', without: 'nbd-sdk/web and the picture of nbd map', onlyInCI: true },
+  { tool: 'websockify', package: 'websockify', without: 'nbd-sdk/web in a browser', onlyInCI: true },
   { tool: 'libvirtd', package: 'libvirt-daemon', without: 'backup of a running guest', onlyInCI: true },
   { tool: 'virsh', package: 'libvirt-clients', without: 'backup of a running guest', onlyInCI: true },
   { tool: 'qemu-system-x86_64', package: 'qemu-system-x86', without: 'backup of a running guest', onlyInCI: true },

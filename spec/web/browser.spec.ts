@@ -62,7 +62,9 @@ describeWith(['chromium', 'websockify', 'nbdkit', 'nbdcopy'], 'nbd-sdk/web in Ch
     browser.evaluate(`page.${scenario}(${args.map((each) => JSON.stringify(each)).join()})`) as Promise<Result>;
 
   /** nbdkit behind websockify. */
-  async function serveNbd(...args: Parameters<typeof startNbdkit>): Promise<Awaited<ReturnType<typeof startNbdkit>> & { url: string; cut: () => Promise<void> }> {
+  async function serveNbd(
+    ...args: Parameters<typeof startNbdkit>
+  ): Promise<Awaited<ReturnType<typeof startNbdkit>> & { url: string; cut: () => Promise<void> }> {
     const nbdkit = await startNbdkit(...args);
     const { url, stop } = await startWebsockify([`--unix-target=${nbdkit.socketPath ?? ''}`]);
     stops.push(stop);
@@ -85,106 +87,126 @@ describeWith(['chromium', 'websockify', 'nbdkit', 'nbdcopy'], 'nbd-sdk/web in Ch
     await rm(folder, { recursive: true, force: true });
   }, LIMIT);
 
-  it('reads 64 MiB without anything of Node, in a page, a worker, and without a bundler', async () => {
-    const server = await serveNbd({ plugin: 'pattern', args: [String(SIZE)] });
-    expect(await run('platform', server.url)).toEqual({
-      process: 'undefined',
-      buffer: 'undefined',
-      isPlain: true,
-      uri: server.url,
-      protocol: 'newstyle-fixed',
-    });
-    expect(await run('read', server.url)).toEqual({ size: SIZE, wrong: 0 });
-    const start = [...pattern(16)];
-    const inWorker = `new Promise((resolve) => {
+  it(
+    'reads 64 MiB without anything of Node, in a page, a worker, and without a bundler',
+    async () => {
+      const server = await serveNbd({ plugin: 'pattern', args: [String(SIZE)] });
+      expect(await run('platform', server.url)).toEqual({
+        process: 'undefined',
+        buffer: 'undefined',
+        isPlain: true,
+        uri: server.url,
+        protocol: 'newstyle-fixed',
+      });
+      expect(await run('read', server.url)).toEqual({ size: SIZE, wrong: 0 });
+      const start = [...pattern(16)];
+      const inWorker = `new Promise((resolve) => {
       const worker = new Worker('/worker.js', { type: 'module' });
       worker.onmessage = ({ data }) => resolve(data);
       worker.postMessage(${JSON.stringify(server.url)});
     })`;
-    expect(await browser.evaluate(inWorker)).toEqual(start);
-    const unbundled = `import('/lib/web/index.js').then(async ({ NbdConnection }) => {
+      expect(await browser.evaluate(inWorker)).toEqual(start);
+      const unbundled = `import('/lib/web/index.js').then(async ({ NbdConnection }) => {
       const connection = await NbdConnection.connect(${JSON.stringify(server.url)});
       const bytes = await connection.pread(16, 0);
       await connection.shutdown();
       return [...bytes];
     })`;
-    expect(await browser.evaluate(unbundled)).toEqual(start);
-  }, LIMIT);
+      expect(await browser.evaluate(unbundled)).toEqual(start);
+    },
+    LIMIT,
+  );
 
-  it('writes, zeroes, maps, flushes and copies', async () => {
-    const size = 8 * MIB;
-    const server = await serveNbd({ args: [String(size)] });
-    expect(await run('write', server.url)).toEqual({ size, wrong: 0, mapped: size });
-    const other = await serveNbd({ args: [String(size)] });
-    expect(await run('copy', server.url, other.url)).toEqual({ total: size, read: expect.any(Number), changed: size });
-    const expected = pattern(size).fill(0, 0, 4096);
-    for (const { uri } of [server, other]) {
-      await using connection = await NbdConnection.connect(uri());
-      expect(expected.equals(await connection.pread(size, 0))).toBe(true);
-    }
-  }, LIMIT);
-
-  it('aborts a command, and reports a lost connection', async () => {
-    const server = await serveNbd({ plugin: 'pattern', filters: ['delay'], args: ['1M', 'rdelay=400ms'] });
-    expect(await run('abort', server.url)).toEqual({
-      error: expect.objectContaining({ name: 'AbortError' }),
-      inFlight: 1,
-      again: [0, 0, 0, 0, 0, 0, 0, 8],
-    });
-    const lost = run('lost');
-    await until(async () => (await run<number>('inFlight')) === 2);
-    server.kill('SIGKILL');
-    const ended = { name: 'NbdConnectionError', code: 'ENOTCONN' };
-    expect(await lost).toEqual({
-      errors: [expect.objectContaining(ended), expect.objectContaining(ended)],
-      cause: expect.objectContaining({ code: 'ENOTCONN' }),
-      later: expect.objectContaining({ name: 'NbdStateError', code: 'EINVAL' }),
-      state: true,
-    });
-    await server.cut();
-    expect(await run('refused', server.url)).toEqual([
-      expect.objectContaining({ name: 'NbdConnectionError', code: 'ECONNREFUSED' }),
-      expect.objectContaining({ name: 'NbdStrictError', code: 'ENOTSUP' }),
-      expect.objectContaining({ name: 'NbdStrictError', code: 'EINVAL' }),
-    ]);
-  }, LIMIT);
-
-  it('serves a file of 64 MiB to nbdcopy, as the virtual media of a BMC does', async () => {
-    // The page connects to websockify, that to us; nbdcopy connects to a socket of ours, and both are joined.
-    const fromPage = new Promise<Socket>((resolve) => {
-      const listener = createServer((socket) => {
-        listener.close();
-        resolve(socket);
+  it(
+    'writes, zeroes, maps, flushes and copies',
+    async () => {
+      const size = 8 * MIB;
+      const server = await serveNbd({ args: [String(size)] });
+      expect(await run('write', server.url)).toEqual({ size, wrong: 0, mapped: size });
+      const other = await serveNbd({ args: [String(size)] });
+      expect(await run('copy', server.url, other.url)).toEqual({
+        total: size,
+        read: expect.any(Number),
+        changed: size,
       });
-      stops.push(async () => listener.close());
-      listener.listen(0, '127.0.0.1', () => {
-        ready((listener.address() as AddressInfo).port);
+      const expected = pattern(size).fill(0, 0, 4096);
+      for (const { uri } of [server, other]) {
+        await using connection = await NbdConnection.connect(uri());
+        expect(expected.equals(await connection.pread(size, 0))).toBe(true);
+      }
+    },
+    LIMIT,
+  );
+
+  it(
+    'aborts a command, and reports a lost connection',
+    async () => {
+      const server = await serveNbd({ plugin: 'pattern', filters: ['delay'], args: ['1M', 'rdelay=400ms'] });
+      expect(await run('abort', server.url)).toEqual({
+        error: expect.objectContaining({ name: 'AbortError' }),
+        inFlight: 1,
+        again: [0, 0, 0, 0, 0, 0, 0, 8],
       });
-    });
-    let ready = (_port: number): void => undefined;
-    const port = await new Promise<number>((resolve) => {
-      ready = resolve;
-    });
-    const { url, stop } = await startWebsockify([`127.0.0.1:${port}`]);
-    stops.push(stop);
-    expect(await run('serve', url, SIZE)).toBe('open');
-    const page = await fromPage;
-    const socketPath = join(folder, 'joined');
-    const joined = createServer((client) => {
-      page.pipe(client).pipe(page);
-      for (const each of [page, client]) each.on('error', () => undefined);
-    });
-    await new Promise<void>((resolve) => joined.listen(socketPath, resolve));
-    stops.push(async () => joined.close());
-    const copied = await runTool('nbdcopy', ['--connections=1', `nbd+unix:///?socket=${socketPath}`, '-']);
-    expect(copied.stderr).toBe('');
-    const digest = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
-    expect(copied.output).toHaveLength(SIZE);
-    expect(digest(copied.output)).toBe(digest(pattern(SIZE)));
-    await until(async () => (await run<{ openConnections: number }>('served')).openConnections === 0);
-    expect(await run('served')).toMatchObject({ errors: 0 });
-    await run('unserve');
-  }, LIMIT);
+      const lost = run('lost');
+      await until(async () => (await run<number>('inFlight')) === 2);
+      server.kill('SIGKILL');
+      const ended = { name: 'NbdConnectionError', code: 'ENOTCONN' };
+      expect(await lost).toEqual({
+        errors: [expect.objectContaining(ended), expect.objectContaining(ended)],
+        cause: expect.objectContaining({ code: 'ENOTCONN' }),
+        later: expect.objectContaining({ name: 'NbdStateError', code: 'EINVAL' }),
+        state: true,
+      });
+      await server.cut();
+      expect(await run('refused', server.url)).toEqual([
+        expect.objectContaining({ name: 'NbdConnectionError', code: 'ECONNREFUSED' }),
+        expect.objectContaining({ name: 'NbdStrictError', code: 'ENOTSUP' }),
+        expect.objectContaining({ name: 'NbdStrictError', code: 'EINVAL' }),
+      ]);
+    },
+    LIMIT,
+  );
+
+  it(
+    'serves a file of 64 MiB to nbdcopy, as the virtual media of a BMC does',
+    async () => {
+      // The page connects to websockify, that to us; nbdcopy connects to a socket of ours, and both are joined.
+      const fromPage = new Promise<Socket>((resolve) => {
+        const listener = createServer((socket) => {
+          listener.close();
+          resolve(socket);
+        });
+        stops.push(async () => listener.close());
+        listener.listen(0, '127.0.0.1', () => {
+          ready((listener.address() as AddressInfo).port);
+        });
+      });
+      let ready = (_port: number): void => undefined;
+      const port = await new Promise<number>((resolve) => {
+        ready = resolve;
+      });
+      const { url, stop } = await startWebsockify([`127.0.0.1:${port}`]);
+      stops.push(stop);
+      expect(await run('serve', url, SIZE)).toBe('open');
+      const page = await fromPage;
+      const socketPath = join(folder, 'joined');
+      const joined = createServer((client) => {
+        page.pipe(client).pipe(page);
+        for (const each of [page, client]) each.on('error', () => undefined);
+      });
+      await new Promise<void>((resolve) => joined.listen(socketPath, resolve));
+      stops.push(async () => joined.close());
+      const copied = await runTool('nbdcopy', ['--connections=1', `nbd+unix:///?socket=${socketPath}`, '-']);
+      expect(copied.stderr).toBe('');
+      const digest = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
+      expect(copied.output).toHaveLength(SIZE);
+      expect(digest(copied.output)).toBe(digest(pattern(SIZE)));
+      await until(async () => (await run<{ openConnections: number }>('served')).openConnections === 0);
+      expect(await run('served')).toMatchObject({ errors: 0 });
+      await run('unserve');
+    },
+    LIMIT,
+  );
 
   describe('with a peer that stops reading', () => {
     let listener: WebSocketServer;
@@ -196,56 +218,64 @@ describeWith(['chromium', 'websockify', 'nbdkit', 'nbdcopy'], 'nbd-sdk/web in Ch
     const accepted = (): Promise<WebSocket> => new Promise((resolve) => listener.once('connection', resolve));
     const url = (): string => `ws://127.0.0.1:${(listener.address() as AddressInfo).port}/`;
 
-    it('a server does not produce replies that nobody takes', async () => {
-      const connecting = accepted();
-      const size = SIZE / 2;
-      await run('serve', url(), size);
-      const socket = await connecting;
-      await using connection = await NbdConnection.connect(socket, { exportName: 'image' });
-      socket.pause();
-      const reads = Array.from({ length: size / MIB }, (_, at) => connection.pread(MIB, at * MIB));
-      // What Chromium, the kernel and ws hold is sent; then nothing more.
-      let before = -1;
-      let now = await run<{ bytesSent: number; held: number }>('served');
-      for (let same = 0; same < 5; same = now.bytesSent === before ? same + 1 : 0) {
-        before = now.bytesSent;
-        await new Promise((resolve) => setTimeout(resolve, 100));
-        now = await run('served');
-      }
-      expect(now.bytesSent).toBeLessThan(size - 4 * MIB);
-      expect(now.held).toBeLessThan(8 * MIB);
-      socket.resume();
-      const expected = pattern(size);
-      for (const [at, bytes] of (await Promise.all(reads)).entries()) {
-        expect(bytes.equals(expected.subarray(at * MIB, (at + 1) * MIB))).toBe(true);
-      }
-      await connection.shutdown();
-      await run('unserve');
-    }, LIMIT);
+    it(
+      'a server does not produce replies that nobody takes',
+      async () => {
+        const connecting = accepted();
+        const size = SIZE / 2;
+        await run('serve', url(), size);
+        const socket = await connecting;
+        await using connection = await NbdConnection.connect(socket, { exportName: 'image' });
+        socket.pause();
+        const reads = Array.from({ length: size / MIB }, (_, at) => connection.pread(MIB, at * MIB));
+        // What Chromium, the kernel and ws hold is sent; then nothing more.
+        let before = -1;
+        let now = await run<{ bytesSent: number; held: number }>('served');
+        for (let same = 0; same < 5; same = now.bytesSent === before ? same + 1 : 0) {
+          before = now.bytesSent;
+          await new Promise((resolve) => setTimeout(resolve, 100));
+          now = await run('served');
+        }
+        expect(now.bytesSent).toBeLessThan(size - 4 * MIB);
+        expect(now.held).toBeLessThan(8 * MIB);
+        socket.resume();
+        const expected = pattern(size);
+        for (const [at, bytes] of (await Promise.all(reads)).entries()) {
+          expect(bytes.equals(expected.subarray(at * MIB, (at + 1) * MIB))).toBe(true);
+        }
+        await connection.shutdown();
+        await run('unserve');
+      },
+      LIMIT,
+    );
 
-    it('a client does not send what nobody takes', async () => {
-      const held: (() => void)[] = [];
-      let isOpen = false;
-      const size = SIZE / 2;
-      const backend = new MemoryBackend(size);
-      const write = backend.write.bind(backend);
-      const slow = Object.assign(backend, {
-        async write(...args: Parameters<typeof write>): Promise<void> {
-          if (!isOpen) await new Promise<void>((resolve) => held.push(resolve));
-          write(...args);
-        },
-      });
-      await using server = new NbdServer({ exports: { '': slow } });
-      const connecting = accepted();
-      const filling = run<{ held: number }>('fill', url(), size);
-      server.serve(await connecting);
-      await until(() => held.length >= 16);
-      await new Promise((resolve) => setTimeout(resolve, 500));
-      expect(server.statistics.bytesWritten).toBeLessThan(size);
-      isOpen = true;
-      for (const resolve of held) resolve();
-      expect((await filling).held).toBeLessThan(4 * MIB);
-      expect(server.statistics.bytesWritten).toBe(size);
-    }, LIMIT);
+    it(
+      'a client does not send what nobody takes',
+      async () => {
+        const held: (() => void)[] = [];
+        let isOpen = false;
+        const size = SIZE / 2;
+        const backend = new MemoryBackend(size);
+        const write = backend.write.bind(backend);
+        const slow = Object.assign(backend, {
+          async write(...args: Parameters<typeof write>): Promise<void> {
+            if (!isOpen) await new Promise<void>((resolve) => held.push(resolve));
+            write(...args);
+          },
+        });
+        await using server = new NbdServer({ exports: { '': slow } });
+        const connecting = accepted();
+        const filling = run<{ held: number }>('fill', url(), size);
+        server.serve(await connecting);
+        await until(() => held.length >= 16);
+        await new Promise((resolve) => setTimeout(resolve, 500));
+        expect(server.statistics.bytesWritten).toBeLessThan(size);
+        isOpen = true;
+        for (const resolve of held) resolve();
+        expect((await filling).held).toBeLessThan(4 * MIB);
+        expect(server.statistics.bytesWritten).toBe(size);
+      },
+      LIMIT,
+    );
   });
 });

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { ROOT } from '../support/type-check.js';
 
 const ALIAS = {
-  'nbd-sdk/web/bulk': join(ROOT, 'lib/web/bulk.ts'),
+  'nbd-sdk/web/bulk': join(ROOT, 'lib/web/bulk/index.ts'),
   'nbd-sdk/web': join(ROOT, 'lib/web/index.ts'),
 };
 

@@ -59,7 +59,9 @@ describe.each([
     const bytes = await connection.pread(SIZE, 0);
     expect(Buffer.compare(bytes, contents)).toBe(0);
     expect(Buffer.isBuffer(bytes)).toBe(entry === 'nbd-sdk');
-    await Promise.all(Array.from({ length: 64 }, (_, at) => connection.pwrite(new Uint8Array(4096).fill(at), at * 4096)));
+    await Promise.all(
+      Array.from({ length: 64 }, (_, at) => connection.pwrite(new Uint8Array(4096).fill(at), at * 4096)),
+    );
     expect([...(await connection.pread(2, 63 * 4096 + 4094))]).toEqual([63, 63]);
     expect(connection.getUri()).toBe(url);
   });
@@ -174,8 +176,15 @@ describe('nbd-sdk/web', () => {
       expect(error).toMatchObject(enotsup);
       expect((error as Error).message).toContain('connect to a ws: or wss: URL');
     }
-    for (const options of [{ ca: 'x' }, { tlsCertificates: '/x' }, { tlsPskFile: '/x' }, { subprocessStderr: 'inherit' }]) {
-      expect(() => new web.NbdConnection(options as web.NbdConnectionOptions)).toThrow(expect.objectContaining(enotsup));
+    for (const options of [
+      { ca: 'x' },
+      { tlsCertificates: '/x' },
+      { tlsPskFile: '/x' },
+      { subprocessStderr: 'inherit' },
+    ]) {
+      expect(() => new web.NbdConnection(options as web.NbdConnectionOptions)).toThrow(
+        expect.objectContaining(enotsup),
+      );
     }
     expect(() => connection.setTlsHostname('x')).toThrow(expect.objectContaining(enotsup));
     expect(() => new web.NbdServer({ tls: 'on', tlsOptions: { cert: 'x', key: 'x' } })).toThrow(
