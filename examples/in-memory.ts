@@ -25,4 +25,4 @@ server.faults.push({ command: 'read', nth: 1, error: 'EIO', message: 'a bad sect
 await pattern.pread(512, 0).catch((error: unknown) => {
   console.log(String(error));
 });
-console.log('requests:', server.statistics.requests.read, 'errors:', server.statistics.errors);
+console.log('requests:', server.statistics.requests.pread, 'errors:', server.statistics.errors);

@@ -5,7 +5,7 @@
 export { NbdConnection } from './client/node.js';
 export type { ConnectOptions, NbdConnectionBase } from './client/connection.js';
 export type { WebSocketClass, WebSocketEventLike, WebSocketLike, WebStreams } from './transport/web/types.js';
-export type { ByteCount, ExportFacts, NbdExport } from './client/export.js';
+export type { ByteCount, ExportFacts, NbdCommandOptions, NbdExport } from './client/export.js';
 export type { DebugCallback } from './client/debug.js';
 export type { NbdFacts } from './client/api/facts.js';
 export type { NbdConnectionEvents, NbdSettings } from './client/api/settings.js';
@@ -41,6 +41,8 @@ export { type Change, changes, type ChangesOptions } from './bulk/maps/changes.j
 export { type MapTotals, totals, type TotalsOptions } from './bulk/maps/totals.js';
 export type { ContextsOptions, MapOptions } from './bulk/maps/contexts.js';
 export * from './protocol/client-constants.js';
+export { partitions, type PartitionsOptions } from './bulk/partitions/partitions.js';
+export type { Partition, PartitionTable } from './bulk/partitions/table.js';
 export { prefetch, type PrefetchOptions, type PrefetchProgress, type PrefetchResult } from './bulk/prefetch.js';
 export { copy, type CopyOptions, type CopyResult } from './bulk/copy.js';
 export {
@@ -68,7 +70,7 @@ export { blockHash, type BlockHashOptions, hash, type HashOptions } from './bulk
 export type { StatusOptions } from './bulk/options.js';
 export type { ExportLike } from './bulk/facts.js';
 export type { Progress } from './bulk/progress.js';
-export { RateLimiter } from './bulk/rate-limiter.js';
+export { RateLimiter } from './transport/rate-limiter.js';
 export { fileCheckpoint, type FileCheckpointOptions } from './bulk/copy/file-checkpoint.js';
 export type { CheckpointStore } from './bulk/copy/checkpoint.js';
 export type { GivenRange } from './bulk/ranges.js';

@@ -34,7 +34,7 @@ export interface CompareOptions extends StatusOptions {
   /** Bytes of one read; cut to what both ends take. Default 256 KiB. */
   requestSize?: number | undefined;
   /**
-   * Pairs of reads in flight. Default `'auto'`: begins with 32, and doubles the bytes in flight while that raises the
+   * Pairs of reads in flight. Default `'auto'`: begins with 32, and raises the bytes in flight while that raises the
    * throughput, up to `queueSize`.
    */
   requests?: CountOrAuto | undefined;
@@ -129,6 +129,7 @@ export async function compare(
 
   const work = async ({ start, end, zero }: Piece, lane: number): Promise<void> => {
     if (checked.stopAtFirst === true && firstDifference < start) return;
+    const begun = inFlight.begin();
     let moved = 0;
     if (zero[0] && zero[1]) {
       skipped += end - start;
@@ -157,7 +158,7 @@ export async function compare(
       }
     }
     compared += end - start;
-    inFlight.moved(moved);
+    inFlight.moved(moved, begun);
     await progress.piece(end, compared, moved);
   };
   const known = {

@@ -7,13 +7,17 @@ export interface Depth {
   readonly limit: number;
 }
 
-/** Milliseconds that an aborted piece of work has to settle. Commands of a connection settle at once. */
-const ABORT_GRACE = 200;
+/**
+ * What an aborted piece of work has to settle: this many turns of a timer, of this many milliseconds at least. Commands of
+ * a connection settle at once. Turns, because a process that gets no processor time for a while has had none to settle in.
+ */
+const GRACE_TURNS = 20;
+const GRACE_TURN = 10;
 /** A lane costs some memory, even one that never gets anything to do. */
 const MOST_LANES = 65_536;
 
-/** Milliseconds for which the event loop may be held. */
-const TURN = 10;
+/** Milliseconds after which the event loop gets a turn: a quarter of what is promised, as a busy machine takes its share. */
+const TURN = 5;
 
 /**
  * Made for a loop that may run for long without waiting for anything but promises that are resolved already: it returns
@@ -117,8 +121,10 @@ export async function inLanes<Item>(
 function settledInTime(lanes: Promise<unknown>, signal: AbortSignal): Promise<boolean> {
   return new Promise((resolve) => {
     let timer: ReturnType<typeof setTimeout> | undefined;
+    let turns = 0;
     const aborted = (): void => {
-      timer = setTimeout(() => resolve(false), ABORT_GRACE);
+      if (turns++ === GRACE_TURNS) resolve(false);
+      else timer = setTimeout(aborted, GRACE_TURN);
     };
     if (signal.aborted) aborted();
     else signal.addEventListener('abort', aborted, { once: true });

@@ -28,7 +28,7 @@ export interface PrefetchOptions extends StatusOptions {
   /** Bytes of one command; cut to the server's maximum. Default 4 MiB. */
   requestSize?: number | undefined;
   /**
-   * Commands in flight. Default `'auto'`: begins with 8, and doubles them while that raises the throughput, up to
+   * Commands in flight. Default `'auto'`: begins with 16, and raises them while that raises the throughput, up to
    * `queueSize`.
    */
   requests?: CountOrAuto | undefined;
@@ -75,7 +75,7 @@ const PREFETCH_OPTIONS = {
 };
 
 const DEFAULT_REQUEST = 4 * 1024 * 1024;
-const DEFAULT_DEPTH = 8;
+const DEFAULT_DEPTH = 16;
 
 /**
  * Asks the server to prefetch a range, or what of it holds data, with a bounded number of commands in flight. Of a range
@@ -93,7 +93,12 @@ export async function prefetch(connection: ExportLike, options: PrefetchOptions 
   const [first, last] = rangeOf(facts.size, checked, 'prefetch');
   const source = new Source(sourceOfConnections(connection, 'prefetch'), 'prefetch: connection');
   const requestSize = multipleOf(facts.minimum, Math.min(checked.requestSize ?? DEFAULT_REQUEST, facts.maximum));
-  const inFlight = new InFlight({ requestSize, ...pick(checked, 'requests', 'queueSize'), start: DEFAULT_DEPTH });
+  const inFlight = new InFlight({
+    requestSize,
+    ...pick(checked, 'requests', 'queueSize'),
+    start: DEFAULT_DEPTH,
+    isWeightless: !read,
+  });
   const buffers: (Buffer | undefined)[] = [];
   let cached = 0n;
   let skipped = 0n;
@@ -120,6 +125,7 @@ export async function prefetch(connection: ExportLike, options: PrefetchOptions 
     } else {
       const [from, until] = source.blocks.around(start, end, facts.size);
       const count = Number(until - from);
+      const begun = inFlight.begin();
       if (read) {
         const buffer = (buffers[lane] ??= Buffer.allocUnsafeSlow(requestSize)).subarray(0, count);
         await at(connection.preadInto(buffer, from, 0, signal), 'prefetch', 'read', from, signal);
@@ -128,7 +134,7 @@ export async function prefetch(connection: ExportLike, options: PrefetchOptions 
       }
       cached += end - start;
       commands++;
-      inFlight.moved(count);
+      inFlight.moved(count, begun);
     }
     await progress.piece(end, cached + skipped, isZero ? 0 : Number(end - start));
   };

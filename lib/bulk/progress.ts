@@ -27,6 +27,27 @@ interface Sample {
   readonly moved: number;
 }
 
+/** Bytes per second, as an average of the last five seconds. */
+export class MovingRate {
+  readonly #samples: Sample[];
+  #moved = 0;
+
+  constructor(now: number) {
+    this.#samples = [{ time: now, moved: 0 }];
+  }
+
+  /** Counts bytes that were moved since the last call, and returns the rate. */
+  moved(bytes: number, now: number): number {
+    this.#moved += bytes;
+    const samples = this.#samples;
+    while (samples.length > 1 && (samples[1] as Sample).time <= now - WINDOW) samples.shift();
+    const first = samples[0] as Sample;
+    const rate = now > first.time ? ((this.#moved - first.moved) * 1000) / (now - first.time) : 0;
+    if (now - (samples.at(-1) as Sample).time >= SAMPLE) samples.push({ time: now, moved: this.#moved });
+    return rate;
+  }
+}
+
 export class ProgressMeter {
   readonly #onProgress: ((progress: Progress) => unknown) | undefined;
   readonly #total: bigint;
@@ -34,7 +55,8 @@ export class ProgressMeter {
   readonly #begun: number;
   /** Done by an earlier run, which does not count for the speed of this one. */
   readonly #before: bigint;
-  readonly #samples: Sample[];
+  readonly #rate: MovingRate;
+  /** Moved since the rate was last computed. */
   #moved = 0;
   #at: bigint;
 
@@ -49,7 +71,7 @@ export class ProgressMeter {
     this.#before = before;
     this.#clock = clock;
     this.#begun = clock();
-    this.#samples = [{ time: this.#begun, moved: 0 }];
+    this.#rate = new MovingRate(this.#begun);
   }
 
   /** A piece that ends at `end` is done, `done` bytes in all; `moved` bytes of it were not only known to be zero. */
@@ -62,16 +84,9 @@ export class ProgressMeter {
 
   #progress(done: bigint): Progress {
     const now = this.#clock();
-    return { done, total: this.#total, at: this.#at, rate: this.#rate(now), eta: this.#eta(now, done) };
-  }
-
-  #rate(now: number): number {
-    const samples = this.#samples;
-    while (samples.length > 1 && (samples[1] as Sample).time <= now - WINDOW) samples.shift();
-    const first = samples[0] as Sample;
-    const rate = now > first.time ? ((this.#moved - first.moved) * 1000) / (now - first.time) : 0;
-    if (now - (samples.at(-1) as Sample).time >= SAMPLE) samples.push({ time: now, moved: this.#moved });
-    return rate;
+    const rate = this.#rate.moved(this.#moved, now);
+    this.#moved = 0;
+    return { done, total: this.#total, at: this.#at, rate, eta: this.#eta(now, done) };
   }
 
   #eta(now: number, done: bigint): number | null {

@@ -10,6 +10,11 @@ export interface OptionSpec {
   readonly takes?: 'nothing' | 'value' | 'optional';
   /** Placeholder for the value in the help. */
   readonly value?: string;
+  /**
+   * The values that completion offers. Default: files for a placeholder that begins with FILE or PATH, folders for DIR,
+   * else none.
+   */
+  readonly choices?: readonly string[];
   /** An option without this text is not shown in the help. */
   readonly help?: string;
   /** Not listed by --long-options and --short-options. */
@@ -27,6 +32,12 @@ export interface CliCommandSpec {
   readonly tool?: string;
   readonly summary: string;
   readonly usage: readonly string[];
+  /** The operands that completion offers. Default: servers. */
+  readonly operands?: {
+    readonly servers?: boolean;
+    readonly files?: boolean;
+    readonly choices?: readonly string[];
+  };
   /** Paragraphs of the section DESCRIPTION. */
   readonly description?: readonly string[];
   readonly options: readonly OptionSpec[];

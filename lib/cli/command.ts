@@ -10,8 +10,8 @@ export interface CommandContext {
   readonly program: string;
   readonly verbose: boolean;
   readonly args: ParsedArguments;
-  /** The names of all commands. */
-  readonly commands: readonly string[];
+  /** The descriptions of all commands. */
+  descriptions(): Promise<readonly CliCommandSpec[]>;
   /** Aborted by Ctrl-C and SIGTERM. */
   readonly signal: AbortSignal;
   /** Writes to standard output. Resolves when the data has been accepted. */

@@ -8,7 +8,7 @@ import type { CliCommand, CommandContext } from './command.js';
 import { CliError, Interruption, UsageError } from './errors.js';
 import { parse } from './arguments.js';
 import { exitCodeOf, leave, leaveNow, SIGNALS } from './leaving.js';
-import { CLI_COMMANDS, TOOLS } from './registry.js';
+import { CLI_COMMANDS, commandsBelow, descriptions, findCommand, TOOLS } from './registry.js';
 import { OutputClosed, StandardOutput } from './output/standard-io.js';
 import { visible } from '../util/visible.js';
 
@@ -21,7 +21,9 @@ const LAST_WORDS = 100;
 export async function run(words: readonly string[], script: string): Promise<void> {
   const output = new StandardOutput();
   const invoked = basename(script).replace(/\.[cm]?js$/, '');
-  const program = Object.hasOwn(TOOLS, invoked) ? invoked : ['nbd', words[0] ?? ''].join(' ').trimEnd();
+  const program = Object.hasOwn(TOOLS, invoked)
+    ? invoked
+    : ['nbd', findCommand(words)?.name ?? words[0] ?? ''].join(' ').trimEnd();
   const { signal } = listenForSignals();
   let code: number;
   try {
@@ -82,33 +84,40 @@ async function main(
   signal: AbortSignal,
 ): Promise<number> {
   const tool = TOOLS[invoked];
-  const [first, ...others] = words;
-  const name = tool ?? first;
-  const rest = tool === undefined ? others : words;
-  const load = name !== undefined && Object.hasOwn(CLI_COMMANDS, name) ? CLI_COMMANDS[name] : undefined;
-  if (load === undefined) return withoutCommand(name, rest, output, signal);
-  const program = tool === undefined ? `nbd ${name ?? ''}` : invoked;
-  return runCommand(await load(), program, rest, output, signal);
+  const found = tool === undefined ? findCommand(words) : { name: tool, rest: words };
+  const load = found === null ? undefined : CLI_COMMANDS[found.name];
+  if (found === null || load === undefined) return withoutCommand(words, output, signal);
+  const program = tool === undefined ? `nbd ${found.name}` : invoked;
+  return runCommand(await load(), program, found.rest, output, signal);
 }
 
 async function withoutCommand(
-  name: string | undefined,
-  rest: readonly string[],
+  [name, ...rest]: readonly string[],
   output: StandardOutput,
   signal: AbortSignal,
 ): Promise<number> {
-  const { overview, showVersion } = await import('./help.js');
+  const { overview, showVersion } = await import('./manual/help.js');
+  const isHelp = (word: string | undefined): boolean => word === '--help' || word === '-h' || word === 'help';
   if (name === '--version' || name === '-V') {
     await output.write(showVersion('nbd'));
     return 0;
   }
-  if (name === 'help' && rest[0] !== undefined) return main([rest[0], '--help'], 'nbd', output, signal);
-  if (name === '--help' || name === '-h' || name === 'help') {
+  if (name === 'help' && rest[0] !== undefined) return main([...rest, '--help'], 'nbd', output, signal);
+  if (isHelp(name)) {
     await output.write(await overview());
     return 0;
   }
+  const group = name === undefined ? [] : commandsBelow(name);
+  if (name !== undefined && group.length > 0 && isHelp(rest[0])) {
+    await output.write(await overview(name));
+    return 0;
+  }
   if (name === undefined) process.stderr.write(await overview());
-  else process.stderr.write(`nbd: unknown command '${visible(name)}'; 'nbd --help' lists the commands\n`);
+  else if (group.length > 0 && rest[0] === undefined) process.stderr.write(await overview(name));
+  else if (group.length > 0) {
+    const tried = visible(`${name} ${rest[0] ?? ''}`);
+    process.stderr.write(`nbd: unknown command '${tried}'; 'nbd ${name} --help' lists the commands\n`);
+  } else process.stderr.write(`nbd: unknown command '${visible(name)}'; 'nbd --help' lists the commands\n`);
   return 1;
 }
 
@@ -138,7 +147,7 @@ async function runCommand(
       program,
       verbose,
       args,
-      commands: Object.keys(CLI_COMMANDS),
+      descriptions,
       signal,
       out: (text) => output.write(text),
       flushOutput: () => output.flush(),
@@ -194,7 +203,7 @@ async function untilStopped<Result>(running: Promise<Result>, signal: AbortSigna
 async function showOnly(command: CliCommand, args: ReturnType<typeof parse>, program: string): Promise<string | null> {
   const asked = args.options.find(({ name }) => ['help', 'version', 'long-options', 'short-options'].includes(name));
   if (asked === undefined) return null;
-  const help = await import('./help.js');
+  const help = await import('./manual/help.js');
   if (asked.name === 'help') return help.commandHelp(command.spec, program);
   if (asked.name === 'version') return help.showVersion(program);
   return asked.name === 'long-options' ? help.longOptions(command.spec) : help.shortOptions(command.spec);

@@ -43,6 +43,9 @@ export const CONNECT_OPTIONS: readonly OptionSpec[] = [
   },
 ];
 
+/** For commands that choose themselves how much is in flight: the connection's own limits are out of the way. */
+export const DEEP_WINDOW = { maxInFlight: 1024, maxInFlightBytes: 256 * 1024 * 1024 } as const;
+
 /** Milliseconds that connections beyond the first may take to open. */
 const GROW_TIME = 2000;
 

@@ -11,7 +11,8 @@ import { isUri } from '../protocol/uri.js';
 import type { Extents } from '../util/extents.js';
 import { lifecycleOf } from './api/settings.js';
 import { NbdOptionMode, type OptionCallback } from './api/option-mode.js';
-import type { ByteCount, NbdExport } from './export.js';
+import { statusWithOptions, withOptions } from './api/command-options.js';
+import type { ByteCount, NbdCommandOptions, NbdExport } from './export.js';
 import type { Lifecycle } from './lifecycle.js';
 import type { Target } from './connect/opening.js';
 import { checkBits, checkSignal, type NbdConnectionOptions } from './options/options.js';
@@ -56,6 +57,9 @@ export async function connectNew<Connection extends AnyConnection>(
 
 const isText = (target: unknown): boolean => typeof target === 'string' || target instanceof URL;
 
+/** What issues the commands of a connection; for the pool. */
+export let submissionOf: (connection: AnyConnection) => Submission;
+
 /**
  * All of a connection except what depends on where it runs. `Bytes` is the class of the results of reads, `Stream` what
  * may be passed as a connected stream.
@@ -73,6 +77,7 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
   readonly #targets: TargetMakers;
 
   static {
+    submissionOf = (connection) => connection.#commands;
     connectTo = (connection, target, signal) =>
       connection.#connect(
         'connect',
@@ -313,7 +318,7 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
   // (ENOTCONN before connecting, EINVAL after), a full queue with NbdQueueFullError EAGAIN; nothing is then queued or
   // sent. An error reply is an NbdCommandError with the server's errno, and the connection stays usable. When the
   // connection ends, it is an NbdConnectionError ENOTCONN with the reason as its cause. An abort rejects with
-  // signal.reason.
+  // signal.reason. In place of the flags a promise command takes { flags, signal }.
 
   /**
    * Asks the server to prefetch a range, so that a later read is fast (libnbd: `nbd_cache`). Success means that the
@@ -324,7 +329,13 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
    * @throws (rejects) `EINVAL` when the server has no cache command ({@link canCache}), `count` is 0, or the range is
    *   not within the export or not aligned to the minimum block size; `ERANGE` when it is too long for one command.
    */
-  cache(count: ByteCount, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
+  cache(
+    count: ByteCount,
+    offset: ByteCount,
+    flags: number | NbdCommandOptions = 0,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    if (typeof flags === 'object') return withOptions(this, 'cache', [count, offset], flags, signal);
     return this.#commands.submit(spec.CACHE, count, offset, flags, signal);
   }
 
@@ -348,7 +359,8 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
    *
    * @throws (rejects) `EINVAL` when `count` is 0 or the range is not within the export; `ERANGE` above 64 MiB.
    */
-  pread(count: number, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<Bytes> {
+  pread(count: number, offset: ByteCount, flags: number | NbdCommandOptions = 0, signal?: AbortSignal): Promise<Bytes> {
+    if (typeof flags === 'object') return withOptions(this, 'pread', [count, offset], flags, signal);
     return this.#commands.read(count, offset, flags, signal) as Promise<Bytes>;
   }
 
@@ -356,7 +368,13 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
    * Reads `buffer.length` bytes into the caller's buffer, which is cleared first (see `preadInitialize`). Accepts a
    * Uint8Array of any class. Once the promise has rejected, even by an abort, nothing is written into the buffer.
    */
-  preadInto(buffer: Uint8Array, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
+  preadInto(
+    buffer: Uint8Array,
+    offset: ByteCount,
+    flags: number | NbdCommandOptions = 0,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    if (typeof flags === 'object') return withOptions(this, 'preadInto', [buffer, offset], flags, signal);
     return this.#commands.readInto(buffer, offset, flags, signal);
   }
 
@@ -376,9 +394,10 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
     count: number,
     offset: ByteCount,
     chunk: ChunkCallback,
-    flags = 0,
+    flags: number | NbdCommandOptions = 0,
     signal?: AbortSignal,
   ): Promise<Bytes> {
+    if (typeof flags === 'object') return withOptions(this, 'preadStructured', [count, offset, chunk], flags, signal);
     return this.#commands.readStructured(count, offset, chunk, flags, signal) as Promise<Bytes>;
   }
 
@@ -400,7 +419,13 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
    * @throws (rejects) `EPERM` on a read-only export, `ENOSPC` when the range is not within the export, `ERANGE` when
    *   the buffer is longer than one command may be (`getBlockSize(SIZE_PAYLOAD)`).
    */
-  pwrite(buffer: Uint8Array, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
+  pwrite(
+    buffer: Uint8Array,
+    offset: ByteCount,
+    flags: number | NbdCommandOptions = 0,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    if (typeof flags === 'object') return withOptions(this, 'pwrite', [buffer, offset], flags, signal);
     return this.#commands.write(buffer, offset, flags, signal);
   }
 
@@ -414,7 +439,8 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
    *
    * @throws (rejects) `EINVAL` when the server has no flush command ({@link canFlush}).
    */
-  flush(flags = 0, signal?: AbortSignal): Promise<void> {
+  flush(flags: number | NbdCommandOptions = 0, signal?: AbortSignal): Promise<void> {
+    if (typeof flags === 'object') return withOptions(this, 'flush', [], flags, signal);
     return this.#commands.submit(spec.FLUSH, 0, 0, flags, signal);
   }
 
@@ -430,7 +456,13 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
    * @throws (rejects) `EINVAL` when the server has no trim command ({@link canTrim}), `EPERM` on a read-only export,
    *   `ENOSPC` when the range is not within the export.
    */
-  trim(count: ByteCount, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
+  trim(
+    count: ByteCount,
+    offset: ByteCount,
+    flags: number | NbdCommandOptions = 0,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    if (typeof flags === 'object') return withOptions(this, 'trim', [count, offset], flags, signal);
     return this.#commands.submit(spec.TRIM, count, offset, flags, signal);
   }
 
@@ -447,7 +479,13 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
    * @throws (rejects) `EINVAL` when the server has no such command or flag ({@link canZero}, {@link canFastZero}),
    *   `EPERM` on a read-only export, `ENOSPC` when the range is not within the export.
    */
-  zero(count: ByteCount, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
+  zero(
+    count: ByteCount,
+    offset: ByteCount,
+    flags: number | NbdCommandOptions = 0,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    if (typeof flags === 'object') return withOptions(this, 'zero', [count, offset], flags, signal);
     return this.#commands.submit(spec.ZERO, count, offset, flags, signal);
   }
 
@@ -467,34 +505,41 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
    * @throws (rejects) `ENOTSUP` when no metadata context was negotiated, `EINVAL` when the range is not within the
    *   export.
    */
-  blockStatus(count: ByteCount, offset: ByteCount, flags?: number, signal?: AbortSignal): Promise<Map<string, Extents>>;
+  blockStatus(
+    count: ByteCount,
+    offset: ByteCount,
+    flags?: number | NbdCommandOptions,
+    signal?: AbortSignal,
+  ): Promise<Map<string, Extents>>;
   blockStatus(
     count: ByteCount,
     offset: ByteCount,
     extent: ExtentCallback<Uint32Array>,
-    flags?: number,
+    flags?: number | NbdCommandOptions,
     signal?: AbortSignal,
   ): Promise<void>;
   blockStatus(count: ByteCount, offset: ByteCount, ...rest: unknown[]): Promise<unknown> {
-    return this.#status(spec.BLOCK_STATUS, count, offset, rest);
+    const called = statusWithOptions(this, 'blockStatus', [count, offset], rest);
+    return called ?? this.#status(spec.BLOCK_STATUS, count, offset, rest);
   }
 
   /** {@link blockStatus} with 64-bit lengths and flags as bigints (libnbd: `nbd_block_status_64`). */
   blockStatus64(
     count: ByteCount,
     offset: ByteCount,
-    flags?: number,
+    flags?: number | NbdCommandOptions,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents<bigint>>>;
   blockStatus64(
     count: ByteCount,
     offset: ByteCount,
     extent: ExtentCallback<BigUint64Array>,
-    flags?: number,
+    flags?: number | NbdCommandOptions,
     signal?: AbortSignal,
   ): Promise<void>;
   blockStatus64(count: ByteCount, offset: ByteCount, ...rest: unknown[]): Promise<unknown> {
-    return this.#status(spec.BLOCK_STATUS_64, count, offset, rest);
+    const called = statusWithOptions(this, 'blockStatus64', [count, offset], rest);
+    return called ?? this.#status(spec.BLOCK_STATUS_64, count, offset, rest);
   }
 
   /**
@@ -507,7 +552,7 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
     count: ByteCount,
     offset: ByteCount,
     contexts: readonly string[],
-    flags?: number,
+    flags?: number | NbdCommandOptions,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents<bigint>>>;
   blockStatusFilter(
@@ -515,7 +560,7 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
     offset: ByteCount,
     contexts: readonly string[],
     extent: ExtentCallback<BigUint64Array>,
-    flags?: number,
+    flags?: number | NbdCommandOptions,
     signal?: AbortSignal,
   ): Promise<void>;
   blockStatusFilter(
@@ -524,7 +569,8 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
     contexts: readonly string[],
     ...rest: unknown[]
   ): Promise<unknown> {
-    return this.#status(spec.BLOCK_STATUS_FILTER, count, offset, rest, contexts);
+    const called = statusWithOptions(this, 'blockStatusFilter', [count, offset, contexts], rest);
+    return called ?? this.#status(spec.BLOCK_STATUS_FILTER, count, offset, rest, contexts);
   }
 
   #status(
@@ -629,7 +675,8 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
    *   writes exits with a status other than 0, or by a signal that was not sent from here, unless commands have already
    *   failed for that reason; the signal's reason.
    */
-  async shutdown(flags = 0, signal?: AbortSignal): Promise<void> {
+  async shutdown(flags: number | NbdCommandOptions = 0, signal?: AbortSignal): Promise<void> {
+    if (typeof flags === 'object') return withOptions(this, 'shutdown', [], flags, signal);
     checkBits('shutdown', flags, SHUTDOWN_ABANDON_PENDING);
     const ended = this.#lifecycle.shutdown(flags === SHUTDOWN_ABANDON_PENDING);
     await (signal === undefined ? ended : abortable(ended, signal, this.#lifecycle));

@@ -4,6 +4,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { NbdConnection } from '../client/node.js';
 import type { NbdError } from '../errors.js';
 import { Dispatcher } from './commands/dispatcher.js';
+import { DirectCommands } from './commands/direct.js';
 import type { Notify } from './events.js';
 import { closedPool, noConnection, unflushed } from './failures.js';
 import type { Opened, Opener } from './connections/opener.js';
@@ -17,6 +18,7 @@ export class PoolCore implements RosterOwner {
   readonly state: PoolState;
   readonly roster: Roster;
   readonly dispatcher: Dispatcher;
+  readonly direct: DirectCommands;
   #isRestoring = false;
   #onProgress: (() => void) | null = null;
   /** Connections that were closed with the pool: their servers may still be ending. */
@@ -34,6 +36,7 @@ export class PoolCore implements RosterOwner {
       this.lost();
     };
     this.dispatcher = new Dispatcher(this.state, this.roster, onRest, onLateLoss);
+    this.direct = new DirectCommands(this.dispatcher);
   }
 
   // RosterOwner.

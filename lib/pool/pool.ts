@@ -2,7 +2,8 @@
 
 import { inspect } from 'node:util';
 import { EventEmitter } from 'eventemitter3';
-import type { ByteCount, NbdExport } from '../client/export.js';
+import { statusWithOptions, withOptions } from '../client/api/command-options.js';
+import type { ByteCount, NbdCommandOptions, NbdExport } from '../client/export.js';
 import { checkBits } from '../client/options/options.js';
 import type { NbdTarget } from '../client/connect/targets.js';
 import { SHUTDOWN_ABANDON_PENDING } from '../protocol/client-constants.js';
@@ -15,16 +16,7 @@ import type { NbdPoolEvents, Notify } from './events.js';
 import { type Opened, Opener } from './connections/opener.js';
 import { makePoolSettings, type NbdPoolOptions, type PoolSettings } from './options.js';
 import { checkTargets } from './connections/targets.js';
-import {
-  FlushTask,
-  PlainTask,
-  ReadIntoTask,
-  ReadTask,
-  StatusTask,
-  StructuredTask,
-  type Task,
-  WriteTask,
-} from './commands/task.js';
+import { FlushTask, StatusTask, StructuredTask, type Task } from './commands/task.js';
 
 /** Counters of a pool. */
 export interface PoolStatistics {
@@ -200,18 +192,36 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
   }
 
   /** Asks the server to prefetch a range. */
-  cache(count: ByteCount, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
-    return this.#run(new PlainTask(spec.CACHE, count, offset, flags, signal));
+  cache(
+    count: ByteCount,
+    offset: ByteCount,
+    flags: number | NbdCommandOptions = 0,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    if (typeof flags === 'object') return withOptions(this, 'cache', [count, offset], flags, signal);
+    return this.#core.direct.plain(spec.CACHE, count, offset, flags, signal) as Promise<void>;
   }
 
   /** Reads `count` bytes; resolves with all of them or rejects. */
-  pread(count: number, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<Buffer> {
-    return this.#run(new ReadTask(count, offset, flags, signal));
+  pread(
+    count: number,
+    offset: ByteCount,
+    flags: number | NbdCommandOptions = 0,
+    signal?: AbortSignal,
+  ): Promise<Buffer> {
+    if (typeof flags === 'object') return withOptions(this, 'pread', [count, offset], flags, signal);
+    return this.#core.direct.read(count, offset, flags, signal) as Promise<Buffer>;
   }
 
   /** Fills the caller's buffer, which is in use until the promise has settled. */
-  preadInto(buffer: Uint8Array, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
-    return this.#run(new ReadIntoTask(buffer, offset, flags, signal));
+  preadInto(
+    buffer: Uint8Array,
+    offset: ByteCount,
+    flags: number | NbdCommandOptions = 0,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    if (typeof flags === 'object') return withOptions(this, 'preadInto', [buffer, offset], flags, signal);
+    return this.#core.direct.readInto(buffer, offset, flags, signal) as Promise<void>;
   }
 
   /** Reads, and reports every chunk of the reply when it is complete. */
@@ -219,9 +229,10 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     count: number,
     offset: ByteCount,
     chunk: ChunkCallback,
-    flags = 0,
+    flags: number | NbdCommandOptions = 0,
     signal?: AbortSignal,
   ): Promise<Buffer> {
+    if (typeof flags === 'object') return withOptions(this, 'preadStructured', [count, offset, chunk], flags, signal);
     return this.#run(new StructuredTask(count, offset, chunk, flags, signal));
   }
 
@@ -229,8 +240,14 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
    * Writes the buffer, which must not change until the promise has settled: it is sent again if a connection is lost.
    * An acknowledged write is not on permanent storage yet: see {@link flush}.
    */
-  pwrite(buffer: Uint8Array, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
-    return this.#run(new WriteTask(buffer, offset, flags, signal));
+  pwrite(
+    buffer: Uint8Array,
+    offset: ByteCount,
+    flags: number | NbdCommandOptions = 0,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    if (typeof flags === 'object') return withOptions(this, 'pwrite', [buffer, offset], flags, signal);
+    return this.#core.direct.write(buffer, offset, flags, signal) as Promise<void>;
   }
 
   /**
@@ -240,49 +257,69 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
    *   it, unless `rewrite` has supplied them again. A flush that fails on the server is not tried again: the server may
    *   have dropped what it could not write, and the next flush would succeed without it.
    */
-  flush(flags = 0, signal?: AbortSignal): Promise<void> {
+  flush(flags: number | NbdCommandOptions = 0, signal?: AbortSignal): Promise<void> {
+    if (typeof flags === 'object') return withOptions(this, 'flush', [], flags, signal);
     return this.#run(new FlushTask(flags, signal));
   }
 
   /** Informs the server that the range is no longer needed. */
-  trim(count: ByteCount, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
-    return this.#run(new PlainTask(spec.TRIM, count, offset, flags, signal));
+  trim(
+    count: ByteCount,
+    offset: ByteCount,
+    flags: number | NbdCommandOptions = 0,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    if (typeof flags === 'object') return withOptions(this, 'trim', [count, offset], flags, signal);
+    return this.#core.direct.plain(spec.TRIM, count, offset, flags, signal) as Promise<void>;
   }
 
   /** Writes zeroes without sending them. */
-  zero(count: ByteCount, offset: ByteCount, flags = 0, signal?: AbortSignal): Promise<void> {
-    return this.#run(new PlainTask(spec.ZERO, count, offset, flags, signal));
+  zero(
+    count: ByteCount,
+    offset: ByteCount,
+    flags: number | NbdCommandOptions = 0,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    if (typeof flags === 'object') return withOptions(this, 'zero', [count, offset], flags, signal);
+    return this.#core.direct.plain(spec.ZERO, count, offset, flags, signal) as Promise<void>;
   }
 
   /** Asks for the extents of a range, with 32-bit lengths and flags. */
-  blockStatus(count: ByteCount, offset: ByteCount, flags?: number, signal?: AbortSignal): Promise<Map<string, Extents>>;
+  blockStatus(
+    count: ByteCount,
+    offset: ByteCount,
+    flags?: number | NbdCommandOptions,
+    signal?: AbortSignal,
+  ): Promise<Map<string, Extents>>;
   blockStatus(
     count: ByteCount,
     offset: ByteCount,
     extent: ExtentCallback<Uint32Array>,
-    flags?: number,
+    flags?: number | NbdCommandOptions,
     signal?: AbortSignal,
   ): Promise<void>;
   blockStatus(count: ByteCount, offset: ByteCount, ...rest: unknown[]): Promise<never> {
-    return this.#run(new StatusTask(spec.BLOCK_STATUS, count, offset, rest));
+    const called = statusWithOptions(this, 'blockStatus', [count, offset], rest);
+    return called ?? this.#run(new StatusTask(spec.BLOCK_STATUS, count, offset, rest));
   }
 
   /** {@link blockStatus} with 64-bit lengths and flags, as bigint. */
   blockStatus64(
     count: ByteCount,
     offset: ByteCount,
-    flags?: number,
+    flags?: number | NbdCommandOptions,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents<bigint>>>;
   blockStatus64(
     count: ByteCount,
     offset: ByteCount,
     extent: ExtentCallback<BigUint64Array>,
-    flags?: number,
+    flags?: number | NbdCommandOptions,
     signal?: AbortSignal,
   ): Promise<void>;
   blockStatus64(count: ByteCount, offset: ByteCount, ...rest: unknown[]): Promise<never> {
-    return this.#run(new StatusTask(spec.BLOCK_STATUS_64, count, offset, rest));
+    const called = statusWithOptions(this, 'blockStatus64', [count, offset], rest);
+    return called ?? this.#run(new StatusTask(spec.BLOCK_STATUS_64, count, offset, rest));
   }
 
   /** {@link blockStatus64} for some of the negotiated contexts only. */
@@ -290,7 +327,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     count: ByteCount,
     offset: ByteCount,
     contexts: readonly string[],
-    flags?: number,
+    flags?: number | NbdCommandOptions,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents<bigint>>>;
   blockStatusFilter(
@@ -298,7 +335,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     offset: ByteCount,
     contexts: readonly string[],
     extent: ExtentCallback<BigUint64Array>,
-    flags?: number,
+    flags?: number | NbdCommandOptions,
     signal?: AbortSignal,
   ): Promise<void>;
   blockStatusFilter(
@@ -307,7 +344,8 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     contexts: readonly string[],
     ...rest: unknown[]
   ): Promise<never> {
-    return this.#run(new StatusTask(spec.BLOCK_STATUS_FILTER, count, offset, rest, contexts));
+    const called = statusWithOptions(this, 'blockStatusFilter', [count, offset, contexts], rest);
+    return called ?? this.#run(new StatusTask(spec.BLOCK_STATUS_FILTER, count, offset, rest, contexts));
   }
 
   // ── State ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -68,8 +68,8 @@ export class ReplyDecoder<Target extends ReplyTarget = ReplyTarget> {
   /** Collects SMALL: the shared one for offsets and holes, one of its own size for anything longer. */
   #small: Buffer = this.#partial;
   #smallLength = 0;
-  /** The command whose buffer was handed out by target(). */
-  #direct: Target | null = null;
+  /** The last target() was the command's buffer, or the memory of a long chunk. */
+  #isDirect = false;
   #stopped = false;
   /** Magic-delimited messages: libnbd's stats_chunks_received. */
   chunks = 0;
@@ -99,21 +99,25 @@ export class ReplyDecoder<Target extends ReplyTarget = ReplyTarget> {
   /** Ignores everything that is received from now on. */
   stop(): void {
     this.#stopped = true;
-    this.#direct = null;
+    this.#isDirect = false;
   }
 
   /** Where the next bytes should land. */
   target(): Uint8Array {
     const command = this.#command;
     const large = this.#sink.expectsLarge;
-    this.#direct = null;
+    this.#isDirect = false;
     this.#scratch ??= Buffer.allocUnsafeSlow(SCRATCH_LENGTH);
     if (this.#state === DATA) {
       const buffer = command?.buffer ?? null;
       if (buffer !== null && command?.ownsBuffer === true && (large || this.#remaining >= DIRECT_LENGTH)) {
-        this.#direct = command;
+        this.#isDirect = true;
         return buffer.subarray(this.#at, this.#at + this.#remaining);
       }
+    } else if (this.#state === SMALL && this.#remaining >= DIRECT_LENGTH) {
+      // Memory of this decoder's own, until the chunk is complete: a block map of 100,000 extents is not copied.
+      this.#isDirect = true;
+      return this.#small.subarray(this.#smallLength, this.#smallLength + this.#remaining);
     } else if (large && this.#state !== SKIP) {
       this.#headerScratch ??= this.#scratch.subarray(0, this.#prefixLength);
       if (this.#state === HEADER && this.#have === 0) return this.#headerScratch;
@@ -126,15 +130,19 @@ export class ReplyDecoder<Target extends ReplyTarget = ReplyTarget> {
    * protocol.
    */
   advance(length: number): void {
-    const direct = this.#direct;
-    if (direct === null) {
+    if (!this.#isDirect) {
       if (this.#scratch !== null) this.#decode(this.#scratch, length);
       return;
     }
-    this.#direct = null;
-    this.#at += length;
+    this.#isDirect = false;
     this.#remaining -= length;
-    if (this.#remaining === 0) this.#dataComplete();
+    if (this.#state === DATA) {
+      this.#at += length;
+      if (this.#remaining === 0) this.#dataComplete();
+    } else {
+      this.#smallLength += length;
+      if (this.#remaining === 0) this.#smallComplete(this.#small, 0, this.#smallLength);
+    }
   }
 
   /** Bytes in a buffer of the transport. Throws like advance(). */

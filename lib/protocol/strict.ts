@@ -3,7 +3,7 @@
 
 import { NbdStrictError } from '../errors.js';
 import { add, fromBigInt, isWithin, lowHalf, MAX_U32, MAX_U64, type U64 } from '../util/u64.js';
-import { byteLengthOf, isPlain, isUint8Array, kindOfView, memoryOf } from '../util/views.js';
+import { isPlain, isUint8Array, kindOfView, memoryOf } from '../util/views.js';
 import * as s from './client-constants.js';
 import { callDetails, type CommandSpec, describeCall, FLAG_NEEDS } from './commands.js';
 import * as c from './constants.js';
@@ -56,7 +56,7 @@ const SMALL = 8 * 1024;
 
 /** The memory of a caller's buffer, for reading or writing: see util/views.ts. */
 export function toBytes(value: unknown, method: string): Uint8Array {
-  if (isUint8Array(value)) return byteLengthOf(value) <= SMALL && isPlain(value) ? value : memoryOf(value);
+  if (isUint8Array(value)) return isPlain(value, SMALL) ? value : memoryOf(value);
   const kind = value === null ? 'null' : ArrayBuffer.isView(value) ? kindOfView(value) : typeof value;
   throw refuse(method, 'buffer', `must be a Uint8Array, not ${kind}`);
 }

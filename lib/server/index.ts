@@ -5,7 +5,14 @@
 export { NbdServer, type NbdServerAddress } from './server.js';
 export type { NbdServerBase } from './server-base.js';
 export type { ServeOptions } from './web-stream.js';
-export { type NbdServerOptions, type NbdServerTlsOptions, type PskKeys } from './options.js';
+export {
+  type NbdServerOptions,
+  type NbdServerTlsOptions,
+  type OpenedExport,
+  type OpenExport,
+  type OpeningClient,
+  type PskKeys,
+} from './options.js';
 export { type FlagOverrides, type MetaContext, type NbdExportOptions } from './served-export.js';
 export {
   type BackendExtent,
@@ -16,22 +23,27 @@ export {
   type ZeroOptions,
 } from './backends/backend.js';
 export { BlobBackend, type BlobLike } from './backends/blob.js';
-export { MemoryBackend, type MemoryBackendOptions } from './backends/memory.js';
+export { type DataPart, MemoryBackend, type MemoryBackendOptions } from './backends/memory.js';
 export { FileBackend, type FileBackendOptions } from './backends/file.js';
 export { fillPattern, PatternBackend, type PatternBackendOptions } from './backends/pattern.js';
+export { OverlayBackend, type OverlayBackendOptions } from './backends/overlay.js';
+export { RandomBackend, type RandomBackendOptions } from './backends/random.js';
 export { ExtentMap } from './backends/extent-map.js';
 export {
   type BytesFault,
+  type ChosenFault,
+  type CorruptFault,
   type CutFault,
   type DelayFault,
   type ErrorFault,
   type Fault,
   type FaultCondition,
-  type FaultedRequest,
   FaultPlan,
+  type HoldFault,
   type RequestFault,
   type StallFault,
 } from './faults.js';
+export { type FaultedRequest, type HeldRequest } from './held-requests.js';
 export { type CommandName, type NamedCommand } from './transmission/command-name.js';
 export { type NbdServerStatistics } from './statistics.js';
 export { type Feature, type HandshakeFeatures, type OptionRefusal } from '../protocol/handshake/serve-offer.js';

@@ -18,7 +18,7 @@ import {
   wholeNumberOrInfinity,
 } from '../util/option-checks.js';
 import type { NbdBackend } from './backends/backend.js';
-import type { FaultedRequest } from './faults.js';
+import type { FaultedRequest } from './held-requests.js';
 import type { NbdExportOptions } from './served-export.js';
 
 /** Keys by user name, as raw bytes. */
@@ -42,6 +42,23 @@ export interface NbdServerTlsOptions {
   readonly minVersion?: 'TLSv1.2' | 'TLSv1.3' | undefined;
   /** Highest version of TLS. Default: the highest that Node.js supports. */
   readonly maxVersion?: 'TLSv1.2' | 'TLSv1.3' | undefined;
+}
+
+/** Makes the export of a name for one client. */
+export type OpenExport = (
+  name: string,
+  client: OpeningClient,
+) => OpenedExport | undefined | Promise<OpenedExport | undefined>;
+
+/** What an {@link OpenExport} function makes: a backend alone is short for `{ backend }`. */
+export type OpenedExport = NbdBackend | NbdExportOptions;
+
+/** The client for which an export is made. */
+export interface OpeningClient {
+  /** The connection's number, from 1 in order of arrival. */
+  readonly connection: number;
+  /** Aborted when the connection has ended. */
+  readonly signal: AbortSignal;
 }
 
 /** Options of an {@link NbdServer}. Times are milliseconds, sizes bytes. */
@@ -95,6 +112,21 @@ export interface NbdServerOptions {
    */
   readonly maxReplyBytes?: number | undefined;
 
+  /**
+   * Called for a name that no export has, when a client first asks for it: makes the export of that name, for this
+   * connection. Returns a backend, or options of an export, or undefined if there is no such export; or a promise of
+   * these. If it throws, the client is refused with the error's message: NBD_REP_ERR_POLICY for `EACCES` and `EPERM`,
+   * else NBD_REP_ERR_UNKNOWN. The backend is closed when no connection uses it any more, unless it was added with
+   * {@link NbdServer.addExport}. Default none.
+   */
+  readonly openExport?: OpenExport | undefined;
+  /**
+   * Bytes of payload per second, of reads and as many of writes, over all connections. Default no limit.
+   */
+  readonly rate?: number | undefined;
+  /** What faults with `probability` and `corrupt` follow from: a whole number below 2^32. Default 0. */
+  readonly seed?: number | undefined;
+
   /** Called for every request before it is carried out; if it throws, the request fails with that error. */
   readonly onRequest?: ((request: FaultedRequest) => void) | undefined;
   /** Called when a connection has ended because of an error of the client or the stream. */
@@ -136,6 +168,7 @@ const FEATURES: OptionTable<HandshakeFeatures> = {
 };
 
 const MAX_DELAY = 2 ** 31 - 1;
+const MAX_SEED = 2 ** 32 - 1;
 
 const OPTIONS: Omit<OptionTable<NbdServerOptions>, 'tlsOptions'> = {
   exports: anObject,
@@ -154,6 +187,9 @@ const OPTIONS: Omit<OptionTable<NbdServerOptions>, 'tlsOptions'> = {
   maxInFlightBytes: wholeNumberOrInfinity(1),
   maxTotalBytes: wholeNumberOrInfinity(1),
   maxReplyBytes: wholeNumberOrInfinity(0),
+  openExport: aFunction,
+  rate: wholeNumber(1),
+  seed: wholeNumber(0, MAX_SEED),
   onRequest: aFunction,
   onConnectionError: aFunction,
 };

@@ -10,6 +10,7 @@ import {
   anObject,
   aString,
   checkOptions,
+  oneOf,
   type OptionCheck,
   type OptionTable,
   refuse,
@@ -80,6 +81,12 @@ export interface NbdExportOptions {
    * backend's `sparseReads`, or else true.
    */
   readonly sparseReads?: boolean | undefined;
+  /**
+   * What happens to a write above the maximum block size, or `maxPayload` of the server: `refuse` replies with
+   * `EINVAL`; `disconnect` closes the connection without a reply, as nbdkit does. Default `refuse`; above 32 MiB and
+   * the maximum, the connection is always closed.
+   */
+  readonly oversizedWrites?: 'refuse' | 'disconnect' | undefined;
 }
 
 const aShortString: OptionCheck<string> = (where, value) => {
@@ -123,6 +130,7 @@ const OPTIONS: OptionTable<NbdExportOptions> = {
   metaContexts: someMetaContexts,
   baseAllocation: aBoolean,
   sparseReads: aBoolean,
+  oversizedWrites: oneOf('refuse', 'disconnect'),
 };
 
 const BACKEND: Readonly<Record<keyof NbdBackend, OptionCheck>> = {
@@ -172,6 +180,8 @@ export class ServedExport implements ExportOffer {
   readonly requireBlockSize: boolean;
   readonly requireTls: boolean;
   readonly sparseReads: boolean;
+  /** Whether a write above `maxPayload` ends the connection. */
+  readonly disconnectsLargeWrites: boolean;
   readonly #metaContexts: ReadonlyMap<string, MetaContext>;
   readonly #overrides: FlagOverrides;
 
@@ -193,6 +203,7 @@ export class ServedExport implements ExportOffer {
     this.requireBlockSize = options.requireBlockSize === true;
     this.requireTls = options.requireTls === true;
     this.sparseReads = (options.sparseReads ?? backend.sparseReads ?? true) && backend.extents !== undefined;
+    this.disconnectsLargeWrites = options.oversizedWrites === 'disconnect';
     const metaContexts = new Map<string, MetaContext>();
     if (options.baseAllocation !== false) {
       metaContexts.set(c.NBD_CONTEXT_BASE_ALLOCATION, allocation(backend, this.blockSize.minimum));

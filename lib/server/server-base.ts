@@ -12,8 +12,12 @@ import {
   makeServerSettings,
   type NbdServerOptions,
   type NbdServerTlsOptions,
+  type OpenExport,
   type ServerSettings,
 } from './options.js';
+import { OpenedBackends, OpenedExports, type OpeningHost } from './opened-exports.js';
+import { RateLimiter } from '../transport/rate-limiter.js';
+import type { TransmissionOptions } from './transmission/transmission.js';
 import { type NbdExportOptions, ServedExport } from './served-export.js';
 import { ServerConnection, type ServedStream } from './server-connection.js';
 import { type NbdServerStatistics, Statistics } from './statistics.js';
@@ -26,7 +30,7 @@ const PAYLOAD_POOL = 1 << 25;
 /** All of a server except its listeners. */
 export abstract class NbdServerBase {
   /** Injected faults; may be changed at any time. */
-  readonly faults = new FaultPlan();
+  readonly faults: FaultPlan;
   readonly #options: ServerSettings;
   readonly #offer: ServerOffer<ServedExport>;
   readonly #exports = new Map<string, ServedExport>();
@@ -35,6 +39,8 @@ export abstract class NbdServerBase {
   readonly #payloads = new PayloadPool(PAYLOAD_POOL);
   readonly #budget: MemoryBudget;
   readonly #backends = new Set<NbdBackend>();
+  readonly #opened: OpenedBackends | null;
+  readonly #rate: TransmissionOptions['rate'];
   #closing: Promise<void> | null = null;
   #idle: (() => void) | null = null;
 
@@ -42,6 +48,10 @@ export abstract class NbdServerBase {
   protected constructor(options: NbdServerOptions, tlsOptions: OptionCheck<NbdServerTlsOptions>) {
     const settings = makeServerSettings(options, tlsOptions);
     this.#options = settings;
+    this.faults = new FaultPlan(settings.seed);
+    const { openExport, rate } = settings;
+    this.#rate = rate === undefined ? undefined : { reads: new RateLimiter(rate), writes: new RateLimiter(rate) };
+    this.#opened = openExport === undefined ? null : new OpenedBackends(this.#openingHost(openExport));
     this.#budget = new MemoryBudget(settings.maxTotalBytes);
     this.#offer = {
       style: settings.style ?? 'newstyle',
@@ -59,7 +69,7 @@ export abstract class NbdServerBase {
 
   /** Adds an export, or replaces the one of that name; existing connections keep the old one. */
   addExport(name: string, entry: NbdBackend | NbdExportOptions): void {
-    const served = new ServedExport(name, isBackend(entry) ? { backend: entry } : entry, this.#options.maxPayload);
+    const served = this.#served(name, entry);
     this.#exports.set(name, served);
     this.#backends.add(served.backend);
   }
@@ -112,8 +122,11 @@ export abstract class NbdServerBase {
     }
     statistics.connections += 1;
     const options = this.#options;
+    const number = statistics.connections;
+    const opened = this.#opened === null ? null : new OpenedExports(this.#offer, this.#opened, number);
     const connection = new ServerConnection(served, {
-      offer: this.#offer,
+      offer: opened?.offer ?? this.#offer,
+      rate: this.#rate,
       handshakeTimeout: options.handshakeTimeout,
       closeTimeout: options.closeTimeout,
       maxReplyBytes: options.maxReplyBytes,
@@ -121,11 +134,12 @@ export abstract class NbdServerBase {
       maxInFlightBytes: options.maxInFlightBytes,
       budget: this.#budget,
       payloads: this.#payloads,
-      connection: statistics.connections,
+      connection: number,
       faults: this.faults,
       statistics,
       onRequest: options.onRequest,
       closed: (closed, error) => {
+        opened?.close();
         this.#connectionClosed(closed, error);
       },
     });
@@ -160,9 +174,11 @@ export abstract class NbdServerBase {
 
   async #close(): Promise<void> {
     const closed = this.stopListening();
+    this.faults.close();
     for (const connection of this.#connections) connection.shutdown();
     await this.#connectionsGone(this.#options.closeTimeout);
     await closed;
+    await this.#opened?.closed();
     await Promise.all([...this.#backends].map(async (backend) => backend.close?.()));
   }
 
@@ -196,6 +212,21 @@ export abstract class NbdServerBase {
       // The user's function threw inside a stream's callback, where an exception would end the process.
       warn(`onConnectionError: ${String(thrown)}`, 'NbdServerWarning');
     }
+  }
+
+  #served(name: string, entry: NbdBackend | NbdExportOptions): ServedExport {
+    return new ServedExport(name, isBackend(entry) ? { backend: entry } : entry, this.#options.maxPayload);
+  }
+
+  #openingHost(openExport: OpenExport): OpeningHost {
+    return {
+      openExport,
+      serve: (name, made) => this.#served(name, made),
+      owns: (backend) => this.#backends.has(backend),
+      failed: (error) => {
+        this.report(error);
+      },
+    };
   }
 
   #find(name: string): ServedExport | undefined {

@@ -30,8 +30,8 @@ export class Statistics {
   bytesWritten = 0;
   bytesSent = 0;
   readonly requests: Record<CommandName, number> = {
-    read: 0,
-    write: 0,
+    pread: 0,
+    pwrite: 0,
     disconnect: 0,
     flush: 0,
     trim: 0,

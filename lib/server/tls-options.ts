@@ -2,7 +2,7 @@
 
 import { createServer, type TlsOptions } from 'node:tls';
 import type { NbdServerTlsOptions, PskKeys } from './options.js';
-import { PSK_CIPHERS } from '../transport/psk.js';
+import { PSK_CIPHERS, runtimeWithoutPsk } from '../transport/psk.js';
 import {
   aBoolean,
   checkOptions,
@@ -84,6 +84,10 @@ export const someTlsOptions: OptionCheck<NbdServerTlsOptions> = (where, value) =
   const options: NbdServerTlsOptions = checkOptions(where, value, OPTIONS);
   const { cert, key, ca, crl, verifyPeer, psk, minVersion, maxVersion } = options;
   if ((cert === undefined) !== (key === undefined)) throw refuse(where, 'cert and key need each other');
+  const lacking = psk === undefined ? null : runtimeWithoutPsk();
+  if (lacking !== null) {
+    throw refuse(`${where}: psk`, `${lacking} has no pre-shared keys for TLS: use certificates, or Node.js`, 'ENOTSUP');
+  }
   if (cert === undefined && psk === undefined) throw refuse(where, 'needs cert and key, or psk');
   if (verifyPeer === true && ca === undefined) {
     throw refuse(where, 'verifyPeer needs ca: without it the authorities of the system would vouch for clients');

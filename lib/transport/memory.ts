@@ -22,10 +22,11 @@ class MemoryStream extends Duplex {
   }
 
   override _writev(chunks: { chunk: Buffer }[], callback: (error?: Error) => void): void {
-    this.#deliver(
-      chunks.map(({ chunk }) => chunk),
-      callback,
-    );
+    const buffers = chunks.map(({ chunk }) => chunk);
+    // Later: the peer may reply at once, our side write again, and Node drops what is written during _writev().
+    queueMicrotask(() => {
+      this.#deliver(buffers, callback);
+    });
   }
 
   #deliver(chunks: readonly Buffer[], callback: (error?: Error) => void): void {

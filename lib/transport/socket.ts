@@ -2,11 +2,18 @@
 // 'data' events. Node accepts such a buffer only at connect() (`onread`).
 
 import { type NetConnectOpts, Socket } from 'node:net';
+import { runtimeName } from '../util/platform.js';
 import { StreamTransport } from './stream.js';
 import type { Receiver } from './transport.js';
 
 // Until there is a receiver; a peer's first messages are short.
 const FIRST_LENGTH = 4096;
+
+/**
+ * Whether TLS can take over a socket that has such a buffer. With Deno the handshake never gets a byte and the process
+ * does not end, so its sockets have none.
+ */
+const TAKES_OVER = runtimeName() !== 'Deno';
 
 /** The undocumented part of `net.Socket`'s options for reading into the caller's buffer. */
 interface OnRead {
@@ -16,10 +23,10 @@ interface OnRead {
 
 export class SocketTransport extends StreamTransport {
   readonly socket: Socket;
-  readonly #reader: Reader;
+  readonly #reader: Reader | null;
   #receiver: Receiver | null = null;
 
-  private constructor(socket: Socket, reader: Reader, description: string) {
+  private constructor(socket: Socket, reader: Reader | null, description: string) {
     super(socket, description);
     this.socket = socket;
     this.#reader = reader;
@@ -27,6 +34,13 @@ export class SocketTransport extends StreamTransport {
 
   /** Starts connecting; the caller waits for the socket's 'connect' or 'error'. */
   static open(options: NetConnectOpts, description: string): SocketTransport {
+    // noDelay and keepAlive only take effect here: connect() ignores them.
+    const settings = { ...options, allowHalfOpen: true };
+    if (!TAKES_OVER) {
+      const plain = new Socket(settings);
+      plain.connect(options);
+      return new SocketTransport(plain, null, description);
+    }
     const reader = new Reader();
     const onread: OnRead = {
       buffer: () => reader.next(),
@@ -35,8 +49,7 @@ export class SocketTransport extends StreamTransport {
         return true;
       },
     };
-    // noDelay and keepAlive only take effect here: connect() ignores them.
-    const socket = new Socket({ ...options, ...({ onread } as object), allowHalfOpen: true });
+    const socket = new Socket({ ...settings, ...({ onread } as object) });
     socket.connect(options);
     return new SocketTransport(socket, reader, description);
   }
@@ -47,11 +60,12 @@ export class SocketTransport extends StreamTransport {
   }
 
   protected override listen(): void {
-    this.#reader.start(this.#receiver);
+    if (this.#reader === null) super.listen();
+    else this.#reader.start(this.#receiver);
   }
 
   override detach(): Socket {
-    this.#reader.start(null);
+    this.#reader?.start(null);
     super.detach();
     return this.socket;
   }

@@ -8,6 +8,7 @@ interface ProcessParts {
   readonly nextTick?: unknown;
   readonly emitWarning?: unknown;
   readonly platform?: string;
+  readonly versions?: Readonly<Record<string, string | undefined>>;
   readonly stderr?: { readonly write?: unknown };
 }
 
@@ -40,6 +41,12 @@ export function environment(name: string): string | undefined {
     // Deno throws without the permission to read it.
     return undefined;
   }
+}
+
+/** The runtime, as it calls itself. Bun and Deno also have Node's version. */
+export function runtimeName(versions = processParts()?.versions): 'Node.js' | 'Bun' | 'Deno' {
+  if (versions?.['deno'] !== undefined) return 'Deno';
+  return versions?.['bun'] === undefined ? 'Node.js' : 'Bun';
 }
 
 /** `linux`, `darwin` …; `''` in browsers. */

@@ -24,12 +24,18 @@ export const byteLengthOf = (view: Uint8Array): number => lengthOf.call(view);
 /** `Int8Array`, `DataView` and so on, without calling any code of the caller's. */
 export const kindOfView = (view: ArrayBufferView): string => (tagOf.call(view) as string | undefined) ?? 'DataView';
 
-/** Whether the class is Buffer or Uint8Array itself and the object's length properties are not overridden. */
-export function isPlain(view: Uint8Array): boolean {
-  const own = Object.getPrototypeOf(view) as unknown;
-  if (own !== Buffer.prototype && own !== Uint8Array.prototype) return false;
-  const length = lengthOf.call(view);
-  return view.length === length && view.byteLength === length;
+const bufferPrototype: unknown = Buffer.prototype;
+const arrayPrototype: unknown = Uint8Array.prototype;
+
+/**
+ * Whether the view has at most `most` bytes, its class is Buffer or Uint8Array itself, and its length properties are
+ * not overridden.
+ */
+export function isPlain(view: Uint8Array, most = Infinity): boolean {
+  const own: unknown = Object.getPrototypeOf(view);
+  if (own !== bufferPrototype && own !== arrayPrototype) return false;
+  const { length } = view;
+  return length <= most && view.byteLength === length && lengthOf.call(view) === length;
 }
 
 /** A plain view of the same memory, with a fixed length. */

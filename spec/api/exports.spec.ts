@@ -36,7 +36,7 @@ const PUBLIC: Readonly<Record<string, Names>> = {
     values: words(`
       BlockHasher Extents NbdConnection NbdPool RateLimiter fileCheckpoint fileDestination fileSource
       blockHash changes compare copy createReadStream createWriteStream exportDestination exportSource extents
-      hash mergedExtents nullDestination prefetch totals
+      hash mergedExtents nullDestination partitions prefetch totals
       NbdError NbdStrictError NbdCommandError NbdOptionError NbdProtocolError NbdConnectionError NbdStateError
       NbdQueueFullError NbdUnflushedError
       TLS_DISABLE TLS_ALLOW TLS_REQUIRE
@@ -62,17 +62,19 @@ const PUBLIC: Readonly<Record<string, Names>> = {
       OptionCallback PemInput PrefetchOptions PrefetchResult Progress ProtocolName ReadStreamOptions SourceLike StatusOptions TlsPsk
       Change ChangesOptions ContextsOptions MapOptions MapTotals MergedExtent MergedExtentsOptions TotalsOptions
       CheckpointStore CountOrAuto FileCheckpointOptions FileDestination FileDestinationOptions FileSource FileSourceOptions
-      GivenRange PrefetchProgress
+      GivenRange Partition PartitionsOptions PartitionTable PrefetchProgress
       WriteStreamOptions ZeroRun
     `),
   },
   'nbd-sdk/server': {
-    values: words('BlobBackend ExtentMap FaultPlan FileBackend MemoryBackend NbdServer PatternBackend fillPattern'),
+    values: words(
+      'BlobBackend ExtentMap FaultPlan FileBackend MemoryBackend NbdServer OverlayBackend PatternBackend RandomBackend fillPattern',
+    ),
     types: words(`
-      BackendExtent BackendExtents BlobLike BlockSize BytesFault NbdServerBase ServeOptions CommandName CutFault DelayFault ErrorFault Fault FaultCondition
-      FaultedRequest Feature FileBackendOptions FlagOverrides HandshakeFeatures MemoryBackendOptions MetaContext
+      BackendExtent BackendExtents BlobLike NbdServerBase ServeOptions BlockSize BytesFault ChosenFault CommandName CorruptFault CutFault DataPart DelayFault ErrorFault Fault FaultCondition
+      FaultedRequest Feature FileBackendOptions FlagOverrides HandshakeFeatures HeldRequest HoldFault MemoryBackendOptions MetaContext
       NamedCommand NbdBackend NbdExportOptions NbdServerAddress NbdServerOptions NbdServerStatistics NbdServerTlsOptions
-      OptionRefusal PatternBackendOptions PskKeys RequestFault StallFault U64 WriteOptions ZeroOptions
+      OpenExport OpenedExport OpeningClient OptionRefusal OverlayBackendOptions RandomBackendOptions PatternBackendOptions PskKeys RequestFault StallFault U64 WriteOptions ZeroOptions
     `),
   },
   'nbd-sdk/testing': {

@@ -119,7 +119,7 @@ const REFUSALS: readonly Refusal[] = [
     code: 'EINVAL',
     input: { offset },
   })),
-  ...[1.5, NaN, -1, '1', null, {}, 2 ** 32, 1n].map((flags) => ({
+  ...[1.5, NaN, -1, '1', null, true, 2 ** 32, 1n].map((flags) => ({
     what: `flags ${inspect(flags)}`,
     methods: ALL,
     code: 'EINVAL',

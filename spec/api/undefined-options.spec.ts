@@ -252,7 +252,7 @@ const CALLS: Readonly<Record<string, Call>> = {
   NbdExportOptions: call((options: object) => inServer({ ...options, backend: new serving.MemoryBackend(4096) })),
   NbdBackend: call((options: object) => inServer({ ...options, size: 4096, read: (buffer) => void buffer.fill(7) })),
   WriteOptions: call(async (options: object) => {
-    const backend = await serving.FileBackend.open(join(folder, 'written'), { create: true, size: 4096 });
+    const backend = await serving.FileBackend.open(image);
     await backend.write(Buffer.alloc(512), 0, { ...options, fua: false }).finally(() => backend.close());
   }),
   ZeroOptions: call((options: object) => {

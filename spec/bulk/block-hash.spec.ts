@@ -78,7 +78,7 @@ describe('blockHash', () => {
     const seen: bigint[] = [];
     const found = await blockHash(connection, { blockSize, onProgress: ({ done }) => seen.push(done) });
     expect(seen.at(-1)).toBe(2n ** 40n);
-    expect(server.statistics.requests.read).toBe(0);
+    expect(server.statistics.requests.pread).toBe(0);
     const hasher = new BlockHasher({ blockSize });
     hasher.zero(0, 2n ** 40n);
     expect(await hasher.digest()).toBe(found);

@@ -249,7 +249,7 @@ it('a write stream that is destroyed sends nothing more', async () => {
   await expect(pipeline(Readable.from([Buffer.alloc(1)]), stream)).rejects.toMatchObject({
     code: 'ERR_STREAM_PREMATURE_CLOSE',
   });
-  expect(server.statistics.requests.write).toBe(1);
+  expect(server.statistics.requests.pwrite).toBe(1);
 });
 
 describe('located', () => {

@@ -84,7 +84,7 @@ describe(withSeed('copy with a bitmap'), () => {
     await using connection = await NbdConnection.connect(server.connectMemory(), { metaContexts: [BITMAP] });
     failing = true;
     await expect(copy(connection, nullDestination(), { bitmap: 'b0' })).rejects.toMatchObject({ code: 'EIO' });
-    expect(server.statistics.requests.read).toBe(0);
+    expect(server.statistics.requests.pread).toBe(0);
   });
 
   it('checks what an end of its own says of its changes', async () => {

@@ -1,7 +1,7 @@
 // The picture in a real browser: headless Chromium, driven over its debugging pipe, shows the page, is pointed at
 // blocks, and takes a screenshot whose pixels are looked at.
 
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { inflateSync } from 'node:zlib';
@@ -51,9 +51,13 @@ interface Box {
   readonly title: string;
 }
 
-const BOXES = `[...document.querySelectorAll('.cell')].map((cell) => {
-  const { x, y, width, height } = cell.getBoundingClientRect();
-  return { x: x + width / 2, y: y + height / 2, title: cell.querySelector('title').textContent };
+/** The blocks: cells with the same contents side by side are one shape, 16 units high, with a gap of 2 behind each cell. */
+const BOXES = `[...document.querySelectorAll('.blocks rect')].flatMap((shape) => {
+  const { x, y, width, height } = shape.getBoundingClientRect();
+  const title = shape.querySelector('title').textContent;
+  return Array.from({ length: Math.round(width / height) }, (_, at) => {
+    return { x: x + (at + 7 / 16) * height, y: y + (7 / 16) * height, title };
+  });
 })`;
 
 let folder: string;
@@ -92,11 +96,35 @@ describeWith(['nbdkit', 'chromium'], 'nbd map --picture in Chromium', () => {
     const target = boxes[600] as Box;
     await browser.send('Input.dispatchMouseEvent', { type: 'mouseMoved', x: target.x, y: target.y });
     expect(await browser.evaluate(`document.getElementById('range').textContent`)).toBe(
-      'base:allocation, 1228800 to 1230847: data',
+      'base:allocation, 1179648 to 1310719: data',
     );
     const text = String(await browser.evaluate('document.body.innerText + document.querySelector("svg").textContent'));
     expect(text).toContain('4194304 bytes (4.00 MiB); one block is 2K');
     expect(text).toMatch(/data\s*544 KiB\s*13\.3 %/);
+    // Rows of 128 KiB, all in one unit.
+    expect(text).toMatch(/KiBbase:allocation|base:allocationKiB/);
+    expect(
+      await browser.evaluate(
+        '[...document.querySelectorAll(".map > g:first-of-type text")].map((each) => each.textContent).join()',
+      ),
+    ).toBe(Array.from({ length: 32 }, (_, row) => row * 128).join());
+    expect((await stat(file)).size).toBeLessThan(16_384);
+  });
+
+  it('is dark on a dark page', async () => {
+    await using server = await startNbdkit({ plugin: 'data', args: ['data=@0x100000 (0x55*0x80000)', 'size=4M'] });
+    const file = join(folder, 'dark.html');
+    await out(['map', '--picture', file, server.uri()]);
+    await browser.send('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value: 'dark' }] });
+    await browser.open(`file://${file}`);
+    await browser.send('Emulation.setEmulatedMedia', { features: [{ name: 'prefers-color-scheme', value: 'dark' }] });
+    const boxes = (await browser.evaluate(BOXES)) as Box[];
+    const { data: shot } = await browser.send('Page.captureScreenshot', { format: 'png' });
+    const pixel = decodePng(Buffer.from(shot as string, 'base64'));
+    const at = (index: number): string =>
+      pixel(Math.round(boxes[index]?.x ?? 0), Math.round(boxes[index]?.y ?? 0)).join();
+    expect([at(0), at(600), pixel(1190, 1390).join()]).toEqual(['30,41,59', '96,165,250', '11,17,32']);
+    await browser.send('Emulation.setEmulatedMedia', { features: [] });
   });
 
   it('draws an SVG that names what it draws, whatever the export is called', async () => {
@@ -122,7 +150,7 @@ describeWith(['qemu-nbd', 'qemu-img', 'qemu-io'], 'nbd map --picture of several 
     await out(['map', ...contexts, '--picture', file, server.uri()]);
     const svg = await readFile(file, 'utf8');
     expect(svg.match(/<g class="map">/g)).toHaveLength(2);
-    expect(svg).toContain('1048576 to 1052671: dirty');
+    expect(svg).toContain('1048576 to 1310719: dirty');
     expect(svg).toContain('>dirty</text>');
   });
 

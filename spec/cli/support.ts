@@ -22,7 +22,7 @@ export function cliPath(): Promise<string> {
 async function build(): Promise<string> {
   const lib = join(ROOT, 'lib');
   const files = (await readdir(lib, { recursive: true })).filter((name) => name.endsWith('.ts')).sort();
-  const state = createHash('sha256');
+  const state = createHash('sha256').update(await readFile(BUNDLER));
   const texts = await Promise.all(files.map((name) => readFile(join(lib, name), 'utf8')));
   files.forEach((name, at) => state.update(`${name}\0${texts[at] ?? ''}\0`));
   const folder = join(CACHE, state.digest('hex').slice(0, 16));

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { descriptions } from '../../lib/cli/registry.js';
 import { describeWith, runTool, startNbdkit } from '../support/real-servers.js';
 import { until } from '../support/waiting.js';
 import { exitOf, nbd, out, start } from './support.js';
@@ -181,19 +182,10 @@ describeWith(['nbdinfo', 'nbdcopy'], 'nbd serve', () => {
   });
 });
 
-describe('nbd completion and help', () => {
-  it('prints scripts that shells accept, and the options of every command', async () => {
-    const bash = await out(['completion', 'bash']);
-    expect((await runTool('bash', ['-n'], { input: bash })).code).toBe(0);
-    expect(await out(['completion', 'zsh'])).toMatch(/^#compdef nbd\n/);
-    expect(await out(['completion', 'fish'])).toMatch(/^complete -c nbd/);
-    expect((await nbd(['completion'])).code).toBe(1);
-    const commands =
-      /compgen -W "([^"]*)"/
-        .exec(bash)?.[1]
-        ?.split(' ')
-        .filter((name) => name !== 'help') ?? [];
-    expect(commands).toHaveLength(14);
+describe('nbd --help', () => {
+  it('describes every command, and each of them itself', async () => {
+    const commands = (await descriptions()).map(({ name }) => name);
+    expect(commands).toContain('completion');
     const helps = await Promise.all(commands.map(async (name) => out([name, '--help'])));
     for (const help of helps)
       expect(help).toMatch(/^NAME\n {4}nbd [\s\S]*\nSYNOPSIS\n[\s\S]*\nOPTIONS\n[\s\S]*\nEXAMPLES\n/);
@@ -201,5 +193,6 @@ describe('nbd completion and help', () => {
     for (const name of commands) expect(overview).toMatch(new RegExp(`^ {4}${name} `, 'm'));
     expect(await out(['--version'])).toMatch(/^nbd \d+\.\d+\.\d+\nnbd-sdk /);
     expect((await nbd(['nope'])).stderr).toMatch(/unknown command 'nope'/);
+    expect((await nbd(['completion'])).code).toBe(1);
   });
 });

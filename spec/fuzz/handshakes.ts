@@ -172,6 +172,7 @@ function run(wishes: Wishes, bytes: Buffer): HandshakeResult {
       if (done === true) break;
       input = Buffer.alloc(0);
       if (value === START_TLS) return { ...result, ending: 'tls' };
+      if (typeof value === 'function') throw new Error('a client that waits');
       if (typeof value !== 'number') {
         // The first thing that is written are the client flags.
         if (value.length >= 16) result.options.push(Buffer.from(value).readUInt32BE(8));

@@ -131,6 +131,7 @@ function run(served: Served, bytes: Buffer): ServeResult {
       }
       input = Buffer.alloc(0);
       if (value === START_TLS) throw new Error('TLS where none is offered');
+      if (typeof value === 'function') throw new Error('a wait where no export is made');
       if (typeof value !== 'number') {
         said.push(value);
         continue;

@@ -52,7 +52,7 @@ describeWith(['python3-libnbd'], 'libnbd and our server', () => {
     ]);
     expect(it.statistics).toMatchObject({
       errors: 0,
-      requests: { read: 3, write: 1, zero: 1, trim: 1, cache: 1, flush: 1, blockStatus: 2, disconnect: 1 },
+      requests: { pread: 3, pwrite: 1, zero: 1, trim: 1, cache: 1, flush: 1, blockStatus: 2, disconnect: 1 },
     });
   });
 

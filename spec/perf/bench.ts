@@ -15,8 +15,10 @@ import {
   renderComparisons,
   renderEvenness,
   renderProgress,
+  renderWhole,
   toJson,
 } from './harness/table.js';
+import { measureWhole, WHOLE_ROWS } from './harness/whole.js';
 import { makeWorkshop } from './harness/workshop.js';
 
 /** The whole name of a row means that row, anything else all that have it in their names. */
@@ -100,10 +102,12 @@ async function main(options: BenchOptions): Promise<void> {
         process.stderr.write(renderProgress(comparison));
       }
     }
+    const whole = await measureWhole(workshop, options);
     const checks = [...renderEvenness(comparisons), ...(await runChecks({ servers, peers, workshop, options }))];
     if (comparisons.length > 0) process.stdout.write(`\n${renderComparisons(comparisons, options.markdown)}`);
+    if (whole.length > 0) process.stdout.write(`\n${renderWhole(whole, options.markdown)}`);
     if (checks.length > 0) process.stdout.write(`\n${renderChecks(checks, options.markdown)}`);
-    await writeFile(options.json, toJson(system, comparisons, checks));
+    await writeFile(options.json, toJson(system, comparisons, whole, checks));
     process.stdout.write(`\n${options.json}\n`);
   } finally {
     await servers.stop();
@@ -122,5 +126,11 @@ function readCommandLine(): BenchOptions | undefined {
 }
 
 const options = readCommandLine();
-if (options?.list === true) process.stdout.write([...ROWS.map((row) => row.id), ...CHECK_NAMES].join('\n') + '\n');
+if (options?.list === true)
+  process.stdout.write(
+    [...ROWS, ...WHOLE_ROWS]
+      .map(({ id }) => id)
+      .concat(CHECK_NAMES)
+      .join('\n') + '\n',
+  );
 else if (options !== undefined) await main(options);

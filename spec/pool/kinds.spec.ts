@@ -16,15 +16,15 @@ interface Case {
   /** Issues the command. */
   readonly call: (signal?: AbortSignal) => Promise<unknown>;
   /** Its name to the server's faults. */
-  readonly name: 'read' | 'write' | 'flush' | 'trim' | 'zero' | 'cache' | 'blockStatus';
+  readonly name: 'pread' | 'pwrite' | 'flush' | 'trim' | 'zero' | 'cache' | 'blockStatus';
 }
 
 type Call = (pool: NbdPool, signal?: AbortSignal) => Promise<unknown>;
 
 const CALLS: Readonly<Record<string, readonly [Case['name'], Call]>> = {
-  pread: ['read', (pool, signal) => pool.pread(4096, 0, 0, signal)],
+  pread: ['pread', (pool, signal) => pool.pread(4096, 0, 0, signal)],
   blockStatus: ['blockStatus', (pool, signal) => pool.blockStatus(4096, 0, 0, signal)],
-  pwrite: ['write', (pool, signal) => pool.pwrite(Buffer.alloc(4096, 1), 0, 0, signal)],
+  pwrite: ['pwrite', (pool, signal) => pool.pwrite(Buffer.alloc(4096, 1), 0, 0, signal)],
   trim: ['trim', (pool, signal) => pool.trim(4096, 0, 0, signal)],
   zero: ['zero', (pool, signal) => pool.zero(4096, 0, 0, signal)],
   flush: ['flush', (pool, signal) => pool.flush(0, signal)],

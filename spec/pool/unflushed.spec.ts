@@ -136,7 +136,7 @@ describe('with rewrite', () => {
     expect(first.equals(shadow.subarray(0, 4096))).toBe(true);
     expect(last.equals(shadow.subarray(0, 4096))).toBe(true);
     expect(asked).toEqual(Array(4).fill(4 * 2 ** 20));
-    expect(server.statistics.requests.write).toBe(4);
+    expect(server.statistics.requests.pwrite).toBe(4);
     expect(server.statistics.requests.flush).toBe(2);
     await pool.shutdown();
   });

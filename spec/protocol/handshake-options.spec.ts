@@ -185,6 +185,7 @@ describe('STARTTLS', () => {
         let input = Buffer.alloc(0);
         if (effect === START_TLS) effects.push('TLS');
         else if (typeof effect === 'number') input = bytes.subarray(at, (at += effect)) as typeof input;
+        else if (typeof effect === 'function') effects.push('wait');
         else effects.push(Buffer.from(effect).toString('hex'));
         step = handshake.next(input);
       }

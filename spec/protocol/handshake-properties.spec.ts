@@ -130,7 +130,7 @@ function talk<Result>(client: Handshake<Result>, server: Handshake<unknown>): Ta
             side.isOver = true;
             side.result = value;
           } else if (typeof value === 'number') due[index] = value;
-          else if (value !== START_TLS && typeof value !== 'symbol') {
+          else if (value !== START_TLS && typeof value === 'object') {
             other.inbox = Buffer.concat([other.inbox, value]);
             if (index === 1) said.push(Buffer.from(value));
           }

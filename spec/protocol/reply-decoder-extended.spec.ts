@@ -257,3 +257,51 @@ describe('payload that goes straight into the buffer', () => {
     expect(command.error).toMatchObject({ code: 'EFAULT', message: expect.stringMatching(/detached/) });
   });
 });
+
+describe('a long block map', () => {
+  const count = 40_000;
+  const reply = structuredMap(count);
+
+  const bytesOf = (words: Uint32Array): Buffer => Buffer.from(words.buffer, words.byteOffset, words.byteLength);
+
+  function structuredMap(length: number): Buffer {
+    const pairs = Array.from({ length }, (_, i) => cat(u32(4096), u32(i & 3)));
+    return cat(chunk(DONE, g.STATUS, 1, cat(u32(1), ...pairs)));
+  }
+
+  it.each([
+    ['in large pieces', 150_000],
+    ['in small pieces', 1000],
+    ['in pieces of an odd length', 131_071],
+  ])('%s is read into its own memory, and into no other', (_, piece) => {
+    const command = new Command(spec.BLOCK_STATUS, count * 4096, 0, 0);
+    command.cookie = 1;
+    const found: Uint32Array[] = [];
+    Object.assign(command, { onExtent: (_name: string, _offset: bigint, entries: Uint32Array) => found.push(entries) });
+    const finished: Command[] = [];
+    const decoder = new ReplyDecoder(
+      { find: () => command, finished: (each) => void finished.push(each), expectsLarge: false },
+      {
+        ...{ structuredReplies: true, extendedHeaders: false, exportSize: count * 4096 },
+        contexts: new Map([[1, 'base:allocation']]),
+      },
+    );
+    const targets = new Set<ArrayBufferLike>();
+    for (let at = 0; at < reply.length;) {
+      const target = decoder.target();
+      targets.add(target.buffer);
+      const length = Math.min(target.length, piece, reply.length - at);
+      target.set(reply.subarray(at, at + length));
+      decoder.advance(length);
+      // What the socket has written once belongs to the reply.
+      if (target.buffer === [...targets][0]) target.fill(0xee);
+      at += length;
+    }
+    expect(finished).toEqual([command]);
+    expect(command.error).toBeNull();
+    expect(targets.size).toBe(2);
+    const wanted = Uint32Array.from({ length: 2 * count }, (__, i) => (i % 2 === 0 ? 4096 : (i >> 1) & 3));
+    // Buffers compare in no time.
+    expect(Buffer.compare(bytesOf(found[0]!), bytesOf(wanted))).toBe(0);
+  });
+});

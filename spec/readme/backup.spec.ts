@@ -18,7 +18,7 @@ const NOBODY = 65534;
 
 const [, section = ''] = readFileSync(join(ROOT, 'README.md'), 'utf8').split('### Backing up a virtual machine\n');
 const [full = '', increment = '', restore = '', liveFull = '', liveIncrement = ''] = [
-  ...(section.split(/^##/m)[0] ?? '').matchAll(/<!-- example: shell -->\n\n```sh\n([\s\S]*?)```/g),
+  ...(section.split(/^##/m)[0] ?? '').matchAll(/<!-- shell -->\n\n```sh\n([\s\S]*?)```/g),
 ].map(([, script]) => script as string);
 
 let folder: string;

@@ -187,7 +187,7 @@ const CHECKS: Readonly<Record<string, Check>> = {
       await using server = new NbdServer({
         exports: { '': new MemoryBackend(size * 1024 * 1024) },
         maxConnections: 1,
-        onRequest: ({ command, count }) => void (command === 'read' && counts.add(Number(count))),
+        onRequest: ({ command, count }) => void (command === 'pread' && counts.add(Number(count))),
       });
       await server.listenTcp();
       expect((await cli(['copy', '--no-extents', server.uri(), 'null:'])).code).toBe(0);

@@ -27,7 +27,11 @@ const nameOf = (call: string): string => call.replace(/\(.*/s, '');
 const propertiesOf = (path: string, type: string): string[] =>
   typeOf(path, type)
     .getProperties()
+    .filter(({ declarations }) => !declarations?.some(isProtected))
     .map(({ name }) => name);
+
+const isProtected = (node: ts.Declaration): boolean =>
+  (ts.getCombinedModifierFlags(node) & ts.ModifierFlags.Protected) !== 0;
 
 /** The calls that connect, and those of option mode, with both signatures. */
 export function checkCalls(markdown: string): string[] {
@@ -231,7 +235,7 @@ const SERVER_TABLES: Readonly<Record<string, string>> = {
   'TLS option of the server': 'NbdServerTlsOptions',
 };
 
-const FAULTS = ['ErrorFault', 'StallFault', 'DelayFault', 'CutFault', 'BytesFault'];
+const FAULTS = ['ErrorFault', 'StallFault', 'DelayFault', 'HoldFault', 'CorruptFault', 'CutFault', 'BytesFault'];
 
 /** Options, exports, TLS, faults, backends: everything that the embedded server takes is in its page. */
 export function checkServerPage(markdown: string): string[] {

@@ -31,8 +31,8 @@ describe('FaultPlan', () => {
     const plan = new FaultPlan();
     expect(plan.isEmpty).toBe(true);
     plan.push({ command: 'cache', nth: 2, error: 'EIO' }, { nth: 4, error: 'EPERM' });
-    const seen = (['cache', 'read', 'cache', 'cache', 'cache'] as const).map((name) => plan.match(request(name)));
-    expect(seen.map((fault) => (fault !== null && 'error' in fault ? fault.error : null))).toEqual([
+    const seen = (['cache', 'pread', 'cache', 'cache', 'cache'] as const).map((name) => plan.match(request(name)));
+    expect(seen.map((chosen) => (chosen !== null && 'error' in chosen.fault ? chosen.fault.error : null))).toEqual([
       null,
       null,
       'EIO',
@@ -44,16 +44,16 @@ describe('FaultPlan', () => {
   it('without nth happens every time, or a number of times', () => {
     const plan = new FaultPlan();
     plan.push({ command: 'read', times: 2, stall: true }, { command: 'read', delay: 5 });
-    const seen = Array.from({ length: 4 }, () => plan.match(request('read')));
-    expect(seen.map((fault) => Object.keys(fault!).at(-1))).toEqual(['stall', 'stall', 'delay', 'delay']);
+    const seen = Array.from({ length: 4 }, () => plan.match(request('pread')));
+    expect(seen.map((chosen) => Object.keys(chosen!.fault).at(-1))).toEqual(['stall', 'stall', 'delay', 'delay']);
   });
 
   it('goes by export and by any other condition', () => {
     const plan = new FaultPlan();
     plan.push({ exportName: 'b', when: ({ offset, connection }) => offset === 512 && connection === 2, error: 'EIO' });
-    expect(plan.match(request('read', { exportName: 'b', offset: 512 }))).toBeNull();
-    expect(plan.match(request('read', { offset: 512, connection: 2 }))).toBeNull();
-    expect(plan.match(request('read', { exportName: 'b', offset: 512, connection: 2 }))).not.toBeNull();
+    expect(plan.match(request('pread', { exportName: 'b', offset: 512 }))).toBeNull();
+    expect(plan.match(request('pread', { offset: 512, connection: 2 }))).toBeNull();
+    expect(plan.match(request('pread', { exportName: 'b', offset: 512, connection: 2 }))).not.toBeNull();
   });
 
   it('takes the lowest limit on bytes that concerns a connection', () => {
@@ -73,7 +73,7 @@ describe('faults of a server', () => {
     expect(await client.ask(CMD.WRITE, { offset: 1, payload: 'b' })).toBe(28);
     expect(await client.ask(CMD.WRITE, { offset: 2, payload: 'c' })).toBe(0);
     expect((await client.read(0, 3)).toString('latin1')).toBe('a\0c');
-    expect(server.statistics).toMatchObject({ errors: 1, requests: { write: 3, read: 1 } });
+    expect(server.statistics).toMatchObject({ errors: 1, requests: { pwrite: 3, pread: 1 } });
   });
 
   it('the text of an error, where replies carry one', async () => {

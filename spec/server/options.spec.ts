@@ -179,7 +179,7 @@ describe('FaultPlan.push', () => {
   it.each<[unknown, RegExp]>([
     [{ command: 'preadd', error: 'EIO' }, /command: must be one of "pread", "pwrite", .*not "preadd"/],
     [{ command: 'NBD_CMD_READ', error: 'EIO' }, /command: must be one of/],
-    [{ command: 'read', eror: 'EIO' }, /exactly one of error, stall, delay, cut, afterBytes; this has .*"eror"/],
+    [{ command: 'read', eror: 'EIO' }, /exactly one of error, stall, delay, hold, corrupt, cut, afterBytes; this has .*"eror"/],
     [{ command: 'read' }, /exactly one of/],
     [{}, /exactly one of .* has none/],
     [{ error: 'EIO', cut: 'reset' }, /exactly one of/],
@@ -209,9 +209,10 @@ describe('FaultPlan.push', () => {
   });
 
   it.each([
-    ['pread', 'read'],
-    ['pwrite', 'write'],
-    ['read', 'read'],
+    ['pread', 'pread'],
+    ['pwrite', 'pwrite'],
+    ['read', 'pread'],
+    ['write', 'pwrite'],
     ['blockStatus', 'blockStatus'],
   ] as const)('takes %s for the command %s', (name, command) => {
     const plan = new FaultPlan();

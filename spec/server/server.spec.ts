@@ -78,13 +78,13 @@ describe('NbdServer', () => {
       openConnections: 0,
       refusedConnections: 0,
       sessions: 1,
-      requests: { read: 0, write: 1, disconnect: 1, flush: 0, trim: 0, cache: 0, zero: 0, blockStatus: 0, unknown: 1 },
+      requests: { pread: 0, pwrite: 1, disconnect: 1, flush: 0, trim: 0, cache: 0, zero: 0, blockStatus: 0, unknown: 1 },
       errors: 1,
       bytesWritten: 5,
       bytesSent: 18 + 32 + 20 + 16 + 16,
     });
-    expect(seen[0]).toEqual({ command: 'write', flags: 1, offset: 5, count: 5, exportName: 'x', connection: 1 });
-    expect(seen.map(({ command }) => command)).toEqual(['write', 'unknown', 'disconnect']);
+    expect(seen[0]).toEqual({ command: 'pwrite', flags: 1, offset: 5, count: 5, exportName: 'x', connection: 1 });
+    expect(seen.map(({ command }) => command)).toEqual(['pwrite', 'unknown', 'disconnect']);
   });
 
   it('speaks the oldstyle', async () => {

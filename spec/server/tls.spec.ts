@@ -54,7 +54,7 @@ describeWith(['openssl'], 'TLS of the embedded server', () => {
       const client = await startTls(plain, { minVersion: version, maxVersion: version });
       await use(client);
     }
-    expect(server.statistics).toMatchObject({ sessions: 2, requests: { read: 2, write: 2, disconnect: 2 } });
+    expect(server.statistics).toMatchObject({ sessions: 2, requests: { pread: 2, pwrite: 2, disconnect: 2 } });
   });
 
   it('accepts plaintext clients when TLS is offered, and refuses them when it is required', async () => {

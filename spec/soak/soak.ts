@@ -10,6 +10,7 @@ import { collectGarbage } from '../fuzz/memory.js';
 import { Random, seedOf } from '../fuzz/random.js';
 import { describeSystem } from '../perf/harness/system.js';
 import { hasTool, startNbdkit, stopAllServers } from '../support/real-servers.js';
+import { soakFleet } from './fleet-soak.js';
 import { soakPool } from './pool-soak.js';
 import { Disk, Workload } from './workload.js';
 
@@ -205,11 +206,28 @@ async function poolMain(kills: number, seconds: number, seed: number): Promise<v
   if (problems.length > 0) process.exitCode = 1;
 }
 
+/** `--fleet`: fleets, with harm at random. */
+async function fleetMain(seconds: number, seed: number): Promise<void> {
+  const problems: string[] = [];
+  let done: unknown = {};
+  try {
+    done = await soakFleet({ random: new Random(seed), until: performance.now() + seconds * 1000 });
+  } catch (error) {
+    problems.push(error instanceof Error ? (error.stack ?? error.message) : String(error));
+  }
+  await stopAllServers();
+  process.stdout.write(
+    `${JSON.stringify({ seconds, seed, system: await describeSystem(), done, problems }, null, 2)}\n`,
+  );
+  if (problems.length > 0) process.exitCode = 1;
+}
+
 const { values } = parseArgs({
   options: {
     seconds: { type: 'string' },
     seed: { type: 'string' },
     pool: { type: 'boolean' },
+    fleet: { type: 'boolean' },
     kills: { type: 'string' },
   },
 });
@@ -217,7 +235,8 @@ const seconds = Number(values.seconds ?? 3600);
 const seed = Number(values.seed ?? Date.now() % 2 ** 31);
 const kills = Number(values.kills ?? 1000);
 if (!(seconds > 0 && kills > 0 && Number.isSafeInteger(seed))) {
-  process.stderr.write('npm run soak -- [--seconds S] [--seed N] [--pool [--kills N]]\n');
+  process.stderr.write('npm run soak -- [--seconds S] [--seed N] [--pool [--kills N] | --fleet]\n');
   process.exitCode = 2;
-} else if (values.pool === true) await poolMain(kills, seconds, seed);
+} else if (values.fleet === true) await fleetMain(seconds, seed);
+else if (values.pool === true) await poolMain(kills, seconds, seed);
 else await main(seconds, seed);

@@ -1,33 +1,110 @@
-// Bundles the command line: one file per command and one for what several of them share, so that a command loads a few
-// files instead of eighty. Starting is most of what a short command costs.
+// Bundles the command line: a small file that chooses, one file for each of the commands that are over before Node has
+// loaded many, and one for all others. Starting is most of what a short command costs, and an ES module, or a package to
+// be found, costs as much as 50 KB of code. CommonJS for what is chosen from: it is read and compiled in one go.
 // Run as a script it is a part of `npm run build`: node spec/support/bundle-cli.mjs dist
 
 import { build } from 'esbuild';
-import { rm } from 'node:fs/promises';
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
 const ROOT = join(import.meta.dirname, '../..');
 
-/** Writes `cli/main.js` and its chunks into `folder`. Dependencies stay packages of their own. */
+/** What has a file of its own, by the first word of the command line. */
+const SEPARATE = { info: ['info'], copy: ['copy'], version: ['--version', '-V'] };
+
+/** Packages of their own: needed by few commands and of many parts, or not installed with this one. */
+const EXTERNAL = ['cli-progress', 'bullmq', 'ws'];
+
+const COMMON = {
+  absWorkingDir: ROOT,
+  bundle: true,
+  platform: 'node',
+  target: 'node20',
+  minifySyntax: true,
+  minifyWhitespace: true,
+  logLevel: 'warning',
+};
+
+/** In main.js, run() is that of the file that has the command. */
+const CHOICE = {
+  name: 'choice',
+  setup({ onLoad }) {
+    const words = Object.entries(SEPARATE).flatMap(([file, each]) => each.map((word) => [word, file]));
+    onLoad({ filter: /[/\\]cli[/\\]run\.ts$/ }, () => ({
+      contents: `
+        import { createRequire } from 'node:module';
+        const files = new Map(${JSON.stringify(words)});
+        export const { run } = createRequire(import.meta.url)('./' + (files.get(process.argv[2]) ?? 'nbd') + '.cjs');`,
+    }));
+  },
+};
+
+/** Without the commands but one, or without any. */
+const only = (command) => ({
+  name: 'only',
+  setup({ onLoad }) {
+    onLoad({ filter: /[/\\]cli[/\\]registry\.ts$/ }, async ({ path }) => {
+      const lines = (await readFile(path, 'utf8')).split('\n');
+      const isOther = (line) => line.includes("import('./commands/") && !line.includes(`/${command}.js`);
+      return { loader: 'ts', contents: lines.filter((line) => !isOther(line)).join('\n') };
+    });
+  },
+});
+
+/** Writes `cli/main.js` and what it chooses from into `folder`. */
 export async function bundleCli(folder) {
-  // Chunks of an earlier build have other names.
-  await rm(join(folder, 'cli'), { recursive: true, force: true });
+  const cli = join(folder, 'cli');
+  // An earlier build may have had other files.
+  await rm(cli, { recursive: true, force: true });
+  const main = { entryPoints: ['lib/cli/main.ts'], outfile: join(cli, 'main.js'), format: 'esm', plugins: [CHOICE] };
+  const builds = [
+    { ...COMMON, ...main },
+    ...['nbd', ...Object.keys(SEPARATE)].map((name) => ({
+      ...COMMON,
+      entryPoints: ['lib/cli/run.ts'],
+      outfile: join(cli, `${name}.cjs`),
+      format: 'cjs',
+      external: EXTERNAL,
+      supported: { 'dynamic-import': false },
+      plugins: name === 'nbd' ? [] : [only(name)],
+      metafile: true,
+    })),
+  ];
+  const results = await Promise.all(builds.map((each) => build(each)));
+  const inputs = results.flatMap(({ metafile }) => Object.keys(metafile?.inputs ?? {}));
+  await writeFile(join(cli, 'LICENSES.txt'), await licensesOf(inputs));
+}
+
+/** Writes all of it, with the dependencies, into one CommonJS file, which needs nothing but Node. */
+export async function bundleSingle(file) {
   await build({
-    absWorkingDir: ROOT,
-    entryPoints: ['lib/cli/main.ts'],
-    outdir: join(folder, 'cli'),
-    bundle: true,
-    splitting: true,
-    packages: 'external',
-    format: 'esm',
-    platform: 'node',
-    target: 'node20',
-    minifySyntax: true,
-    minifyWhitespace: true,
-    chunkNames: '[name]-[hash]',
-    logLevel: 'warning',
+    ...COMMON,
+    // main.ts waits at its top level, which CommonJS cannot.
+    stdin: {
+      contents: `import { run } from './run.js';\nvoid run(process.argv.slice(2), process.argv[1] ?? 'nbd');\n`,
+      resolveDir: join(ROOT, 'lib/cli'),
+    },
+    outfile: file,
+    format: 'cjs',
+    // Those that are not installed with this package stay outside.
+    external: EXTERNAL.filter((name) => name !== 'cli-progress'),
+    // Node's modules too: in a single executable there is require(), and no import().
+    supported: { 'dynamic-import': false },
   });
+}
+
+/** The licenses of the packages that became a part of the bundles. */
+async function licensesOf(inputs) {
+  const packages = new Set(inputs.map((path) => /^(?:.*\/)?node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1]));
+  packages.delete(undefined);
+  const texts = [...packages].sort().map(async (name) => {
+    const home = join(ROOT, 'node_modules', name);
+    const file = (await readdir(home)).find((each) => /^licen[sc]e/i.test(each));
+    if (file === undefined) throw new Error(`${name} has no license file`);
+    return `${name}\n\n${(await readFile(join(home, file), 'utf8')).trim()}\n`;
+  });
+  return (await Promise.all(texts)).join('\n---\n\n');
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) await bundleCli(resolve(process.argv[2] ?? 'dist'));

@@ -203,6 +203,11 @@ export class FaultProxy implements AsyncDisposable {
     return 'socketPath' in this.address ? { path: this.address.socketPath } : this.address;
   }
 
+  /** All connections that were made. */
+  get links(): readonly FaultyLink[] {
+    return this.#links;
+  }
+
   /** The last connection that was made. */
   get link(): FaultyLink {
     const link = this.#links.at(-1);

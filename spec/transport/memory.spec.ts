@@ -36,6 +36,20 @@ describe('duplexPair', () => {
     expect(atB.bytes()).toBe('abc');
   });
 
+  it('loses nothing when a peer replies to several buffers at once, and is answered at once', async () => {
+    const [a, b] = duplexPair();
+    const atB = collect(b);
+    // What b sends on the first bytes makes a write while its own corked buffers are being delivered.
+    b.once('data', () => b.write('reply'));
+    a.once('data', () => a.write('answer'));
+    a.cork();
+    a.write('one');
+    a.write('two');
+    a.uncork();
+    for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+    expect(atB.bytes()).toBe('onetwoanswer');
+  });
+
   it('never calls the writer back before write() has returned', () => {
     const [a, b] = duplexPair();
     collect(b);

@@ -130,10 +130,10 @@ describe.each([
   });
 
   it('fails everything that is in flight when the connection is lost', async () => {
-    server.faults.push({ stall: true, command: 'read' });
+    server.faults.push({ stall: true, command: 'pread' });
     const connection = await connect(url, { webSocket: WebSocket });
     const reads = [0, 1, 2].map((offset) => rejection(connection.pread(1, offset)));
-    await until(() => server.statistics.requests.read === 3);
+    await until(() => server.statistics.requests.pread === 3);
     for (const client of listener.clients) client.terminate();
     for (const error of await Promise.all(reads)) {
       expect(error).toMatchObject({ name: 'NbdConnectionError', code: 'ENOTCONN', sent: true });
@@ -202,7 +202,7 @@ describe('a server', () => {
     listener.once('connection', (socket) => {
       server.serve(socket, { maxUnread: limit });
     });
-    server.faults.push({ delay: 60_000, command: 'write' });
+    server.faults.push({ delay: 60_000, command: 'pwrite' });
     const connection = await NbdConnection.connect(url, { webSocket: WebSocket, maxInFlight: 1000 });
     const piece = new Uint8Array(4096);
     const writes = Array.from({ length: 200 }, (_, at) => rejection(connection.pwrite(piece, at * 4096)));

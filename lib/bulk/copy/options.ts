@@ -17,7 +17,7 @@ import type { BlockHasher } from '../hash/block-hasher.js';
 import { aCountOrAuto, type CountOrAuto } from '../in-flight.js';
 import { aBlockHasher, RANGE_CHECKS, type StatusOptions, WORK_CHECKS } from '../options.js';
 import type { Progress } from '../progress.js';
-import { RateLimiter } from '../rate-limiter.js';
+import { RateLimiter } from '../../transport/rate-limiter.js';
 import type { ByteRange } from '../../errors.js';
 import { anIterable, type GivenRange } from '../ranges.js';
 import type { CheckpointStore } from './checkpoint.js';
@@ -44,8 +44,8 @@ export interface CopyOptions extends StatusOptions {
   /** Bytes of one request: a power of 2 from 512. Default 256 KiB, raised to the ends' preferred block sizes. */
   requestSize?: number | undefined;
   /**
-   * Requests in flight, all connections together. Default `'auto'`: begins with 64, and no more than 16 MiB of them,
-   * and doubles the bytes in flight while that raises the throughput, up to `queueSize`; requests become longer then,
+   * Requests in flight, all connections together. Default `'auto'`: begins with 64, and no more than 8 MiB of them,
+   * and raises the bytes in flight while that raises the throughput, up to `queueSize`; requests become longer then,
    * unless `requestSize` is set. With a number, this many from beginning to end.
    */
   requests?: CountOrAuto | undefined;

@@ -3,16 +3,17 @@
 
 import { Buffer } from '../../util/buffer.js';
 import { NbdStrictError } from '../../errors.js';
+import { isNullDestination } from '../ends/endpoint.js';
 import type { Destination, Source } from '../ends/ends.js';
 import type { Run, RunOptions } from '../ends/runs.js';
 import { runsOf } from '../ends/span-runs.js';
 import { abortable, at, checkAllDone } from '../failures.js';
-import { InFlight } from '../in-flight.js';
+import { type Begun, InFlight } from '../in-flight.js';
 import { IntervalSet } from '../intervals.js';
 import { inLanes } from '../lanes.js';
 import { ProgressMeter } from '../progress.js';
 import { asRange, withJson } from '../ranges.js';
-import { RateLimiter } from '../rate-limiter.js';
+import { RateLimiter } from '../../transport/rate-limiter.js';
 import { splitZeroes } from '../zeroes.js';
 import { type CopyIdentity, type CopyState, encodeState } from './checkpoint.js';
 import { jobsOf } from './jobs.js';
@@ -24,7 +25,8 @@ import type { Shape } from './shape.js';
 import { lostRanges, type Loss } from './unflushed.js';
 
 const DEFAULT_START = 64;
-const START_BYTES = 16 * 1024 * 1024;
+/** Near servers are fastest with little in flight, which stays in the caches of both; what is far away shows itself at once. */
+const START_BYTES = 8 * 1024 * 1024;
 const DEFAULT_SPARSE = 4096;
 const DEFAULT_EVERY = 256 * 1024 * 1024;
 /** Each comes after another loss: a server that ends again and again is no place for a copy. */
@@ -51,6 +53,8 @@ export class CopyRun {
   /** Added to an offset in the source, it is that in the destination. */
   readonly #shift: bigint;
   readonly #sparse: number;
+  /** No byte is looked at: all requests may read into one buffer, which stays in the processor's cache. */
+  readonly #isDiscarding: boolean;
   readonly #inFlight: InFlight;
   readonly #limiter: RateLimiter | null;
   readonly #keeper: Keeper | null;
@@ -77,6 +81,7 @@ export class CopyRun {
     const { checkpoint, rate } = options;
     const sparse = options.sparse ?? DEFAULT_SPARSE;
     this.#sparse = sparse === 0 || options.allocated === true ? 0 : Math.max(sparse, to.blocks.preferred);
+    this.#isDiscarding = this.#sparse === 0 && options.hash === undefined && isNullDestination(to.end);
     this.#inFlight = new InFlight({
       requestSize: shape.requestSize,
       longestRequest: options.requestSize === undefined ? shape.longestRequest : undefined,
@@ -180,13 +185,15 @@ export class CopyRun {
     const hash = isFirst ? this.#options.hash : undefined;
     const place = start - this.#work.selection.start;
     let moved: number;
+    let begun: Begun | undefined;
     if (isZero) {
       hash?.zero(place, end - start);
       await this.#zero(start + this.#shift, end - start, lane);
       moved = this.#to.canZero || this.#options.destinationIsZero === true ? 0 : Number(end - start);
     } else {
       moved = Number(end - start);
-      if (this.#limiter !== null) await this.#limiter.take(moved, signal);
+      if (this.#limiter === null) begun = this.#inFlight.begin();
+      else await this.#limiter.take(moved, signal);
       const buffer = this.#bufferOf(buffers, lane, moved);
       await at(this.#fill(buffer, start, lane), 'copy', 'read', start, signal);
       this.#read += BigInt(moved);
@@ -195,16 +202,17 @@ export class CopyRun {
       else await this.#writeSparsely(buffer, start + this.#shift, lane);
     }
     for (const span of this.#lost.outside(start, end)) this.#done.add(span.start, span.end);
-    this.#inFlight.moved(moved);
+    this.#inFlight.moved(moved, begun);
     await this.#progress.piece(end, this.#done.bytes, moved);
     if (!isZero) this.#keeper?.arrived(moved);
   }
 
   #bufferOf(buffers: (Buffer | undefined)[], lane: number, length: number): Buffer {
-    let buffer = buffers[lane];
+    const slot = this.#isDiscarding ? 0 : lane;
+    let buffer = buffers[slot];
     if (buffer === undefined || buffer.length < length) {
       buffer = Buffer.allocUnsafeSlow(Math.max(length, this.#inFlight.requestSize));
-      buffers[lane] = buffer;
+      buffers[slot] = buffer;
     }
     return buffer.subarray(0, length);
   }

@@ -220,12 +220,19 @@ function identityOf(connection: ExportLike & Partial<Addressed>, { canonicalName
   return canonicalName === null ? where : `${where}, canonical name ${quoted(canonicalName)}`;
 }
 
+const NULL_DESTINATIONS = new WeakSet<object>();
+
 /** Takes everything and keeps nothing. */
 export function nullDestination(): CopyDestination {
-  return {
+  const destination: CopyDestination = {
     size: Infinity,
     write: () => Promise.resolve(),
     zero: () => Promise.resolve(true),
     flush: () => Promise.resolve(),
   };
+  NULL_DESTINATIONS.add(destination);
+  return destination;
 }
+
+/** Whether a destination never looks at what it gets. */
+export const isNullDestination = (end: object): boolean => NULL_DESTINATIONS.has(end);

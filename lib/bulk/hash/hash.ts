@@ -125,9 +125,10 @@ export async function blockHash(connection: ExportLike, options: BlockHashOption
         buffers[lane] = buffer;
       }
       const bytes = buffer.subarray(0, length);
+      const begun = inFlight.begin();
       await at(source.read(bytes, run.start, lane, signal), 'blockHash', 'read', run.start, signal);
       hasher.update(run.start - start, bytes);
-      inFlight.moved(length);
+      inFlight.moved(length, begun);
     }
     done += run.end - run.start;
     await progress.piece(run.end, done, run.isZero ? 0 : length);

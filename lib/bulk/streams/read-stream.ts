@@ -8,7 +8,7 @@ import { sourceOfConnections } from '../ends/endpoint.js';
 import { Source } from '../ends/ends.js';
 import { type ExportLike, factsOf, multipleOf, rangeOf } from '../facts.js';
 import { at } from '../failures.js';
-import { type CountOrAuto, InFlight } from '../in-flight.js';
+import { type Begun, type CountOrAuto, InFlight } from '../in-flight.js';
 import { makeBreather } from '../lanes.js';
 import { cutRun, knownRuns } from '../ends/runs.js';
 
@@ -21,7 +21,7 @@ export interface ReadStreamOptions extends StatusOptions {
   /** Bytes of one read, and of a chunk at the most. Default 256 KiB. */
   requestSize?: number | undefined;
   /**
-   * Reads in flight, the consumer's chunk included. Default `'auto'`: begins with 16, and doubles the bytes in flight
+   * Reads in flight, the consumer's chunk included. Default `'auto'`: begins with 16, and raises the bytes in flight
    * while that raises the throughput, up to `queueSize`; chunks do not become longer.
    */
   requests?: CountOrAuto | undefined;
@@ -103,7 +103,7 @@ export function chunksOf(
 
 /** Reads begin as pieces are taken; what is given out comes in order. */
 async function* readAhead(reads: AsyncGenerator<() => Promise<Chunk>>, inFlight: InFlight): Chunks {
-  const queue: Promise<Chunk>[] = [];
+  const queue: { readonly reading: Promise<Chunk>; readonly begun: Begun }[] = [];
   const breathe = makeBreather();
   try {
     for (;;) {
@@ -113,15 +113,22 @@ async function* readAhead(reads: AsyncGenerator<() => Promise<Chunk>>, inFlight:
       while (queue.length < inFlight.limit) {
         const next = await reads.next();
         if (next.done === true) break;
+        const begun = inFlight.begin();
         const reading = next.value();
-        // It is looked at when its turn comes.
-        reading.catch(() => undefined);
-        queue.push(reading);
+        // A failure is looked at when its turn comes.
+        reading.then(
+          () => inFlight.arrived(begun),
+          () => undefined,
+        );
+        queue.push({ reading, begun });
       }
-      const first = queue.shift();
+      const [first] = queue;
       if (first === undefined) return;
-      const chunk = await first;
-      if (!chunk.isZero) inFlight.moved(chunk.bytes.length);
+      // Reads that nothing waits for are as many as pay already.
+      if (first.begun.took === null) for (const { begun } of queue) begun.isAwaited = true;
+      const chunk = await first.reading;
+      queue.shift();
+      if (!chunk.isZero) inFlight.moved(chunk.bytes.length, first.begun.isAwaited ? first.begun : undefined);
       yield chunk;
     }
   } finally {

@@ -8,7 +8,7 @@ import { aBoolean, byteCount, checkOptions, powerOfTwo, zeroOr } from '../../uti
 import { DEPTH_CHECKS, pick, SIGNAL_CHECKS } from '../options.js';
 import { type Destination, toDestination } from '../ends/ends.js';
 import { at } from '../failures.js';
-import { type CountOrAuto, InFlight } from '../in-flight.js';
+import { type Begun, type CountOrAuto, InFlight } from '../in-flight.js';
 import { type ExportLike, factsOf, multipleOf, rangeOf } from '../facts.js';
 import { isPlain, isUint8Array, memoryOf } from '../../util/views.js';
 import { splitZeroes } from '../zeroes.js';
@@ -20,7 +20,7 @@ export interface WriteStreamOptions {
   /** Bytes of one write. Default 256 KiB. */
   requestSize?: number | undefined;
   /**
-   * Writes in flight. Default `'auto'`: begins with 16, and doubles the bytes in flight while that raises the
+   * Writes in flight. Default `'auto'`: begins with 16, and raises the bytes in flight while that raises the
    * throughput, up to `queueSize`.
    */
   requests?: CountOrAuto | undefined;
@@ -117,7 +117,7 @@ class Gatherer {
   #room: number;
   #filled = 0;
   readonly #free: Buffer[] = [];
-  readonly #running = new Set<Promise<void>>();
+  readonly #running = new Map<Promise<void>, Begun>();
   #failure: { readonly error: unknown } | null = null;
 
   constructor(
@@ -160,7 +160,7 @@ class Gatherer {
 
   async end(flush: boolean): Promise<void> {
     if (this.#filled > 0) await this.#send();
-    await Promise.all(this.#running);
+    await Promise.all(this.#running.keys());
     this.#check();
     if (flush) await at(this.#to.end.flush?.(this.#signal), SYSCALL, 'flush', null, this.#signal);
   }
@@ -179,8 +179,9 @@ class Gatherer {
     this.#offset += BigInt(bytes.length);
     this.#filled = 0;
     this.#room = this.requestSize;
+    const begun = this.#inFlight.begin();
     const running = this.#write(bytes, offset)
-      .then(() => this.#inFlight.moved(bytes.length))
+      .then(() => this.#inFlight.moved(bytes.length, begun.isAwaited ? begun : undefined))
       .catch((error: unknown) => {
         this.#failure ??= { error };
         // The source may be slow: it is not to send its next chunk before it hears of this.
@@ -190,8 +191,11 @@ class Gatherer {
         this.#running.delete(running);
         this.#free.push(used);
       });
-    this.#running.add(running);
-    while (this.#running.size >= this.#inFlight.limit) await Promise.race(this.#running);
+    this.#running.set(running, begun);
+    while (this.#running.size >= this.#inFlight.limit) {
+      for (const each of this.#running.values()) each.isAwaited = true;
+      await Promise.race(this.#running.keys());
+    }
     this.#buffer = this.#free.pop() ?? Buffer.allocUnsafeSlow(this.requestSize);
     this.#check();
   }

@@ -4,7 +4,7 @@ import { CONTEXT_BASE_ALLOCATION, NbdError, prefetch, type PrefetchProgress } fr
 import type { CliCommand } from '../command.js';
 import { makeProgress, PROGRESS_OPTION } from '../output/progress.js';
 import { blocksAround, givenRange, LAST_BLOCK_MAY_BE_SHORT, RANGE_OPTIONS, rangeOf } from '../range.js';
-import { CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '../server.js';
+import { CONNECT_OPTIONS, DEEP_WINDOW, onlyServer, openServer, SERVER } from '../server.js';
 import { CliError, duration, parseCount, parseSmallSize, roundSize, UsageError } from '../output/text.js';
 import { visibleJson } from '../../util/visible.js';
 
@@ -24,7 +24,13 @@ export const cache: CliCommand = {
       { names: ['all'], help: 'Prefetch holes and zeroes too.' },
       { names: ['read'], help: 'Read the data and discard it instead of sending cache commands.' },
       { names: ['request-size'], takes: 'value', value: 'N', help: 'Bytes per request. Default 4M.' },
-      { names: ['requests'], short: 'R', takes: 'value', value: 'N', help: 'Requests in flight. Default 8.' },
+      {
+        names: ['requests'],
+        short: 'R',
+        takes: 'value',
+        value: 'N',
+        help: 'Requests in flight. Default: as many as make it faster.',
+      },
       PROGRESS_OPTION,
       { names: ['quiet'], short: 'q', help: 'Do not print totals at the end.' },
       { names: ['json'], help: 'Print the totals as JSON.' },
@@ -48,6 +54,7 @@ export const cache: CliCommand = {
     const connection = await openServer(onlyServer(args), context, {
       metaContexts: args.has('all') ? [] : [CONTEXT_BASE_ALLOCATION],
       ...LAST_BLOCK_MAY_BE_SHORT,
+      ...DEEP_WINDOW,
     });
     const read = args.has('read');
     if (!read && !connection.canCache()) {
@@ -68,7 +75,7 @@ export const cache: CliCommand = {
         signal: context.signal,
         onProgress: (now) => {
           last = now;
-          progress.update(Number(now.cached + now.skipped));
+          progress.update(Number(now.cached + now.skipped), now);
         },
       });
     } catch (error) {

@@ -25,6 +25,7 @@ export const compare: CliCommand = {
       'Parts that are known to be zero on both sides are not read. The exit code is 0 if both are the same, 2 if they ' +
         'differ in a byte or in size, and 1 after an error.',
     ],
+    operands: { files: true },
     options: [
       ...RANGE_OPTIONS,
       {
@@ -73,7 +74,7 @@ export const compare: CliCommand = {
           extents: !args.has('no-extents'),
           stopAtFirst: args.has('stop'),
           signal: context.signal,
-          onProgress: ({ done }) => report(done),
+          onProgress: (now) => report(now.done, now),
         }),
     );
     if (args.has('json')) await context.out(`${visibleJson(JSON.stringify(result))}\n`);

@@ -1,38 +1,17 @@
-// `nbd completion`: completion scripts for shells. They run `nbd COMMAND --long-options` when Tab is pressed, so they
-// always match the installed version.
+// `nbd completion`: completion scripts for shells, made from the descriptions of all commands. They contain what they
+// offer, so that Tab starts no program.
 
 import type { CliCommand } from '../command.js';
 import { UsageError } from '../errors.js';
+import { bashScript } from '../completion/bash.js';
+import { fishScript } from '../completion/fish.js';
+import { completed, type Completion } from '../completion/model.js';
+import { zshScript } from '../completion/zsh.js';
 
-const SCRIPTS: Readonly<Record<string, (names: string) => string>> = {
-  bash: (names) => `_nbd() {
-  local word=\${COMP_WORDS[COMP_CWORD]}
-  if [ "$COMP_CWORD" -eq 1 ]; then
-    COMPREPLY=($(compgen -W "${names} help" -- "$word"))
-  elif [[ $word == -* ]]; then
-    COMPREPLY=($(compgen -W "$(nbd "\${COMP_WORDS[1]}" --long-options 2>/dev/null)" -- "$word"))
-  else
-    COMPREPLY=($(compgen -f -W 'nbd:// nbds:// nbd+unix:///?socket=' -- "$word"))
-  fi
-}
-complete -F _nbd nbd
-`,
-  zsh: (names) => `#compdef nbd
-_nbd() {
-  if (( CURRENT == 2 )); then
-    compadd -- ${names} help
-  elif [[ $words[CURRENT] == -* ]]; then
-    compadd -- \${(f)"$(nbd $words[2] --long-options 2>/dev/null)"}
-  else
-    compadd -S '' -- nbd:// nbds:// 'nbd+unix:///?socket='
-    _files
-  fi
-}
-compdef _nbd nbd
-`,
-  fish: (names) => `complete -c nbd -n __fish_use_subcommand -f -a '${names} help'
-complete -c nbd -n 'not __fish_use_subcommand' -a '(nbd (commandline -opc)[2] --long-options 2>/dev/null)'
-`,
+const SCRIPTS: Readonly<Record<string, (completion: Completion) => string>> = {
+  bash: bashScript,
+  zsh: zshScript,
+  fish: fishScript,
 };
 
 export const completion: CliCommand = {
@@ -40,9 +19,16 @@ export const completion: CliCommand = {
     name: 'completion',
     summary: 'print a completion script for bash, zsh or fish',
     usage: ['bash | zsh | fish'],
+    description: [
+      'The script contains the commands, options and values of this version. Nothing is started when Tab is pressed, so ' +
+        'the script is to be printed again after an update.',
+    ],
+    operands: { servers: false, choices: Object.keys(SCRIPTS) },
     options: [],
     examples: [
-      ['source <(nbd completion bash)', 'In ~/.bashrc.'],
+      ['nbd completion bash > ~/.local/share/bash-completion/completions/nbd', 'For bash with bash-completion.'],
+      ['source <(nbd completion bash)', 'In ~/.bashrc, without it.'],
+      ['nbd completion zsh > ~/.zfunc/_nbd', 'For zsh, with fpath+=~/.zfunc in front of compinit in ~/.zshrc.'],
       ['nbd completion fish > ~/.config/fish/completions/nbd.fish', 'For fish.'],
     ],
   },
@@ -53,6 +39,6 @@ export const completion: CliCommand = {
     if (script === undefined || args.operands.length > 1) {
       throw new UsageError('expected the name of a shell: bash, zsh or fish');
     }
-    await context.out(script(context.commands.join(' ')));
+    await context.out(script(completed(await context.descriptions())));
   },
 };

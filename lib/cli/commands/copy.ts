@@ -48,6 +48,7 @@ const spec: CliCommandSpec = {
     'With --bitmap, --ranges, --offset or --length only a part is copied. Its bytes keep their places, unless ' +
       '--destination-offset gives another one, and the rest of a destination file stays as it is.',
   ],
+  operands: { files: true },
   options: [
     ...BLOCK_HASH_OPTIONS,
     { names: ['allocated'], help: 'Allocate space for zeroes in the destination too: make no holes.' },
@@ -211,7 +212,7 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<numb
           done = now.done;
           ({ total } = now);
           // Of a bitmap it is known only now how much there is.
-          progress.update(part.bitmap === undefined ? Number(done) : scaled(now, span?.length ?? 0n));
+          progress.update(part.bitmap === undefined ? Number(done) : scaled(now, span?.length ?? 0n), now);
         },
       },
     );

@@ -5,7 +5,7 @@ import { blockHash, CONTEXT_BASE_ALLOCATION, hash as hashExport } from '../../in
 import type { CliCommand } from '../command.js';
 import { PROGRESS_OPTION, withProgress } from '../output/progress.js';
 import { givenRange, RANGE_OPTIONS, rangeOf } from '../range.js';
-import { CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '../server.js';
+import { CONNECT_OPTIONS, DEEP_WINDOW, onlyServer, openServer, SERVER } from '../server.js';
 import { CliError, jsonString } from '../output/text.js';
 import { visible } from '../../util/visible.js';
 
@@ -26,6 +26,7 @@ export const hash: CliCommand = {
         short: 'a',
         takes: 'value',
         value: 'NAME',
+        choices: ['sha256', 'sha512', 'sha384', 'sha1', 'md5', 'blake2b512'],
         help: 'sha256 (the default), sha512, sha1, md5 …',
       },
       { names: ['block'], help: 'Print the block hash.' },
@@ -49,7 +50,7 @@ export const hash: CliCommand = {
     }
     givenRange(args);
     const server = onlyServer(args);
-    const connection = await openServer(server, context, { metaContexts: [CONTEXT_BASE_ALLOCATION] });
+    const connection = await openServer(server, context, { metaContexts: [CONTEXT_BASE_ALLOCATION], ...DEEP_WINDOW });
     const range = rangeOf(args, connection.getSize());
     const digest = await withProgress(
       args,
@@ -62,7 +63,7 @@ export const hash: CliCommand = {
           ...range,
           extents: !args.has('no-extents'),
           signal: context.signal,
-          onProgress: ({ done }) => report(done),
+          onProgress: (now) => report(now.done, now),
         }),
     );
     const name = 'word' in server ? server.word : '-';

@@ -5,10 +5,11 @@ import type { Operand, ParsedArguments } from '../arguments.js';
 import type { CliCommand, CommandContext } from '../command.js';
 import type { CliCommandSpec } from '../command-spec.js';
 import { UsageError } from '../errors.js';
-import { collectReport, type ExportReport, informed, reportJson, reportText } from '../info/report.js';
+import { collectReport, type ExportReport, informed, opensExport, reportJson, reportText } from '../info/report.js';
 import { messageOf, hintOf } from '../output/failure.js';
-import { CAN_NAMES, CANNOT_NAMES, findQuestion, type Question } from '../info/features.js';
+import { CAN_NAMES, CANNOT_NAMES, findQuestion, PROPERTIES, type Question } from '../info/features.js';
 import { canonicalUri, CONNECT_OPTIONS, onlyServer, openServer, SERVER } from '../server.js';
+import { KNOWN_CONTEXTS } from '../map/contexts.js';
 import { choosePaint, COLOUR_OPTIONS, COLOURS, jsonString } from '../output/text.js';
 import { visible } from '../../util/visible.js';
 
@@ -17,12 +18,12 @@ const spec: CliCommandSpec = {
   tool: 'nbdinfo',
   summary: 'show information about an export, or about all exports of a server',
   usage: [
-    `[--json] ${SERVER}`,
+    `[--json] [--partitions] ${SERVER}`,
     `--size | --uri ${SERVER}`,
     `--is read-only|rotational|tls ${SERVER}`,
     `--can cache|connect|... ${SERVER}`,
     `--map[=CONTEXT] [--totals] [--json] ${SERVER}`,
-    `-L|--list [--json] ${SERVER}`,
+    `-L|--list [--json] [--partitions] ${SERVER}`,
   ],
   description: [
     'Takes the options of nbdinfo and prints what nbdinfo prints.',
@@ -34,13 +35,14 @@ const spec: CliCommandSpec = {
       names: [...CAN_NAMES],
       takes: 'value',
       value: 'X',
+      choices: PROPERTIES,
       help:
         'Report in the exit code whether the export has a property: connect, open, read, write, tls, ' +
         'structured-reply, extended-headers, read-only, rotational, block-status-payload, cache, df, fast-zero, ' +
         'flush, fua, multi-conn, trim, zero. connect, read, tls, structured-reply and extended-headers are properties ' +
         'of the server: they are reported even if the export cannot be opened.',
     },
-    { names: [...CANNOT_NAMES], takes: 'value', value: 'X', help: 'The opposite of --can.' },
+    { names: [...CANNOT_NAMES], takes: 'value', value: 'X', choices: PROPERTIES, help: 'The opposite of --can.' },
     ...COLOUR_OPTIONS,
     { names: ['content'], help: 'Let file(1) guess the content. (default, but not with --list)' },
     { names: ['no-content'], help: 'Do not guess the content.' },
@@ -50,9 +52,17 @@ const spec: CliCommandSpec = {
       names: ['map'],
       takes: 'optional',
       value: 'CONTEXT',
+      choices: KNOWN_CONTEXTS,
       help: 'Print the extents of a metadata context. Default base:allocation.',
     },
     { names: ['totals', 'total'], help: 'With --map: print the number of bytes of each type.' },
+    {
+      names: ['partitions'],
+      yields: true,
+      help:
+        'Show the partition table too: GPT, or MBR with its logical partitions, and what is wrong with it. Of a GPT ' +
+        'that is damaged at the beginning, the backup is shown.',
+    },
     { names: ['size'], help: 'Print only the size in bytes.' },
     { names: ['uri'], help: 'Print only the URI of the export, in its canonical form.' },
     ...CONNECT_OPTIONS,
@@ -60,6 +70,7 @@ const spec: CliCommandSpec = {
   examples: [
     ['nbd info nbd://localhost', 'Everything about the default export.'],
     ['nbd info --json nbd://localhost/disk | jq .exports[0]', 'The same for programs.'],
+    ['nbd info --partitions -- [ qemu-nbd -r -f qcow2 file.qcow2 ]', 'With the partitions in an image.'],
     ['nbd info --can cache nbd://localhost && nbd cache nbd://localhost', 'Prefetch only if the server can.'],
     ['nbd info --map --totals -- [ qemu-nbd -r -f qcow2 file.qcow2 ]', 'How much of an image is data.'],
   ],
@@ -79,6 +90,9 @@ export async function run(args: ParsedArguments, context: CommandContext): Promi
   }
   // nbdinfo's message, word for word.
   if (args.has('totals') && !args.has('map')) throw new UsageError('you must use --totals only with --map option');
+  if (args.has('partitions') && modes.some((mode, index) => mode && index !== 1)) {
+    throw new UsageError('--partitions has no effect with --can, --map, --size and --uri');
+  }
   const server = onlyServer(args);
 
   if (can !== undefined) return answer(args, can, server, context);
@@ -134,19 +148,24 @@ async function showOne(args: ParsedArguments, server: Operand, context: CommandC
   const connection = await openServer(server, context, { optMode: true, fullInfo: true });
   const head = describeProtocol(connection);
   const uri = canonicalUri(connection, server);
-  const report = await collectReport(connection, { uri, content: !args.has('no-content') });
+  const report = await collectReport(connection, {
+    uri,
+    content: !args.has('no-content'),
+    partitions: args.has('partitions'),
+  });
   await context.out(assembled(args, head, [report]));
   return 0;
 }
 
 async function showAll(args: ParsedArguments, server: Operand, context: CommandContext): Promise<number> {
-  const content = args.has('content');
+  const wanted = { content: args.has('content'), partitions: args.has('partitions') };
+  const opens = opensExport(wanted);
   const connection = await openServer(server, context, { optMode: true, fullInfo: true });
   const head = describeProtocol(connection);
   const listed = await connection.optList();
-  // Probing the content opens the export, so each export needs its own connection. This one is closed first, because
+  // What is within an export is known only when it is open, so each export needs its own connection. This one is closed first, because
   // some servers serve one client at a time.
-  if (content) await connection.optAbort();
+  if (opens) await connection.optAbort();
 
   const another = async (exportName: string): Promise<NbdConnection> => {
     const other = await openServer(server, context, { optMode: true, fullInfo: true, requestMetaContext: false });
@@ -155,17 +174,17 @@ async function showAll(args: ParsedArguments, server: Operand, context: CommandC
   };
   const reports: ExportReport[] = [];
   for (const { name, description } of listed) {
-    const each = content ? await openServer(server, context, { optMode: true, fullInfo: true }) : connection;
+    const each = opens ? await openServer(server, context, { optMode: true, fullInfo: true }) : connection;
     try {
       each.setExportName(name);
-      reports.push(await collectReport(each, { description, uri: canonicalUri(each, server), content, another }));
+      reports.push(await collectReport(each, { description, uri: canonicalUri(each, server), ...wanted, another }));
     } catch (error) {
       // nbdinfo's message, word for word.
       context.warn(`${messageOf(error)} for ${name === '' ? 'the default export' : `export: ${visible(name)}`}`);
       const hint = hintOf(error);
       if (context.verbose && hint !== undefined) context.warn(hint);
     } finally {
-      if (content) await each.shutdown();
+      if (opens) await each.shutdown();
     }
   }
   await context.out(assembled(args, head, reports));

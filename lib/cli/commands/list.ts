@@ -10,12 +10,13 @@ export const list: CliCommand = {
   spec: {
     name: 'list',
     summary: 'list the exports of a server',
-    usage: [`[--json] [--content] ${SERVER}`],
+    usage: [`[--json] [--content] [--partitions] ${SERVER}`],
     description: ['The same as nbd info --list. The exit code is 0, or 1 if an export could not be described.'],
     options: [
       ...COLOUR_OPTIONS,
       { names: ['content'], help: 'Open each export and let file(1) guess its content.' },
       { names: ['no-content'], help: 'Do not guess the content. (default)' },
+      { names: ['partitions'], yields: true, help: 'Open each export and show its partition table.' },
       { names: ['json'], help: 'Print JSON.' },
       ...CONNECT_OPTIONS,
     ],

@@ -4,6 +4,7 @@ import { CONTEXT_BASE_ALLOCATION } from '../sdk.js';
 import type { CliCommand } from '../command.js';
 import { RANGE_OPTIONS, givenRange } from '../range.js';
 import { CONNECT_OPTIONS, onlyServer, SERVER } from '../server.js';
+import { KNOWN_CONTEXTS } from '../map/contexts.js';
 import { COLOUR_OPTIONS, UsageError } from '../output/text.js';
 import { visible } from '../../util/visible.js';
 
@@ -33,6 +34,7 @@ export const map: CliCommand = {
         names: ['context', 'map'],
         takes: 'value',
         value: 'NAME',
+        choices: KNOWN_CONTEXTS,
         help: 'The metadata context; base:allocation unless named. May be repeated.',
       },
       {

@@ -11,6 +11,7 @@ import {
   type NbdBackend,
   NbdServer,
   type NbdServerTlsOptions,
+  OverlayBackend,
 } from '../../server/index.js';
 import { parsePskFile } from '../../util/psk-file.js';
 import type { ParsedArguments } from '../arguments.js';
@@ -19,7 +20,7 @@ import { CliError, UsageError } from '../errors.js';
 import { deviceSize } from '../../bulk/ends/device-size.js';
 import { parentEnded, privateSocketPath, runInShell, standardStreams } from './serve-ways.js';
 import { systemReason } from '../../util/system-reason.js';
-import { parseCount, parseSize } from '../output/text.js';
+import { parseCount, parseSize, parseSmallSize } from '../output/text.js';
 
 export const serve: CliCommand = {
   spec: {
@@ -36,6 +37,7 @@ export const serve: CliCommand = {
       'The command of --run has the shell variables of nbdkit: $uri, $unixsocket or $port, $exportname, and $nbd (the ' +
         'old syntax of QEMU).',
     ],
+    operands: { servers: false, files: true },
     options: [
       { names: ['memory'], short: 'm', takes: 'value', value: '[NAME=]SIZE', help: 'An empty export in memory.' },
       { names: ['name'], short: 'e', takes: 'value', value: 'NAME', help: 'The name of a single export.' },
@@ -83,6 +85,25 @@ export const serve: CliCommand = {
         help: 'Run a shell command, serve until it ends, and exit with its status.',
       },
       { names: ['exit-with-parent'], help: 'Stop when the parent process ends.' },
+      { names: ['overlay'], help: 'Keep what clients write in memory; the files stay as they are.' },
+      {
+        names: ['rate'],
+        takes: 'value',
+        value: 'N',
+        help: 'Bytes per second, of reads and as many of writes (suffixes k, M, G …). Default: no limit.',
+      },
+      {
+        names: ['error-rate'],
+        takes: 'value',
+        value: 'PERCENT',
+        help: 'Fail this share of the requests with EIO, to test clients. Default 0.',
+      },
+      {
+        names: ['seed'],
+        takes: 'value',
+        value: 'N',
+        help: 'Which requests --error-rate fails; the same seed fails the same ones. Default 0.',
+      },
       { names: ['detect-zeroes'], help: 'Read files to report zeroes in block status.' },
     ],
     examples: [
@@ -99,7 +120,10 @@ export const serve: CliCommand = {
     const backends = await openBackends(args);
     const tls = await readTls(args);
     const maxConnections = args.value('max-connections');
+    const rate = args.value('rate');
     const server = new NbdServer({
+      rate: rate === undefined ? undefined : parseRate(rate),
+      seed: parseCount('seed', args.value('seed') ?? '0', 0),
       ...(maxConnections === undefined ? {} : { maxConnections: parseCount('max-connections', maxConnections) }),
       ...(tls === undefined
         ? {}
@@ -109,6 +133,8 @@ export const serve: CliCommand = {
       },
     });
     context.onEnd(() => server.close());
+    const probability = parsePercent(args.value('error-rate') ?? '0');
+    if (probability > 0) server.faults.push({ probability, error: 'EIO' });
     const description = args.value('description');
     for (const [name, backend] of backends) {
       server.addExport(name, {
@@ -130,6 +156,22 @@ export const serve: CliCommand = {
     return code;
   },
 };
+
+function parseRate(text: string): number {
+  const rate = parseSmallSize('rate', text);
+  if (rate < 1) throw new UsageError('--rate: must be at least 1 byte per second');
+  return rate;
+}
+
+/** The value of --error-rate as a fraction: `5` and `5%` are the same. */
+function parsePercent(text: string): number {
+  const [, number = ''] = /^(\d+(?:\.\d+)?)%?$/.exec(text) ?? [];
+  const percent = number === '' ? NaN : Number(number);
+  if (!(percent >= 0 && percent <= 100)) {
+    throw new UsageError(`--error-rate: must be a percentage from 0 to 100, not ${JSON.stringify(text)}`);
+  }
+  return percent / 100;
+}
 
 /** Serves as the options request. Resolves with the exit code when it is time to stop. */
 async function serveUntil(
@@ -179,6 +221,8 @@ function checkCombinations(args: ParsedArguments): void {
   exclude('unix', 'port', 'host');
   exclude('tls-certificates', 'tls-psk');
   exclude('tls-psk', 'tls-verify-peer');
+  exclude('overlay', 'read-only');
+  if (args.has('seed') && !args.has('error-rate')) throw new UsageError('--seed requires --error-rate');
   for (const name of ['tls-optional', 'tls-verify-peer']) {
     if (args.has(name) && !args.has('tls-certificates') && !args.has('tls-psk')) {
       throw new UsageError(`--${name} requires --tls-certificates${name === 'tls-optional' ? ' or --tls-psk' : ''}`, {
@@ -206,8 +250,10 @@ async function openBackends(args: ParsedArguments): Promise<[name: string, backe
       const size = stats.isBlockDevice() ? { size: await deviceSize(path, stats) } : {};
       const why = whyNotServed(stats, size.size);
       if (why !== null) throw new CliError(`${path}: ${why}`);
-      const options = { readOnly, detectZeroes: args.has('detect-zeroes'), ...size };
-      backends.push([name, await FileBackend.open(path, options)]);
+      const overlay = args.has('overlay');
+      const options = { readOnly: readOnly || overlay, detectZeroes: args.has('detect-zeroes'), ...size };
+      const file = await FileBackend.open(path, options);
+      backends.push([name, overlay ? new OverlayBackend(file) : file]);
     } catch (cause) {
       if (cause instanceof CliError) throw cause;
       throw new CliError(`${path}: ${systemReason(cause)}`, { cause });

@@ -13,6 +13,7 @@ export const BLOCK_HASH_OPTIONS: readonly OptionSpec[] = [
     names: ['blkhash'],
     takes: 'optional',
     value: 'ALG[/SIZE]',
+    choices: ['sha256/64k', 'sha512/64k', 'sha1/64k', 'md5/64k'],
     help:
       'Print the block hash of the copied data: an algorithm (md5, sha1, sha256, sha512 …) and a block size. ' +
       'Default sha256/64k.',

@@ -14,7 +14,7 @@ import { CliError } from '../errors.js';
 import { type Flow, openFlow } from './flowing.js';
 import { type Holder, holdersOf } from './holders.js';
 import { CONTEXT_BASE_ALLOCATION } from '../sdk.js';
-import { canonicalUri, openFurther, openServer } from '../server.js';
+import { canonicalUri, DEEP_WINDOW, openFurther, openServer } from '../server.js';
 import { systemReason } from '../../util/system-reason.js';
 
 /** An open end. */
@@ -38,7 +38,11 @@ export const OPS = { nbd: 'nbd_ops', file: 'file_ops', pipe: 'pipe_ops', null: '
 const NBD_SCHEME = /^nbds?(\+\w+)?:/i;
 
 /** Buffers need not be cleared before a read: a failed read ends the copy. */
-const CONNECTION_OPTIONS = { preadInitialize: false, metaContexts: [CONTEXT_BASE_ALLOCATION] } as const;
+const CONNECTION_OPTIONS = {
+  preadInitialize: false,
+  metaContexts: [CONTEXT_BASE_ALLOCATION],
+  ...DEEP_WINDOW,
+} as const;
 
 export async function openSource(
   operand: Operand,

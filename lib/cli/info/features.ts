@@ -43,6 +43,9 @@ const QUESTIONS: readonly Question[] = [
   { names: ['zero'], needs: 'export', ask: (connection) => connection.canZero() },
 ];
 
+/** The names of the properties. */
+export const PROPERTIES: readonly string[] = QUESTIONS.map(({ names }) => names[0] ?? '');
+
 /** Finds a property by name. Case is ignored, and `_` and a space are the same as `-`. */
 export function findQuestion(name: string): Question {
   const plain = name.toLowerCase().replace(/[ _]/g, '-');
@@ -50,7 +53,7 @@ export function findQuestion(name: string): Question {
   if (found !== undefined) return found;
   // nbdinfo's message, word for word.
   throw new UsageError(`unknown --can or --is option: ${name}`, {
-    hint: `one of ${QUESTIONS.map(({ names }) => names[0] ?? '').join(', ')}`,
+    hint: `one of ${PROPERTIES.join(', ')}`,
   });
 }
 

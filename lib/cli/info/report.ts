@@ -5,6 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type NbdConnection, SIZE_MAXIMUM, SIZE_MINIMUM, SIZE_PREFERRED } from '../sdk.js';
 import { COLOURS, humanSize, jsonString, type Paint, sizeWithSuffix } from '../output/text.js';
+import type { PartitionTable } from '../../bulk/partitions/table.js';
+import { partitionsJson, partitionsText } from './partitions.js';
 import { visible } from '../../util/visible.js';
 
 /** The information that is shown about an export. */
@@ -13,6 +15,8 @@ export interface ExportReport {
   readonly description: string;
   readonly size: bigint;
   readonly content: string | null;
+  /** Null if the export has no partition table; undefined if it was not asked for. */
+  readonly partitions?: PartitionTable | null;
   readonly uri: string | null;
   readonly contexts: readonly string[] | null;
   /** In the order in which they are shown. */
@@ -25,6 +29,7 @@ export interface ReportOptions {
   readonly description?: string;
   readonly uri: string | null;
   readonly content: boolean;
+  readonly partitions: boolean;
   /** Opens another connection in option mode, because this one is still needed for other exports. */
   readonly another?: (exportName: string) => Promise<NbdConnection>;
 }
@@ -40,23 +45,30 @@ export async function collectReport(connection: NbdConnection, options: ReportOp
   }
   const contexts = connection.aioIsNegotiating() ? await orNull(connection.optListMetaContext()) : null;
   const facts = factsOf(connection, options, contexts);
-  if (!options.content && facts.size > 0n) return { ...facts, content: null };
+  if (!opensExport(options) && facts.size > 0n) return { ...facts, content: null };
   // Empty exports are rare, but nbd-server 3.16 to 3.27 reports a size of 0 for every export in reply to NBD_OPT_INFO.
   // The size that it reports when the export is opened is correct.
   const opened = await openExport(connection, options);
   if (opened === null) return { ...facts, content: null };
   try {
     const better = factsOf(opened, options, contexts);
-    return { ...better, content: options.content ? await probeContent(opened, better.size) : null };
+    const content = options.content ? await probeContent(opened, better.size) : null;
+    if (!options.partitions) return { ...better, content };
+    const { partitions } = await import('../../bulk/partitions/partitions.js');
+    return { ...better, content, partitions: await partitions(opened) };
   } finally {
     if (opened !== connection) await opened.shutdown();
   }
 }
 
+/** Whether what is asked for is within the export. */
+export const opensExport = ({ content, partitions }: Pick<ReportOptions, 'content' | 'partitions'>): boolean =>
+  content || partitions;
+
 /** Opens the export. Null if the server refuses; then only its reply to NBD_OPT_INFO is available. */
 async function openExport(connection: NbdConnection, options: ReportOptions): Promise<NbdConnection | null> {
   if (!connection.aioIsNegotiating()) return connection;
-  if (options.content) {
+  if (opensExport(options)) {
     await connection.optGo();
     return connection;
   }
@@ -73,7 +85,7 @@ function factsOf(
   connection: NbdConnection,
   options: ReportOptions,
   contexts: readonly string[] | null,
-): Omit<ExportReport, 'content'> {
+): Omit<ExportReport, 'content' | 'partitions'> {
   return {
     name: orElse(() => connection.getCanonicalExportName(), connection.getExportName()),
     description: options.description ?? orElse(() => connection.getExportDescription(), ''),
@@ -178,7 +190,7 @@ export function reportText(report: ExportReport, paint: Paint): string {
   for (const [name, bytes] of report.blockSizes) {
     if (bytes > 0) text += `\t${name}: ${sizeWithSuffix(BigInt(bytes))}\n`;
   }
-  return text;
+  return report.partitions === undefined ? text : text + partitionsText(report.partitions);
 }
 
 /** The report as an element of the JSON array `exports`, without a separator. */
@@ -193,6 +205,7 @@ export function reportJson(report: ExportReport): string {
   }
   for (const [name, value] of report.flags) fields.push(`"${name}": ${value}`);
   for (const [name, bytes] of report.blockSizes) if (bytes > 0) fields.push(`"${name}": ${bytes}`);
+  if (report.partitions !== undefined) fields.push(`"partitions": ${partitionsJson(report.partitions)}`);
   fields.push(`"export-size": ${report.size}`, `"export-size-str": "${humanSize(report.size)}"`);
   return `\t{\n${fields.map((field) => `\t${field}`).join(',\n')}\n\t}`;
 }

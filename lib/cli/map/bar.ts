@@ -32,14 +32,14 @@ export class MapBar {
     if (this.#grid.cells.length === 0) return '';
     const bar = this.#grid.cells
       .map((cell) => {
-        if (paint.on) return `\u001b[48;2;${cellColour(name, cell).join(';')}m \u001b[0m`;
+        if (paint.on) return `\u001b[48;2;${cellColour(name, cell).light.join(';')}m \u001b[0m`;
         const [commonest = 0n] = [...cell.shares].sort(([, a], [, b]) => (a < b ? 1 : -1))[0] ?? [];
         return LETTERS[Number(commonest)] ?? '?';
       })
       .join('');
     const legend = this.#totals.list.map(([type, bytes]) => {
       const mark = paint.on
-        ? `\u001b[48;2;${colourOf(name, type).join(';')}m  \u001b[0m`
+        ? `\u001b[48;2;${colourOf(name, type).light.join(';')}m  \u001b[0m`
         : (LETTERS[Number(type)] ?? '?');
       return `${mark} ${describeType(name, type).text ?? String(type)} ${roundSize(bytes)}`;
     });

@@ -71,33 +71,41 @@ export function niceCellSize(length: bigint, most: number): bigint {
   return size;
 }
 
-type Rgb = readonly [red: number, green: number, blue: number];
+export type Rgb = readonly [red: number, green: number, blue: number];
 
-const ALLOCATION: readonly Rgb[] = [
-  [37, 99, 235],
-  [203, 213, 225],
-  [250, 204, 21],
-  [241, 245, 249],
+/** On a light and on a dark page. */
+export interface Colour {
+  readonly light: Rgb;
+  readonly dark: Rgb;
+}
+
+const colour = (light: Rgb, dark: Rgb): Colour => ({ light, dark });
+
+const ALLOCATION: readonly Colour[] = [
+  colour([37, 99, 235], [96, 165, 250]),
+  colour([203, 213, 225], [71, 85, 105]),
+  colour([250, 204, 21], [202, 138, 4]),
+  colour([241, 245, 249], [30, 41, 59]),
 ];
-const BITMAP: readonly Rgb[] = [
-  [220, 252, 231],
-  [220, 38, 38],
+const BITMAP: readonly Colour[] = [colour([220, 252, 231], [20, 60, 38]), colour([220, 38, 38], [248, 113, 113])];
+const OTHERS: readonly Colour[] = [
+  colour([226, 232, 240], [51, 65, 85]),
+  colour([13, 148, 136], [45, 212, 191]),
+  colour([124, 58, 237], [167, 139, 250]),
+  colour([234, 88, 12], [251, 146, 60]),
+  colour([190, 24, 93], [244, 114, 182]),
+  colour([101, 163, 13], [163, 230, 53]),
 ];
-const OTHERS: readonly Rgb[] = [
-  [226, 232, 240],
-  [13, 148, 136],
-  [124, 58, 237],
-  [234, 88, 12],
-  [190, 24, 93],
-  [101, 163, 13],
-];
+
+const paletteOf = (context: string): readonly Colour[] => {
+  if (context === 'base:allocation') return ALLOCATION;
+  return context.startsWith('qemu:dirty-bitmap:') ? BITMAP : OTHERS;
+};
 
 /** The colour of a type in a picture. */
-export function colourOf(context: string, type: bigint): Rgb {
+export function colourOf(context: string, type: bigint): Colour {
   const at = Number(type % 1024n);
-  const palette =
-    context === 'base:allocation' ? ALLOCATION : context.startsWith('qemu:dirty-bitmap:') ? BITMAP : OTHERS;
-  return palette[at] ?? OTHERS[at % OTHERS.length] ?? [0, 0, 0];
+  return paletteOf(context)[at] ?? OTHERS[at % OTHERS.length] ?? colour([0, 0, 0], [255, 255, 255]);
 }
 
 /** The type that must stay visible in a picture however rare it is: data, or dirty. */
@@ -106,21 +114,27 @@ const loudType = (context: string): bigint => (context === 'base:allocation' ? 0
 /** Minimum weight of the loud type in a cell that contains it. */
 const LOUD_SHARE = 0.3;
 
+/** Cells with nearly the same shares have the same colour, so that a picture needs few of them. */
+const SHADES = 16;
+
 /** The colour of a cell: the colours of its types, mixed by their shares. */
-export function cellColour(context: string, cell: Cell): Rgb {
+export function cellColour(context: string, cell: Cell): Colour {
   const loud = loudType(context);
   const weights = [...cell.shares].map(([type, bytes]) => {
-    const share = Number(bytes) / Number(cell.length);
-    return [type, type === loud ? Math.max(share, LOUD_SHARE) : share] as const;
+    const share = Math.max(1, Math.round((SHADES * Number(bytes)) / Number(cell.length)));
+    return [type, type === loud ? Math.max(share, SHADES * LOUD_SHARE) : share] as const;
   });
   const sum = weights.reduce((total, [, weight]) => total + weight, 0);
-  const mixed = [0, 0, 0];
-  for (const [type, weight] of weights) {
-    colourOf(context, type).forEach((value, channel) => {
-      mixed[channel] = (mixed[channel] ?? 0) + (value * weight) / sum;
-    });
-  }
-  return [Math.round(mixed[0] ?? 0), Math.round(mixed[1] ?? 0), Math.round(mixed[2] ?? 0)];
+  const mixed = (theme: keyof Colour): Rgb => {
+    const channels = [0, 0, 0];
+    for (const [type, weight] of weights) {
+      colourOf(context, type)[theme].forEach((value, channel) => {
+        channels[channel] = (channels[channel] ?? 0) + (value * weight) / sum;
+      });
+    }
+    return [Math.round(channels[0] ?? 0), Math.round(channels[1] ?? 0), Math.round(channels[2] ?? 0)];
+  };
+  return { light: mixed('light'), dark: mixed('dark') };
 }
 
-export const hex = (colour: Rgb): string => `#${colour.map((value) => value.toString(16).padStart(2, '0')).join('')}`;
+export const hex = (rgb: Rgb): string => `#${rgb.map((value) => value.toString(16).padStart(2, '0')).join('')}`;

@@ -3,6 +3,9 @@
 import { CONTEXT_BASE_ALLOCATION, CONTEXT_QEMU_ALLOCATION_DEPTH, CONTEXT_QEMU_DIRTY_BITMAP } from '../sdk.js';
 import { COLOURS } from '../output/text.js';
 
+/** Contexts that completion offers; others have names of their own. */
+export const KNOWN_CONTEXTS = [CONTEXT_BASE_ALLOCATION, CONTEXT_QEMU_ALLOCATION_DEPTH] as const;
+
 export interface TypeDescription {
   readonly text: string | null;
   /** Colours of the line; null for the default colour of the terminal. */

@@ -3,14 +3,21 @@
 
 import { writeSync } from 'node:fs';
 import type { SingleBar } from 'cli-progress';
+import { MovingRate, type Progress as BulkProgress } from '../../bulk/progress.js';
 import type { ParsedArguments } from '../arguments.js';
 import type { CommandContext } from '../command.js';
 import type { OptionSpec } from '../command-spec.js';
 import { duration, parseCount, roundSize } from './text.js';
 
+/** Bytes per second, recently, and milliseconds left. */
+export type Speed = Pick<BulkProgress, 'rate' | 'eta'>;
+
 export interface Progress {
-  /** Bytes done so far. */
-  update(done: number): void;
+  /**
+   * Bytes done so far. With `speed`, the bar shows its rate, which leaves out holes, and its time left; without it, all
+   * bytes count as moved.
+   */
+  update(done: number, speed?: Speed): void;
   /** The work ended early: leaves the bar as it is. */
   stop(): void;
   /** The work is complete: shows 100 %. */
@@ -54,14 +61,14 @@ export async function withProgress<Result>(
   total: number,
   context: CommandContext,
   partial: (done: string, total: string) => string,
-  work: (report: (done: number | bigint) => void) => Promise<Result>,
+  work: (report: (done: number | bigint, speed?: Speed) => void) => Promise<Result>,
 ): Promise<Result> {
   const progress = await makeProgress(args, total, context);
   let done = 0;
   try {
-    const result = await work((now) => {
+    const result = await work((now, speed) => {
       done = Number(now);
-      progress.update(done);
+      progress.update(done, speed);
     });
     progress.finish();
     return result;
@@ -93,8 +100,10 @@ function machineProgress(fd: number, total: number): Progress {
 
 async function barProgress(total: number): Promise<Progress> {
   const { SingleBar, Presets } = await import('cli-progress');
-  const begun = Date.now();
+  const begun = performance.now();
+  const recent = new MovingRate(begun);
   let done = 0;
+  let speed: Speed = { rate: 0, eta: null };
   let ended = false;
   let isComplete = false;
   const bar: SingleBar = new SingleBar(
@@ -110,11 +119,18 @@ async function barProgress(total: number): Promise<Progress> {
     },
     Presets.legacy,
   );
-  const facts = (): Record<string, string> => {
-    const seconds = Math.max((Date.now() - begun) / 1000, 0.001);
-    const rate = done / seconds;
-    return { amount: roundSize(done), rate: roundSize(rate), left: duration((total - done) / rate) };
+  const measured = (value: number): Speed => {
+    const now = performance.now();
+    return {
+      rate: recent.moved(value - done, now),
+      eta: value > 0 ? ((total - value) * (now - begun)) / value : null,
+    };
   };
+  const facts = (): Record<string, string> => ({
+    amount: roundSize(done),
+    rate: roundSize(speed.rate),
+    left: duration(speed.eta === null ? Infinity : speed.eta / 1000),
+  });
   // With a total of 0, the bar would show 100 % at once.
   const scale = Math.max(total, 1);
   bar.start(scale, 0, facts());
@@ -125,13 +141,15 @@ async function barProgress(total: number): Promise<Progress> {
     bar.stop();
   };
   return {
-    update: (value) => {
+    update: (value, given) => {
+      speed = given ?? measured(value);
       done = value;
       if (!ended) bar.update(value, facts());
     },
     stop: end,
     finish: () => {
       done = total;
+      speed = { rate: speed.rate, eta: 0 };
       isComplete = true;
       end();
     },

@@ -34,6 +34,9 @@ export function roundSize(bytes: number | bigint): string {
   return `${at === 0 || value >= 100 ? value.toFixed(0) : value.toPrecision(3)} ${unit}`;
 }
 
+/** `1 export`, `2 exports`. */
+export const counted = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? '' : 's'}`;
+
 /** `1:02:03`, `2:03`, `0:03`. */
 export function duration(seconds: number): string {
   if (!Number.isFinite(seconds)) return '-:--';

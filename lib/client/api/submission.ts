@@ -6,7 +6,7 @@ import { NbdStateError, NbdStrictError } from '../../errors.js';
 import { encodeBlockStatusFilter } from '../../protocol/block-status.js';
 import { CMD_FLAG_PAYLOAD_LEN } from '../../protocol/client-constants.js';
 import type { ChunkCallback, ExtentCallback } from '../../protocol/reply-target.js';
-import { Command, type CompletionCallback } from '../transmission/command.js';
+import { Command, type CommandObserver, type CompletionCallback } from '../transmission/command.js';
 import { type CommandSpec, PREAD, PREAD_STRUCTURED, PWRITE } from '../../protocol/commands.js';
 import { checkStrict, toBytes, toCallback, toFlags, toU64 } from '../../protocol/strict.js';
 import { Extents } from '../../util/extents.js';
@@ -45,11 +45,23 @@ export class Submission {
   /** Commands without payload, as a promise. */
   submit(spec: CommandSpec, count: unknown, offset: unknown, flags: unknown, signal?: AbortSignal): Promise<void> {
     try {
-      checkSignal(spec.method, signal);
-      return this.#promise(this.#prepare(spec, count, offset, flags), signal);
+      return this.startPlain(spec, count, offset, flags, signal, null);
     } catch (error) {
       return Promise.reject(error);
     }
+  }
+
+  /** {@link submit}, but throws what the checks refuse; so do all start methods. */
+  startPlain(
+    spec: CommandSpec,
+    count: unknown,
+    offset: unknown,
+    flags: unknown,
+    signal: AbortSignal | undefined,
+    observer: CommandObserver | null,
+  ): Promise<void> {
+    checkSignal(spec.method, signal);
+    return this.#promise(this.#prepare(spec, count, offset, flags), signal, observer);
   }
 
   /** Commands without payload, raw. */
@@ -65,15 +77,25 @@ export class Submission {
 
   read(count: unknown, offset: unknown, flags: unknown, signal?: AbortSignal): Promise<Uint8Array> {
     try {
-      checkSignal(PREAD.method, signal);
-      const command = this.#prepare(PREAD, count, offset, flags);
-      command.weight = Number(command.count);
-      command.allocate = this.#memory.allocate;
-      if (command.count === 0) command.result = this.#memory.allocateZeroed(0);
-      return this.#promise(command, signal);
+      return this.startRead(count, offset, flags, signal, null);
     } catch (error) {
       return Promise.reject(error);
     }
+  }
+
+  startRead(
+    count: unknown,
+    offset: unknown,
+    flags: unknown,
+    signal: AbortSignal | undefined,
+    observer: CommandObserver | null,
+  ): Promise<Uint8Array> {
+    checkSignal(PREAD.method, signal);
+    const command = this.#prepare(PREAD, count, offset, flags);
+    command.weight = Number(command.count);
+    command.allocate = this.#memory.allocate;
+    if (command.count === 0) command.result = this.#memory.allocateZeroed(0);
+    return this.#promise(command, signal, observer);
   }
 
   readStructured(
@@ -99,12 +121,22 @@ export class Submission {
 
   readInto(buffer: Uint8Array, offset: unknown, flags: unknown, signal?: AbortSignal): Promise<void> {
     try {
-      this.#initialize(buffer);
-      checkSignal('preadInto', signal);
-      return this.#promise(this.#prepareRead(PREAD, 'preadInto', buffer, offset, flags), signal);
+      return this.startReadInto(buffer, offset, flags, signal, null);
     } catch (error) {
       return Promise.reject(error);
     }
+  }
+
+  startReadInto(
+    buffer: Uint8Array,
+    offset: unknown,
+    flags: unknown,
+    signal: AbortSignal | undefined,
+    observer: CommandObserver | null,
+  ): Promise<void> {
+    this.#initialize(buffer);
+    checkSignal('preadInto', signal);
+    return this.#promise(this.#prepareRead(PREAD, 'preadInto', buffer, offset, flags), signal, observer);
   }
 
   readRaw(
@@ -134,11 +166,21 @@ export class Submission {
 
   write(buffer: Uint8Array, offset: unknown, flags: unknown, signal?: AbortSignal): Promise<void> {
     try {
-      checkSignal(PWRITE.method, signal);
-      return this.#promise(this.#prepareWrite(buffer, offset, flags), signal);
+      return this.startWrite(buffer, offset, flags, signal, null);
     } catch (error) {
       return Promise.reject(error);
     }
+  }
+
+  startWrite(
+    buffer: Uint8Array,
+    offset: unknown,
+    flags: unknown,
+    signal: AbortSignal | undefined,
+    observer: CommandObserver | null,
+  ): Promise<void> {
+    checkSignal(PWRITE.method, signal);
+    return this.#promise(this.#prepareWrite(buffer, offset, flags), signal, observer);
   }
 
   writeRaw(
@@ -285,11 +327,17 @@ export class Submission {
     if (this.#lifecycle.settings.preadInitialize && isUint8Array(buffer)) fill.call(buffer, 0);
   }
 
-  #promise<Result>(command: Command, signal: AbortSignal | undefined): Promise<Result> {
+  #promise<Result>(
+    command: Command,
+    signal: AbortSignal | undefined,
+    observer: CommandObserver | null = null,
+  ): Promise<Result> {
     const promise = new Promise<unknown>(executor) as Promise<Result>;
     command.resolve = takenResolve;
     command.reject = takenReject;
+    command.observer = observer;
     this.#accept(command, signal);
+    observer?.accepted(command);
     return promise;
   }
 

@@ -28,10 +28,7 @@ export class AbortRegistry<Item extends { signal: AbortSignal | null } = Command
     const commands = new Set([command]);
     const listener = (): void => {
       this.#watches.delete(signal);
-      for (const each of commands) {
-        each.signal = null;
-        this.#onAbort(each, signal.reason);
-      }
+      for (const each of commands) this.#onAbort(each, signal.reason);
     };
     this.#watches.set(signal, { commands, listener });
     addAbortListener(signal, listener);

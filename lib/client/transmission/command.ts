@@ -23,6 +23,19 @@ export const STAGE_FINISHED = 3;
 /** Called once when a raw command has finished; returning `true` retires it. */
 export type CompletionCallback = (error: NbdError | null, cookie: bigint) => boolean | void;
 
+/**
+ * Follows a command to its end on one connection: the pool, which issues commands again. Called within the calls that
+ * accept and settle it; must not throw.
+ */
+export interface CommandObserver {
+  /** The command was accepted. */
+  accepted(command: Command): void;
+  /** Its promise has been resolved. */
+  succeeded(command: Command): void;
+  /** It has failed. Its promise is left to the observer; `signal` is the one that it was submitted with. */
+  failed(command: Command, reason: unknown, signal: AbortSignal | null): void;
+}
+
 export class Command implements ReplyTarget, EncodableRequest {
   readonly spec: CommandSpec;
   readonly count: U64;
@@ -62,6 +75,9 @@ export class Command implements ReplyTarget, EncodableRequest {
   resolve: ((value: unknown) => void) | null = null;
   reject: ((reason: unknown) => void) | null = null;
   completion: CompletionCallback | null = null;
+  observer: CommandObserver | null = null;
+  /** The observer's: its place in the order of calls on all connections. */
+  order = 0;
   /** What the promise resolves with. */
   result: unknown = undefined;
   signal: AbortSignal | null = null;

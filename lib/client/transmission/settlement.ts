@@ -49,8 +49,10 @@ export class Settlement {
   /** `failure` is SUCCESS, or the reason of the failure, which can be any value. */
   settle(command: Command, failure: unknown): void {
     command.settled = true;
-    if (command.signal !== null) this.#aborts.forget(command);
-    const { resolve, reject, result } = command;
+    const { signal, observer, resolve, reject, result } = command;
+    if (signal !== null) this.#aborts.forget(command);
+    const isTakenOver = observer !== null && failure !== SUCCESS;
+    if (isTakenOver) observer.failed(command, failure, signal);
     // What still refers to the command, such as a dead object in V8's old generation, must not keep its data alive.
     command.result = undefined;
     command.buffer = null;
@@ -64,8 +66,12 @@ export class Settlement {
     if (reject !== null && resolve !== null) {
       command.resolve = null;
       command.reject = null;
-      if (failure === SUCCESS) resolve(result);
-      else reject(failure);
+      if (failure === SUCCESS) {
+        resolve(result);
+        observer?.succeeded(command);
+      } else if (!isTakenOver) {
+        reject(failure);
+      }
     } else {
       this.#complete(command, failure);
     }

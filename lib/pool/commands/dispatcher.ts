@@ -4,8 +4,10 @@
 import { AbortRegistry } from '../../client/transmission/abort-registry.js';
 import { checkSignal } from '../../client/options/options.js';
 import { NbdCommandError, type NbdError, NbdQueueFullError, NbdStateError } from '../../errors.js';
+import type { Command } from '../../client/transmission/command.js';
 import { CMD_FLAG_FUA } from '../../protocol/client-constants.js';
 import { checkTask } from './check-task.js';
+import type { DirectOwner } from './direct.js';
 import { trace } from '../events.js';
 import { judge, noConnection, poolEnded, unflushed } from '../failures.js';
 import { Line } from './line.js';
@@ -13,12 +15,13 @@ import type { Member } from '../connections/member.js';
 import type { Roster } from '../connections/roster.js';
 import type { PoolState } from '../state.js';
 import { FlushTask, ReadIntoTask, type Task } from './task.js';
+import type { U64 } from '../../util/u64.js';
 import type { Risk } from '../unflushed/unflushed.js';
 
 /** Rejections of commands that waited, in one turn of the event loop. */
 const REJECTED_AT_A_TIME = 2000;
 
-export class Dispatcher {
+export class Dispatcher implements DirectOwner {
   readonly #state: PoolState;
   readonly #roster: Roster;
   readonly #onRest: () => void;
@@ -56,13 +59,10 @@ export class Dispatcher {
     const roster = this.#roster;
     task.order = ++this.#order;
     if (task instanceof FlushTask) this.#watchFlush(task);
-    if (state.phase === 'open' && !state.isHolding && this.#line.isEmpty) {
-      const member = roster.choose(task.weight);
-      if (member !== null) {
-        if (member.inFlight > 0 && roster.mayGrow) roster.considerGrowth();
-        if (++state.unfinished === 1) roster.keepAlive();
-        return this.#issue(task, member);
-      }
+    const member = this.ready(task.weight);
+    if (member !== null) {
+      if (++state.unfinished === 1) roster.keepAlive();
+      return this.#issue(task, member);
     }
     try {
       this.#check(task);
@@ -72,6 +72,47 @@ export class Dispatcher {
     }
     if (++state.unfinished === 1) roster.keepAlive();
     return this.#wait(task, false);
+  }
+
+  /** The connection that a new command may be put on now; null where it must wait, or be refused. */
+  ready(weight: number): Member | null {
+    const state = this.#state;
+    const roster = this.#roster;
+    if (state.phase !== 'open' || state.isHolding || !this.#line.isEmpty) return null;
+    const member = roster.choose(weight);
+    if (member !== null && member.inFlight > 0 && roster.mayGrow) roster.considerGrowth();
+    return member;
+  }
+
+  // DirectOwner.
+
+  begun(command: Command, member: Member): number {
+    member.begin(command.weight);
+    if (command.spec.writes) this.#writing++;
+    if (++this.#state.unfinished === 1) this.#roster.keepAlive();
+    return ++this.#order;
+  }
+
+  succeeded({ spec, weight, flags, offset, count }: Command, member: Member): void {
+    member.end(weight);
+    if (spec.writes) {
+      this.#wrote(flags, offset, count, member);
+      this.#written();
+    }
+    this.#roster.succeeded();
+    if (--this.#state.unfinished === 0) this.#onRest();
+    if (this.#owesDrain) this.pump();
+  }
+
+  failed(task: Task, member: Member, reason: unknown): void {
+    const { resolve, reject } = task;
+    task.resolve = null;
+    task.reject = null;
+    try {
+      resolve?.(this.#failed(task, member, reason));
+    } catch (error) {
+      reject?.(error);
+    }
   }
 
   /** What a connection checks at a call, and whether there is room in the line. */
@@ -122,7 +163,7 @@ export class Dispatcher {
   #succeeded(task: Task, member: Member, value: unknown): unknown {
     member.end(task.weight);
     if (task.spec.writes) {
-      this.#wrote(task, member);
+      this.#wrote(task.flags, task.start, task.length, member);
       this.#written();
     }
     this.#roster.succeeded();
@@ -131,11 +172,11 @@ export class Dispatcher {
     return task.finish(value);
   }
 
-  #wrote(task: Task, member: Member): void {
+  #wrote(flags: number, start: U64, length: U64, member: Member): void {
     // On permanent storage already.
-    if ((task.flags & CMD_FLAG_FUA) !== 0 && this.#roster.facts.get('canFua')) return;
+    if ((flags & CMD_FLAG_FUA) !== 0 && this.#roster.facts.get('canFua')) return;
     const { unflushed: writes } = this.#state;
-    writes.acknowledged(task.start, task.length);
+    writes.acknowledged(start, length);
     member.wroteIn = writes.segment;
     if (member.isLost) this.#onLateLoss();
   }

@@ -18,9 +18,9 @@ export type Resolve = (value: unknown) => void;
 export type Reject = (reason: unknown) => void;
 
 /** Bytes of a view now; 0 for anything else, which the checks refuse. A subclass may have its own `byteLength`. */
-const lengthOf = (buffer: unknown): number => (isUint8Array(buffer) ? byteLengthOf(buffer) : 0);
+export const lengthOf = (buffer: unknown): number => (isUint8Array(buffer) ? byteLengthOf(buffer) : 0);
 
-const weightOf = (count: unknown): number => {
+export const weightOf = (count: unknown): number => {
   const bytes = typeof count === 'bigint' ? Number(count) : count;
   return typeof bytes === 'number' && bytes > 0 && bytes <= MAX_PAYLOAD ? bytes : 0;
 };
@@ -158,8 +158,8 @@ abstract class BufferTask extends Task {
     offset: ByteCount,
     flags: number,
     signal: AbortSignal | undefined,
+    length: number,
   ) {
-    const length = lengthOf(buffer);
     super(command, length, offset, flags, signal, weightOf(length));
     this.buffer = buffer;
   }
@@ -178,8 +178,15 @@ abstract class BufferTask extends Task {
 }
 
 export class ReadIntoTask extends BufferTask {
-  constructor(buffer: Uint8Array, offset: ByteCount, flags: number, signal: AbortSignal | undefined) {
-    super(spec.PREAD, buffer, offset, flags, signal);
+  /** `length` is that of the buffer at the call. */
+  constructor(
+    buffer: Uint8Array,
+    offset: ByteCount,
+    flags: number,
+    signal: AbortSignal | undefined,
+    length = lengthOf(buffer),
+  ) {
+    super(spec.PREAD, buffer, offset, flags, signal, length);
   }
 
   /** As a connection does at the call. */
@@ -193,8 +200,15 @@ export class ReadIntoTask extends BufferTask {
 }
 
 export class WriteTask extends BufferTask {
-  constructor(buffer: Uint8Array, offset: ByteCount, flags: number, signal: AbortSignal | undefined) {
-    super(spec.PWRITE, buffer, offset, flags, signal);
+  /** `length` is that of the buffer at the call. */
+  constructor(
+    buffer: Uint8Array,
+    offset: ByteCount,
+    flags: number,
+    signal: AbortSignal | undefined,
+    length = lengthOf(buffer),
+  ) {
+    super(spec.PWRITE, buffer, offset, flags, signal, length);
   }
 
   protected transfer(connection: NbdConnection): Promise<void> {

@@ -1,6 +1,9 @@
 // One connection of a pool, with what is on it.
 
+import type { Submission } from '../../client/api/submission.js';
+import { submissionOf } from '../../client/connection.js';
 import type { NbdConnection } from '../../client/node.js';
+import type { CommandObserver } from '../../client/transmission/command.js';
 import type { PoolTarget } from './targets.js';
 
 /** What may be on one connection at a time. */
@@ -11,6 +14,9 @@ export interface Room {
 
 export class Member {
   readonly connection: NbdConnection;
+  readonly submission: Submission;
+  /** Follows the commands that were put on it without a task. */
+  observer: CommandObserver | null = null;
   readonly target: PoolTarget;
   /** How many losses the pool had had when it was made: those of one number belong to one run of the server. */
   readonly epoch: number;
@@ -34,6 +40,7 @@ export class Member {
 
   constructor(connection: NbdConnection, target: PoolTarget, epoch: number) {
     this.connection = connection;
+    this.submission = submissionOf(connection);
     this.target = target;
     this.epoch = epoch;
   }

@@ -7,7 +7,7 @@ import { add, type U64 } from '../../util/u64.js';
 
 /** Intervals that a set has at most. */
 export const MOST_INTERVALS = 65_536;
-/** Additions that are sorted in at a time. */
+/** Additions that are sorted in at a time, at least. */
 const LOT = 4096;
 
 interface Interval {
@@ -42,9 +42,25 @@ export class IntervalSet {
       if (end > last.end) last.end = end;
       return;
     }
+    // Places that are written again and again cost a search, not a place in the next lot.
+    if (this.#covers(start, end)) return;
     this.#last = { start, end };
     this.#lot.push(this.#last);
-    if (this.#lot.length >= LOT) this.#settle();
+    // A longer list is gone through less often.
+    if (this.#lot.length >= Math.max(LOT, this.#sorted.length >> 2)) this.#settle();
+  }
+
+  /** Whether [start, end) is within one of the sorted intervals. */
+  #covers(start: U64, end: U64): boolean {
+    const sorted = this.#sorted;
+    let low = 0;
+    let high = sorted.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((sorted[middle] as Interval).start <= start) low = middle + 1;
+      else high = middle;
+    }
+    return low > 0 && (sorted[low - 1] as Interval).end >= end;
   }
 
   addAll(other: IntervalSet): void {

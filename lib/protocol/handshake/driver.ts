@@ -3,7 +3,7 @@
 // stay in the chunk that brought them, so that a peer that sends ahead costs no further memory.
 
 import { Buffer } from '../../util/buffer.js';
-import { type Handshake, START_TLS } from './effects.js';
+import { type Handshake, START_TLS, type Wait } from './effects.js';
 
 /** What a driver performs effects on. An exception of write() or startTls() ends the handshake with that error. */
 export interface HandshakeHost {
@@ -138,6 +138,10 @@ export class HandshakeDriver {
           this.#host.startTls();
           return;
         }
+        if (typeof value === 'function') {
+          this.#wait(run, value);
+          return;
+        }
         if (typeof value !== 'number') {
           this.#host.write(value, this.#early);
         } else if (value > 0) {
@@ -152,5 +156,17 @@ export class HandshakeDriver {
         return;
       }
     }
+  }
+
+  /** Meanwhile no read is completed, since none is wanted. */
+  #wait(run: Run, wait: Wait): void {
+    let isOver = false;
+    wait(() => {
+      // The handshake may have been stopped, and another one started.
+      if (isOver || this.#run !== run) return;
+      isOver = true;
+      this.#step(EMPTY);
+      this.#read();
+    });
   }
 }

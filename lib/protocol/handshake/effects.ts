@@ -1,4 +1,4 @@
-// Handshakes are generator coroutines over three effects, so that they read like the protocol's text, hold no socket,
+// Handshakes are generator coroutines over four effects, so that they read like the protocol's text, hold no socket,
 // and can be fed bytes in a spec. The driver performs each effect and resumes the coroutine with its result.
 
 import type { Buffer } from '../../util/buffer.js';
@@ -6,8 +6,14 @@ import type { Buffer } from '../../util/buffer.js';
 /** Starts TLS on the stream; nothing that was read before may be used afterwards. */
 export const START_TLS = Symbol('start TLS');
 
-/** A number reads that many bytes and resumes with them; bytes are written; START_TLS upgrades the stream. */
-export type HandshakeEffect = number | Uint8Array | typeof START_TLS;
+/** Waits until the function that it is given is called, once. */
+export type Wait = (resume: () => void) => void;
+
+/**
+ * A number reads that many bytes and resumes with them; bytes are written; START_TLS upgrades the stream; a function
+ * waits.
+ */
+export type HandshakeEffect = number | Uint8Array | typeof START_TLS | Wait;
 
 /** A handshake, or a part of one, that returns `Result`. It may keep the bytes that it is resumed with. */
 export type Handshake<Result> = Generator<HandshakeEffect, Result, Buffer>;

@@ -2,13 +2,14 @@
 
 import { Buffer } from '../../util/buffer.js';
 import * as c from '../constants.js';
-import { printable } from '../names.js';
 import type { Handshake } from './effects.js';
 import { encodeOptionReply, refuse } from './serve-option.js';
 import {
   contextIds,
   type ExportOffer,
+  findExport,
   type NegotiationState,
+  refusalOfName,
   type ServedSession,
   type ServerOffer,
   styleOf,
@@ -66,9 +67,9 @@ export function* serveInfo<E extends ExportOffer>(
     return null;
   }
   const { name, wanted } = request;
-  const entry = offer.find(name.toString('utf8'));
+  const entry = yield* findExport(offer, name.toString('utf8'));
   if (entry === undefined) {
-    yield* refuse(option, 'UNKNOWN', `no export is named '${printable(name, 256)}'`);
+    yield* refuse(option, ...refusalOfName(offer, name));
     return null;
   }
   if (entry.requireTls && !secure) {

@@ -2,11 +2,17 @@
 
 import { Buffer } from '../../util/buffer.js';
 import * as c from '../constants.js';
-import { printable } from '../names.js';
 import type { Handshake } from './effects.js';
 import { TOO_LONG } from './serve-export.js';
 import { encodeOptionReply, refuse } from './serve-option.js';
-import { type ExportOffer, type NegotiationState, type ServerOffer, styleOf } from './serve-offer.js';
+import {
+  type ExportOffer,
+  findExport,
+  type NegotiationState,
+  refusalOfName,
+  type ServerOffer,
+  styleOf,
+} from './serve-offer.js';
 
 export function* serveMetaContext<E extends ExportOffer>(
   option: number,
@@ -28,10 +34,10 @@ export function* serveMetaContext<E extends ExportOffer>(
     return;
   }
   const name = request.name.toString('utf8');
-  const entry = offer.find(name);
+  const entry = yield* findExport(offer, name);
   // NBD_REP_ERR_TLS_REQD is not allowed here, so an export that needs TLS is unknown until then.
   if (entry === undefined || (entry.requireTls && !secure)) {
-    yield* refuse(option, 'UNKNOWN', `no export is named '${printable(request.name, 256)}'`);
+    yield* refuse(option, ...refusalOfName(offer, request.name));
     return;
   }
   const available = entry.contextNames(state.extended);

@@ -1,8 +1,11 @@
 // What a server offers in the handshake, and the session that results: plain data, without backends or sockets.
 
+import { Buffer } from '../../util/buffer.js';
 import type { U64 } from '../../util/u64.js';
 import * as c from '../constants.js';
+import { printable } from '../names.js';
 import type { ReplyStyle } from '../reply-encoder.js';
+import type { Handshake } from './effects.js';
 
 /** The error replies to an option, by the protocol's names without `NBD_REP_ERR_`. */
 export type OptionRefusal =
@@ -97,7 +100,28 @@ export interface ServerOffer<E extends ExportOffer> {
   exports(): Iterable<E>;
   /** The export of that name; '' is the default export. */
   find(name: string): E | undefined;
+  /**
+   * Prepares the export of that name, for find(), and then calls `ready` (also when there is none, or none can be made).
+   * Without this method there are the exports that find() knows.
+   */
+  prepare?(name: string, ready: () => void): void;
+  /** Why the export could not be prepared: the error reply, and its text. */
+  refusal?(name: string): readonly [OptionRefusal, string] | undefined;
 }
+
+/** Finds an export, which the server may have to make first. */
+export function* findExport<E extends ExportOffer>(offer: ServerOffer<E>, name: string): Handshake<E | undefined> {
+  if (offer.prepare !== undefined) {
+    yield (resume) => {
+      offer.prepare?.(name, resume);
+    };
+  }
+  return offer.find(name);
+}
+
+/** The error reply to an option that names an export which find() does not return. */
+export const refusalOfName = (offer: ServerOffer<ExportOffer>, name: Uint8Array): readonly [OptionRefusal, string] =>
+  offer.refusal?.(Buffer.from(name).toString()) ?? ['UNKNOWN', `no export is named '${printable(name, 256)}'`];
 
 /** The session that the transmission phase starts with. */
 export interface ServedSession<E extends ExportOffer> {

@@ -10,14 +10,15 @@ import { type Handshake, skip, START_TLS } from './effects.js';
 import { encodeExportNameReply, openSession, serveInfo, serveList } from './serve-export.js';
 import { serveMetaContext } from './serve-meta-context.js';
 import { encodeOptionReply, MAX_OPTION_DATA, MAX_OPTION_LENGTH, readData, refuse } from './serve-option.js';
-import type {
-  ExportOffer,
-  Feature,
-  HandshakeFeatures,
-  NegotiationState,
-  OptionRefusal,
-  ServedSession,
-  ServerOffer,
+import {
+  type ExportOffer,
+  type Feature,
+  findExport,
+  type HandshakeFeatures,
+  type NegotiationState,
+  type OptionRefusal,
+  type ServedSession,
+  type ServerOffer,
 } from './serve-offer.js';
 
 const FEATURE_OF: ReadonlyMap<number, keyof HandshakeFeatures> = new Map([
@@ -152,8 +153,8 @@ function* serveExportName<E extends ExportOffer>(
   const name = (yield* readData(length)).toString('utf8');
   if (offer.features.exportName !== true) throw refused('NBD_OPT_EXPORT_NAME is not served here');
   if (state.extended) throw violation('NBD_OPT_EXPORT_NAME after NBD_OPT_EXTENDED_HEADERS');
-  const entry = offer.find(name);
-  if (entry === undefined) throw refused('the export is not known');
+  const entry = yield* findExport(offer, name);
+  if (entry === undefined) throw refused(offer.refusal?.(name)?.[1] ?? 'the export is not known');
   if (!secure && (offer.tls === 'require' || entry.requireTls)) throw refused('the export needs TLS');
   if (entry.requireBlockSize) throw refused('the export needs a client that asks for block sizes');
   const session = openSession(entry, name, state);
@@ -162,7 +163,7 @@ function* serveExportName<E extends ExportOffer>(
 }
 
 function* serveOldstyle<E extends ExportOffer>(offer: ServerOffer<E>): Handshake<ServedSession<E>> {
-  const entry = offer.find('');
+  const entry = yield* findExport(offer, '');
   if (entry === undefined) throw refused('an oldstyle server has nothing to show without a default export');
   const session = openSession(entry, '', fresh());
   const bytes = Buffer.alloc(152);

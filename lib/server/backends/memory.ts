@@ -1,9 +1,9 @@
 // An export in memory. Only written pages take memory, so a 1 TiB export can be served.
 
 import { Buffer } from '../../util/buffer.js';
-import { add, fromHalves, highHalf, lowHalf, type U64 } from '../../util/u64.js';
+import { add, fromHalves, highHalf, isWithin, lowHalf, type U64 } from '../../util/u64.js';
 import { NBD_STATE_HOLE, NBD_STATE_ZERO } from '../../protocol/constants.js';
-import { aBoolean, checkOptions, type OptionTable } from '../../util/option-checks.js';
+import { aBoolean, checkOptions, type OptionTable, refuse, shown } from '../../util/option-checks.js';
 import type { BackendExtent, BlockSize, NbdBackend, ZeroOptions } from './backend.js';
 import { aBlockSize, checkSize } from '../block-size.js';
 import { ExtentMap, subtract } from './extent-map.js';
@@ -18,6 +18,14 @@ export interface MemoryBackendOptions {
   readonly readOnly?: boolean | undefined;
   /** Block sizes to advertise. Default 1, 4096 and the server's `maxPayload`. */
   readonly blockSize?: BlockSize | undefined;
+}
+
+/** A part of the contents of an export; everything between parts is a hole. */
+export interface DataPart {
+  /** Where the data goes. */
+  readonly offset: number | bigint;
+  /** The data. A string is encoded as UTF-8. */
+  readonly data: Uint8Array | string;
 }
 
 const OPTIONS: OptionTable<MemoryBackendOptions> = { readOnly: aBoolean, blockSize: aBlockSize };
@@ -60,7 +68,29 @@ export class MemoryBackend implements NbdBackend {
   /** Creates a backend with a copy of these bytes. */
   static from(contents: Uint8Array, options: MemoryBackendOptions = {}): MemoryBackend {
     const backend = new MemoryBackend(contents.length, options);
-    backend.write(Buffer.from(contents.buffer, contents.byteOffset, contents.length), 0);
+    backend.write(bytesOf(contents), 0);
+    return backend;
+  }
+
+  /**
+   * Creates a backend of `size` bytes with copies of these parts; everything else is a hole. Holes are reported in
+   * pages of 64 KiB. Later parts overwrite earlier ones.
+   *
+   * @throws NbdStrictError `EINVAL` for a part that is not within the size, and as the constructor does.
+   */
+  static of(size: number | bigint, parts: Iterable<DataPart>, options: MemoryBackendOptions = {}): MemoryBackend {
+    const backend = new MemoryBackend(size, options);
+    for (const { offset, data } of parts) {
+      const isBytes = typeof data === 'string' || (data as unknown) instanceof Uint8Array;
+      if (!isBytes) throw refuse('MemoryBackend.of: data', `must be a Uint8Array or a string, not ${shown(data)}`);
+      const bytes = typeof data === 'string' ? Buffer.from(data) : bytesOf(data);
+      const at = add(checkSize('MemoryBackend.of: offset', offset), 0);
+      if (!isWithin(at, bytes.length, add(size, 0))) {
+        const range = `${bytes.length} bytes at ${at}`;
+        throw refuse('MemoryBackend.of: offset', `${range} extend past the end of the export (${size} bytes)`);
+      }
+      backend.write(bytes, at);
+    }
     return backend;
   }
 
@@ -181,6 +211,8 @@ export class MemoryBackend implements NbdBackend {
     return page;
   }
 }
+
+const bytesOf = (data: Uint8Array): Buffer => Buffer.from(data.buffer, data.byteOffset, data.length);
 
 // Unlike an offset, a page's index is a safe integer on the whole 64-bit range.
 const pageOf = (offset: U64): number => highHalf(offset) * PAGES_PER_HIGH + Math.floor(lowHalf(offset) / PAGE_SIZE);

@@ -1,14 +1,17 @@
-// Names of commands for the server's statistics and observers: the client's method names, without the p of pread and
-// pwrite. Faults accept both.
+// Names of commands for the server's statistics, faults and observers: those of the client's methods. Faults accept the
+// protocol's `read` and `write` too.
 
 import * as c from '../../protocol/constants.js';
 
-/** A command of the transmission phase; `unknown` is any number that the protocol does not define. */
+/**
+ * A command of the transmission phase, by the client's method; `disconnect` is NBD_CMD_DISC, `unknown` any number that
+ * the protocol does not define.
+ */
 export type CommandName =
-  'read' | 'write' | 'disconnect' | 'flush' | 'trim' | 'cache' | 'zero' | 'blockStatus' | 'unknown';
+  'pread' | 'pwrite' | 'disconnect' | 'flush' | 'trim' | 'cache' | 'zero' | 'blockStatus' | 'unknown';
 
 /** A command name that the fault plan accepts. */
-export type NamedCommand = CommandName | 'pread' | 'pwrite';
+export type NamedCommand = CommandName | 'read' | 'write';
 
 export const NAMED_COMMANDS: readonly NamedCommand[] = [
   'pread',
@@ -26,8 +29,8 @@ export const NAMED_COMMANDS: readonly NamedCommand[] = [
 
 const NAMES: readonly CommandName[] = ((): CommandName[] => {
   const names: CommandName[] = [];
-  names[c.NBD_CMD_READ] = 'read';
-  names[c.NBD_CMD_WRITE] = 'write';
+  names[c.NBD_CMD_READ] = 'pread';
+  names[c.NBD_CMD_WRITE] = 'pwrite';
   names[c.NBD_CMD_DISC] = 'disconnect';
   names[c.NBD_CMD_FLUSH] = 'flush';
   names[c.NBD_CMD_TRIM] = 'trim';

@@ -10,6 +10,40 @@ const SLAB_SIZE = 262144;
 /** Larger pieces are allocated separately. */
 const SLAB_LIMIT = 65536;
 
+/** What replies are sent to. */
+export interface ReplySink {
+  /** Returns zeroed bytes for a reply. */
+  take(length: number): Buffer;
+  /** Sends these bytes, which must not change afterwards. */
+  send(bytes: Uint8Array): void;
+}
+
+/** Keeps one reply until it is released. */
+export class HeldReply implements ReplySink {
+  readonly #output: ReplySink;
+  #pieces: Uint8Array[] = [];
+  /** Number of bytes that are kept. */
+  bytes = 0;
+
+  constructor(output: ReplySink) {
+    this.#output = output;
+  }
+
+  take(length: number): Buffer {
+    return this.#output.take(length);
+  }
+
+  send(bytes: Uint8Array): void {
+    this.#pieces.push(bytes);
+    this.bytes += bytes.length;
+  }
+
+  release(): void {
+    for (const piece of this.#pieces) this.#output.send(piece);
+    this.#pieces = [];
+  }
+}
+
 export interface OutputOptions {
   /** Called with the number of bytes passed to the stream. */
   readonly sent: (bytes: number) => void;
@@ -23,7 +57,7 @@ export interface OutputOptions {
   readonly cut: (how: 'close' | 'reset') => void;
 }
 
-export class ReplyOutput {
+export class ReplyOutput implements ReplySink {
   readonly #options: OutputOptions;
   #transport: PausableTransport;
   // Always zeroed memory: what a backend does not fill must not expose old content.

@@ -8,7 +8,7 @@ import type { Request } from '../../protocol/request-decoder.js';
 import { add, type U64 } from '../../util/u64.js';
 import type { BackendExtent, BackendExtents, NbdBackend } from '../backends/backend.js';
 import { subtract } from '../backends/extent-map.js';
-import type { ReplyOutput } from './reply-output.js';
+import type { ReplySink } from './reply-output.js';
 import { decodeFilter, hasFilter, type Session } from './request-validation.js';
 
 type Result = Promise<void> | undefined;
@@ -47,15 +47,22 @@ function chain(first: Promise<void> | void, next: () => Result): Result {
 export class RequestHandler {
   readonly #session: Session;
   readonly #encoder: ReplyEncoder;
-  readonly #output: ReplyOutput;
+  readonly #output: ReplySink;
   readonly #backend: NbdBackend;
   readonly #signal: AbortSignal;
 
-  constructor(session: Session, encoder: ReplyEncoder, output: ReplyOutput, signal: AbortSignal) {
+  /** `backend` is that of the export, or one that changes what it reads and writes. */
+  constructor(
+    session: Session,
+    encoder: ReplyEncoder,
+    output: ReplySink,
+    signal: AbortSignal,
+    backend: NbdBackend = session.export.backend,
+  ) {
     this.#session = session;
     this.#encoder = encoder;
     this.#output = output;
-    this.#backend = session.export.backend;
+    this.#backend = backend;
     this.#signal = signal;
   }
 

@@ -3,18 +3,16 @@
 // error reply; after destroy() nothing more happens.
 
 import type { Buffer } from '../../util/buffer.js';
-import { clearTimeout, setTimeout } from '../../util/timers.js';
 import { NbdConnectionError } from '../../errors.js';
 import * as c from '../../protocol/constants.js';
 import { wireError } from '../../protocol/names.js';
 import { ReplyEncoder } from '../../protocol/reply-encoder.js';
 import { type Request, RequestDecoder } from '../../protocol/request-decoder.js';
-import { type CommandName, commandNameOf } from './command-name.js';
-import type { FaultedRequest, FaultPlan, RequestFault } from '../faults.js';
 import type { MemoryAccount, MemoryBudget } from './memory-budget.js';
+import { Dispatcher, type DispatchOptions, type Way } from './dispatcher.js';
 import type { PayloadPool } from './payload-pool.js';
-import type { ReplyOutput } from './reply-output.js';
-import { RequestHandler } from './request-handler.js';
+import { Postponed } from './postponed.js';
+import type { ReplyOutput, ReplySink } from './reply-output.js';
 import { filterLimit, hasFilter, type Session, validate } from './request-validation.js';
 import type { Statistics } from '../statistics.js';
 import { wireErrorOf } from './wire-error.js';
@@ -24,7 +22,7 @@ const TOLERATED_PAYLOAD = 1 << 25;
 /** Payloads up to this length are usually part of the stream's chunk, or cost as little. */
 const SMALL_PAYLOAD = 65536;
 
-export interface TransmissionOptions {
+export interface TransmissionOptions extends DispatchOptions {
   /** Maximum number of running requests. */
   readonly maxInFlight: number;
   /** Maximum bytes of their payloads; a larger request runs alone. */
@@ -35,10 +33,7 @@ export interface TransmissionOptions {
   readonly budget: MemoryBudget;
   /** Allocates memory for payloads. */
   readonly payloads: PayloadPool;
-  readonly connection: number;
-  readonly faults: FaultPlan;
   readonly statistics: Statistics;
-  readonly onRequest: ((request: FaultedRequest) => void) | undefined;
 }
 
 /** The part of a connection that the transmission phase uses. */
@@ -61,10 +56,11 @@ export class Transmission {
   readonly #options: TransmissionOptions;
   readonly #encoder: ReplyEncoder;
   readonly #decoder: RequestDecoder;
-  readonly #handler: RequestHandler;
+  readonly #dispatcher: Dispatcher;
   // Requests that wait for others to end; at most as many as one chunk of the stream contains.
   #waiting: Request[] = [];
   #nextWaiting = 0;
+  readonly #postponed: Postponed;
   #running = 0;
   #runningBytes = 0;
   /** The part of #runningBytes that will be sent as replies. */
@@ -78,7 +74,6 @@ export class Transmission {
   readonly #abort = new AbortController();
   /** When the client last read or sent something. */
   #lastProgress = performance.now();
-  readonly #timers = new Set<ReturnType<typeof setTimeout>>();
   #pumping = false;
   #paused = false;
   #ending = false;
@@ -91,7 +86,30 @@ export class Transmission {
     this.#session = session;
     this.#options = options;
     this.#encoder = new ReplyEncoder(session.style, (length) => host.output.take(length));
-    this.#handler = new RequestHandler(session, this.#encoder, host.output, this.#abort.signal);
+    this.#postponed = new Postponed(() => {
+      this.#pump();
+    });
+    this.#dispatcher = new Dispatcher({
+      ...options,
+      session,
+      encoder: this.#encoder,
+      output: host.output,
+      signal: this.#abort.signal,
+      postponed: this.#postponed,
+      weight: (request) => this.#weight(request),
+      perform: (request, way) => {
+        this.#perform(request, way);
+      },
+      refuse: (request, error, message) => {
+        this.#refuse(request, error, message, host.output);
+      },
+      fail: (request, error) => {
+        this.#fail(request, error, host.output);
+      },
+      cut: (how) => {
+        host.cut(how);
+      },
+    });
     this.#window = options.maxReplyBytes;
     this.#account = options.budget.open({
       roomAgain: () => {
@@ -112,7 +130,9 @@ export class Transmission {
       },
       {
         extendedHeaders: session.style === 'extended',
-        payloadLimit: Math.max(session.export.maxPayload, TOLERATED_PAYLOAD),
+        payloadLimit: session.export.disconnectsLargeWrites
+          ? session.export.maxPayload
+          : Math.max(session.export.maxPayload, TOLERATED_PAYLOAD),
       },
     );
   }
@@ -151,6 +171,7 @@ export class Transmission {
   /** Called when the server closes: running requests are finished, all others fail with ESHUTDOWN. */
   shutdown(): void {
     this.#shuttingDown = true;
+    this.#postponed.releaseHeld();
     this.end();
   }
 
@@ -161,8 +182,7 @@ export class Transmission {
     this.#waiting = [];
     this.#nextWaiting = 0;
     this.#waitingBytes = 0;
-    for (const timer of this.#timers) clearTimeout(timer);
-    this.#timers.clear();
+    this.#postponed.cancel();
     this.#abort.abort();
     this.#account.close();
     this.#account.set(this.#runningBytes);
@@ -171,7 +191,7 @@ export class Transmission {
   /** Updates the memory account; requests still running in the backend count even after the connection has ended. */
   #count(): void {
     const own = this.#gone ? 0 : this.#waitingBytes + this.#decoder.arriving + this.#host.output.waiting;
-    this.#account.set(own + this.#runningBytes);
+    this.#account.set(own + this.#runningBytes + this.#postponed.bytes);
   }
 
   #roomAgain(): void {
@@ -230,7 +250,7 @@ export class Transmission {
     if (isIdle) {
       this.#waiting = [];
       this.#nextWaiting = 0;
-      if (this.#ending && this.#running === 0) {
+      if (this.#ending && this.#running + this.#postponed.count === 0) {
         this.#host.finished();
         return;
       }
@@ -252,9 +272,10 @@ export class Transmission {
     const next = this.#waiting[this.#nextWaiting];
     if (next === undefined) return false;
     const weight = this.#weight(next);
-    if (this.#running > 0) {
-      if (this.#running >= this.#options.maxInFlight) return false;
-      if (this.#runningBytes + weight > this.#options.maxInFlightBytes) return false;
+    const inFlight = this.#running + this.#postponed.count;
+    if (inFlight > 0) {
+      if (inFlight >= this.#options.maxInFlight) return false;
+      if (this.#runningBytes + this.#postponed.bytes + weight > this.#options.maxInFlightBytes) return false;
     }
     // Memory for a payload was requested when it arrived; memory for a reply is requested now.
     if (next.type !== c.NBD_CMD_READ || weight === 0) return true;
@@ -270,80 +291,43 @@ export class Transmission {
   }
 
   #begin(request: Request): void {
-    const command = commandNameOf(request.type);
     this.#waitingBytes -= request.payload?.length ?? 0;
-    this.#options.statistics.requests[command] += 1;
-    let fault: RequestFault | null;
-    try {
-      fault = this.#faultOf(request, command);
-    } catch (error) {
-      this.#fail(request, error);
-      return;
-    }
-    if (fault === null) this.#perform(request);
-    else this.#applyFault(fault, request);
+    this.#dispatcher.begin(request);
   }
 
-  /** Reports the request to `onRequest` and the fault plan; both call functions of the user's, which may throw. */
-  #faultOf(request: Request, command: CommandName): RequestFault | null {
-    const { connection, faults, onRequest } = this.#options;
-    if (onRequest === undefined && faults.isEmpty) return null;
-    const { flags, offset, count } = request;
-    const seen = { command, flags, offset, count, exportName: this.#session.export.name, connection };
-    onRequest?.(seen);
-    return faults.match(seen);
+  #perform(request: Request, way: Way): void {
+    if (this.#performNow(request, way)) way.done?.();
   }
 
-  #applyFault(fault: RequestFault, request: Request): void {
-    if ('stall' in fault) return;
-    if ('cut' in fault) {
-      this.#host.cut(fault.cut);
-      return;
-    }
-    if ('error' in fault) {
-      // A disconnect has no reply, not even an error.
-      if (request.type === c.NBD_CMD_DISC) this.#perform(request);
-      else this.#refuse(request, wireError(fault.error), fault.message ?? '');
-      return;
-    }
-    this.#running += 1;
-    const timer = setTimeout(() => {
-      this.#timers.delete(timer);
-      this.#running -= 1;
-      this.#perform(request);
-      this.#pump();
-    }, fault.delay);
-    this.#timers.add(timer);
-  }
-
-  #perform(request: Request): void {
+  /** Returns whether the request is done; if not, it calls `done` of the way later. */
+  #performNow(request: Request, { handler, sink, done }: Way): boolean {
     if (request.type === c.NBD_CMD_DISC) {
       this.#ending = true;
-      return;
+      return true;
     }
     if (this.#shuttingDown) {
-      this.#refuse(request, c.NBD_ESHUTDOWN, 'the server is shutting down');
-      return;
+      this.#refuse(request, c.NBD_ESHUTDOWN, 'the server is shutting down', sink);
+      return true;
     }
     const refusal = validate(request, this.#session);
     if (refusal !== null) {
-      this.#refuse(request, wireError(refusal.code), refusal.message);
-      return;
+      this.#refuse(request, wireError(refusal.code), refusal.message, sink);
+      return true;
     }
     const weight = this.#weight(request);
     let pending: Promise<void> | undefined;
     try {
-      pending = this.#handler.perform(request);
+      pending = handler.perform(request);
     } catch (error) {
-      this.#fail(request, error);
-      return;
+      this.#fail(request, error, sink);
+      return true;
     }
     if (request.type === c.NBD_CMD_WRITE) this.#options.statistics.bytesWritten += request.payloadLength;
     const isRead = request.type === c.NBD_CMD_READ;
     if (isRead) this.#sentInWindow += weight;
     if (pending === undefined) {
       this.#release(request);
-      return;
+      return true;
     }
     this.#running += 1;
     this.#runningBytes += weight;
@@ -354,13 +338,15 @@ export class Transmission {
       this.#runningBytes -= weight;
       if (isRead) this.#readingBytes -= weight;
       this.#release(request);
+      done?.();
       if (this.#gone) this.#count();
       else this.#pump();
     };
     pending.then(settled, (error: unknown) => {
-      if (!this.#gone) this.#fail(request, error);
+      if (!this.#gone) this.#fail(request, error, sink);
       settled();
     });
+    return false;
   }
 
   #release(request: Request): void {
@@ -369,13 +355,13 @@ export class Transmission {
     if (payload !== null && this.#session.export.backend.copiesData === true) this.#options.payloads.give(payload);
   }
 
-  #fail(request: Request, error: unknown): void {
+  #fail(request: Request, error: unknown, sink: ReplySink): void {
     const { number, message } = wireErrorOf(error);
-    this.#refuse(request, number, message);
+    this.#refuse(request, number, message, sink);
   }
 
-  #refuse(request: Request, error: number, message: string): void {
+  #refuse(request: Request, error: number, message: string, sink: ReplySink): void {
     this.#options.statistics.errors += 1;
-    this.#host.output.send(this.#encoder.encodeError(request, error, message));
+    sink.send(this.#encoder.encodeError(request, error, message));
   }
 }

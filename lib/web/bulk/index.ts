@@ -17,7 +17,7 @@ export {
   type ZeroRun,
 } from '../../bulk/ends/endpoint.js';
 export { compare, type CompareOptions, type CompareResult } from '../../bulk/compare.js';
-export { RateLimiter } from '../../bulk/rate-limiter.js';
+export { RateLimiter } from '../../transport/rate-limiter.js';
 
 export type { ContextsOptions, MapOptions } from '../../bulk/maps/contexts.js';
 export type { StatusOptions } from '../../bulk/options.js';

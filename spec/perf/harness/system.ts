@@ -6,6 +6,8 @@ import { hasTool, runTool } from '../../support/real-servers.js';
 const VERSIONS: readonly (readonly [program: string, args: readonly string[]])[] = [
   ['nbdkit', ['--version']],
   ['nbdinfo', ['--version']],
+  ['nbdcopy', ['--version']],
+  ['qemu-img', ['--version']],
   ['gcc', ['-dumpfullversion']],
   ['fio', ['--version']],
 ];

@@ -1,6 +1,7 @@
 // The figures as text, as Markdown and as JSON.
 
 import { type Pair, ratios, type Spread, spread, summarize, type Summary } from './measure.js';
+import { type WholeResult, wholeText } from './whole.js';
 import { KIB, MIB, type PeerName, type Row } from './rows.js';
 
 /** A row against one peer: its pairs, or the reason why there are no pairs. */
@@ -165,6 +166,12 @@ export function renderComparisons(comparisons: readonly Comparison[], markdown: 
   return (markdown ? markdownTable : textTable)(HEADERS, comparisons.flatMap(lines), WORDS);
 }
 
+export function renderWhole(whole: readonly WholeResult[], markdown: boolean): string {
+  const headers = ['whole command', 'peer', 'time, ours / peer (min–max)', 'goal'];
+  const rows = whole.map((each) => [each.id, each.peer, wholeText(each), each.goal === 0 ? '' : `≤ ${each.goal}`]);
+  return (markdown ? markdownTable : textTable)(headers, rows, new Set([0, 1, 2]));
+}
+
 export function renderChecks(checks: readonly Check[], markdown: boolean): string {
   const rows = checks.map(({ name, figure, goal }) => [name, figure, goal]);
   return (markdown ? markdownTable : textTable)(['check', 'figure', 'goal'], rows, new Set([0, 1, 2]));
@@ -196,7 +203,12 @@ export function renderEvenness(comparisons: readonly Comparison[]): Check[] {
   });
 }
 
-export function toJson(system: object, comparisons: readonly Comparison[], checks: readonly Check[]): string {
+export function toJson(
+  system: object,
+  comparisons: readonly Comparison[],
+  whole: readonly WholeResult[],
+  checks: readonly Check[],
+): string {
   const rows = comparisons.map((comparison) => {
     const { row, peer, goal, server, program, pairs, gap } = comparison;
     if (gap !== undefined) return { ...row, peers: undefined, peer, server, program, gap };
@@ -217,5 +229,5 @@ export function toJson(system: object, comparisons: readonly Comparison[], check
       pairs,
     };
   });
-  return `${JSON.stringify({ system, rows, checks }, null, 2)}\n`;
+  return `${JSON.stringify({ system, rows, whole, checks }, null, 2)}\n`;
 }

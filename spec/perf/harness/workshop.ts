@@ -11,6 +11,7 @@ const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 
 /** The Node programs, and what they share. */
 const PROGRAMS = {
+  'cache-by-hand': new URL('../programs/cache-by-hand.ts', import.meta.url),
   client: new URL('../programs/client.ts', import.meta.url),
   copies: new URL('../programs/copies.ts', import.meta.url),
   'extents-server': new URL('../programs/extents-server.ts', import.meta.url),
@@ -18,6 +19,7 @@ const PROGRAMS = {
   floor: new URL('../programs/floor.ts', import.meta.url),
   heap: new URL('../programs/heap.ts', import.meta.url),
   'loop-delay': new URL('../programs/loop-delay.ts', import.meta.url),
+  'map-in-turn': new URL('../programs/map-in-turn.ts', import.meta.url),
   server: new URL('../programs/server.ts', import.meta.url),
   work: new URL('../programs/work.ts', import.meta.url),
   vates: new URL('../peers/vates.ts', import.meta.url),
@@ -27,6 +29,8 @@ export type ProgramName = keyof typeof PROGRAMS;
 
 export interface Workshop {
   readonly folder: string;
+  /** The command `nbd`. */
+  readonly cli: string;
   /** A Node program, against the package that was built last. */
   program(name: ProgramName): string;
   /** The same against a copy of another build. */
@@ -82,6 +86,7 @@ export async function makeWorkshop(against: string | undefined): Promise<Worksho
   if (against !== undefined) await makeFolder(join(folder, 'baseline'), resolve(against));
   return {
     folder,
+    cli: join(folder, 'ours/node_modules/nbd-sdk/dist/cli/main.js'),
     program: (name) => placeOf(join(folder, 'ours'), name),
     baseline: (name) => placeOf(join(folder, 'baseline'), name),
     peer: (name) => join(ROOT, 'spec/perf/peers', name),

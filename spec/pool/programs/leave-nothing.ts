@@ -78,7 +78,7 @@ const SCENARIOS: Readonly<Record<string, Scenario>> = {
     return 'read';
   },
   'shutdown lets settle what was called': async (place) => {
-    const pool = await connect(place, { maxInFlight: 1 });
+    const pool = await connect(place, { maxInFlight: 1, closeTimeout: 20_000 });
     const reads = Array.from({ length: 20 }, () => rejected(pool.pread(512, 0)));
     await pool.shutdown();
     return [...new Set(await Promise.all(reads))].join();

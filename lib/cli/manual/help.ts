@@ -1,11 +1,21 @@
 // Produces --help, --version and the lists for completion from the descriptions of the commands.
 
-import { PACKAGE_NAME, VERSION } from '../util/version.js';
-import type { CliCommandSpec, OptionSpec } from './command-spec.js';
-import { optionsOf } from './arguments.js';
-import { CLI_COMMANDS } from './registry.js';
+import { PACKAGE_NAME, VERSION } from '../../util/version.js';
+import type { CliCommandSpec, OptionSpec } from '../command-spec.js';
+import { optionsOf } from '../arguments.js';
+import { descriptions } from '../registry.js';
 
 const WIDTH = 96;
+
+/** What the program is for. */
+export const ABOUT = 'work with network block devices: info, copy, prefetch, map and more';
+
+/** The ways to name a server. */
+export const SERVER_FORMS: readonly (readonly [form: string, what: string])[] = [
+  ['nbd://HOST[:PORT]/EXPORT', 'TCP; nbds:// for TLS'],
+  ['nbd+unix:///EXPORT?socket=PATH', 'a Unix socket'],
+  ['[ CMD ARGS ... ]', 'start a server for this command (socket activation)'],
+];
 
 /** The help of one command, in the layout of a manual page. */
 export function commandHelp(spec: CliCommandSpec, program: string): string {
@@ -28,22 +38,26 @@ export function commandHelp(spec: CliCommandSpec, program: string): string {
   return sections.join('\n');
 }
 
-/** The list of commands. */
-export async function overview(): Promise<string> {
-  const specs = await Promise.all(Object.values(CLI_COMMANDS).map(async (load) => (await load()).spec));
+/** The list of commands; with a word, of those that begin with it. */
+export async function overview(group?: string): Promise<string> {
+  const specs = (await descriptions()).filter(({ name }) => group === undefined || name.startsWith(`${group} `));
   const width = Math.max(...specs.map(({ name }) => name.length));
+  const commands = section(
+    'COMMANDS',
+    specs.map(({ name, summary }) => `    ${name.padEnd(width)}  ${summary}`),
+  );
+  if (group !== undefined) {
+    const synopsis = [`    nbd ${group} COMMAND [OPTIONS] ...`, `    nbd ${group} COMMAND --help`];
+    return [section('SYNOPSIS', synopsis), commands].join('\n');
+  }
   return [
-    section('NAME', ['    nbd - work with network block devices: info, copy, prefetch, map and more']),
+    section('NAME', [`    nbd - ${ABOUT}`]),
     section('SYNOPSIS', ['    nbd COMMAND [OPTIONS] SERVER ...', '    nbd COMMAND --help']),
+    commands,
     section(
-      'COMMANDS',
-      specs.map(({ name, summary }) => `    ${name.padEnd(width)}  ${summary}`),
+      'SERVER',
+      SERVER_FORMS.map(([form, what]) => `    ${form.padEnd(34)}  ${what}`),
     ),
-    section('SERVER', [
-      '    nbd://HOST[:PORT]/EXPORT            TCP; nbds:// for TLS',
-      '    nbd+unix:///EXPORT?socket=PATH      a Unix socket',
-      '    [ CMD ARGS ... ]                    start a server for this command (socket activation)',
-    ]),
   ].join('\n');
 }
 
@@ -72,7 +86,7 @@ function usageLines(line: string, program: string): string[] {
 }
 
 /** Space that is neither within brackets nor next to a bar: `[-o N|--offset=N]` stays on one line. */
-const BETWEEN_BRACKETS = /(?<!\|) +(?!\|)(?![^[\]]*\])/;
+export const BETWEEN_BRACKETS = /(?<!\|) +(?!\|)(?![^[\]]*\])/;
 
 function optionHelp(option: OptionSpec): string[] {
   const value = option.value ?? 'VALUE';

@@ -3,6 +3,7 @@
 
 import { addAbortListener, removeAbortListener } from '../util/abort.js';
 import { wholeNumber } from '../util/option-checks.js';
+import { clearTimeout, setTimeout } from '../util/timers.js';
 
 /** Milliseconds whose bytes may pass at once after a pause. */
 const BURST = 50;

@@ -1,0 +1,84 @@
+// Workers in processes of their own, which specs kill, stop and continue.
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { join } from 'node:path';
+
+import type { WorkOptions } from '../../lib/fleet/index.js';
+import { until } from '../support/waiting.js';
+import { ROOT } from '../support/type-check.js';
+
+export interface WorkerLine {
+  readonly event: string;
+  readonly detail: {
+    readonly id?: string;
+    readonly offset?: number;
+    readonly phase?: string;
+    readonly why?: string;
+    readonly reason?: { readonly code: string };
+    readonly code?: string;
+    readonly moved?: number;
+  } | null;
+}
+
+const running = new Set<WorkerProcess>();
+
+/** Ends what is still running. */
+export async function stopAllWorkers(): Promise<void> {
+  await Promise.all([...running].map((worker) => worker.stop()));
+}
+
+if (typeof afterAll === 'function') afterAll(stopAllWorkers, 60_000);
+
+export class WorkerProcess {
+  readonly lines: WorkerLine[] = [];
+  readonly ended: Promise<number | null>;
+  log = '';
+  readonly #child: ChildProcess;
+
+  constructor(redis: string, options: WorkOptions) {
+    const args = ['--import', 'tsx', 'spec/fleet/programs/worker.ts', JSON.stringify({ redis, options })];
+    const child = spawn(process.execPath, args, {
+      cwd: ROOT,
+      env: { ...process.env, TSX_TSCONFIG_PATH: join(ROOT, 'tsconfig.json'), NODE_OPTIONS: '' },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let rest = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      const parts = (rest + text).split('\n');
+      rest = parts.pop() ?? '';
+      for (const line of parts) this.lines.push(JSON.parse(line) as WorkerLine);
+    });
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (this.log += text));
+    this.ended = new Promise((resolve) => child.once('exit', (code) => resolve(code)));
+    void this.ended.then(() => running.delete(this));
+    this.#child = child;
+    running.add(this);
+  }
+
+  get isAlive(): boolean {
+    return this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
+  all(event: string): WorkerLine[] {
+    return this.lines.filter((line) => line.event === event);
+  }
+
+  /** Resolves when it has reported an event this many times. */
+  async reported(event: string, times = 1): Promise<void> {
+    await until(() => {
+      if (!this.isAlive && this.all(event).length < times) {
+        throw new Error(`the worker ended before "${event}": ${this.log}`);
+      }
+      return this.all(event).length >= times;
+    }, `a worker reports "${event}"`);
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    this.#child.kill(signal);
+  }
+
+  async stop(): Promise<void> {
+    if (this.isAlive) this.#child.kill('SIGKILL');
+    await this.ended;
+  }
+}
