@@ -28,7 +28,7 @@ export interface PrefetchOptions extends StatusOptions {
   /** Bytes of one command; cut to the server's maximum. Default 4 MiB. */
   requestSize?: number | undefined;
   /**
-   * Commands in flight. Default `'auto'`: begins with 16, and raises them while that raises the throughput, up to
+   * Commands in flight. Default `'auto'`: begins with 16, or 8 reads, and raises them while that raises the throughput, up to
    * `queueSize`.
    */
   requests?: CountOrAuto | undefined;
@@ -76,6 +76,8 @@ const PREFETCH_OPTIONS = {
 
 const DEFAULT_REQUEST = 4 * 1024 * 1024;
 const DEFAULT_DEPTH = 16;
+/** Reads take memory. */
+const DEFAULT_READS = 8;
 
 /**
  * Asks the server to prefetch a range, or what of it holds data, with a bounded number of commands in flight. Of a range
@@ -96,7 +98,7 @@ export async function prefetch(connection: ExportLike, options: PrefetchOptions 
   const inFlight = new InFlight({
     requestSize,
     ...pick(checked, 'requests', 'queueSize'),
-    start: DEFAULT_DEPTH,
+    start: read ? DEFAULT_READS : DEFAULT_DEPTH,
     isWeightless: !read,
   });
   const buffers: (Buffer | undefined)[] = [];

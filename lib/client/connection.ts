@@ -14,7 +14,7 @@ import { NbdOptionMode, type OptionCallback } from './api/option-mode.js';
 import { statusWithOptions, withOptions } from './api/command-options.js';
 import type { ByteCount, NbdCommandOptions, NbdExport } from './export.js';
 import type { Lifecycle } from './lifecycle.js';
-import type { Target } from './connect/opening.js';
+import type { Target } from './connect/target.js';
 import { checkBits, checkSignal, type NbdConnectionOptions } from './options/options.js';
 import type { ClientPlatform, TargetMakers } from './platform.js';
 import { abortable, killProgram, programOf } from './connect/program-end.js';

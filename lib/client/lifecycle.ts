@@ -9,7 +9,8 @@ import { CLOSED, endedEarly, endOfCommands, isFatal, toConnectionError } from '.
 import { withDeadline } from './connect/deadline.js';
 import { type DebugEmit, DebugLog } from './debug.js';
 import type { LinkOwner } from './link.js';
-import { Opening, type Target } from './connect/opening.js';
+import { Opening } from './connect/opening.js';
+import type { Target } from './connect/target.js';
 import { optGo, type OptionRun } from './connect/option-runs.js';
 import { checkBits, type Settings } from './options/options.js';
 import type { ClientPlatform } from './platform.js';

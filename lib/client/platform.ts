@@ -2,7 +2,7 @@
 // Node's, `web/` that of browsers; the rest of client/ is the same in both.
 
 import type { Transport } from '../transport/transport.js';
-import type { Target } from './connect/opening.js';
+import type { Target } from './connect/target.js';
 import type { NbdConnectionOptions, Settings } from './options/options.js';
 
 /** Memory for the results of one connection's reads. */

@@ -4,7 +4,7 @@ import { withJson } from '../bulk/ranges.js';
 import { NbdError } from '../errors.js';
 import { anArrayOf, aString, type OptionTable } from '../util/option-checks.js';
 import { FLEET_OPTIONS, type FleetOptions, openFleet } from './options.js';
-import { enqueue } from './ranges/queued.js';
+import { enqueueAll } from './ranges/queued.js';
 import type { Store } from './redis/store.js';
 import type { FleetRedis } from './redis/target.js';
 import { takeSnapshot } from './snapshot.js';
@@ -37,6 +37,8 @@ export interface RetryResult {
 
 const SELECT_OPTIONS: OptionTable<SelectOptions> = { ...FLEET_OPTIONS, ids: anArrayOf(aString) };
 
+/** Of the script `revive`. */
+const NOTHING_FAILED = -2;
 /** Identities that are asked for at a time. */
 const BATCH = 500;
 
@@ -81,19 +83,16 @@ export async function cancel(redis: FleetRedis, options: SelectOptions = {}): Pr
 export async function retry(redis: FleetRedis, options: SelectOptions = {}): Promise<RetryResult> {
   const { store, checked } = await openFleet<SelectOptions>('retry', redis, options, SELECT_OPTIONS);
   const { signal } = checked;
-  const remove = async (jobs: readonly string[]): Promise<void> => {
-    // Of BullMQ's list of failed jobs; one that is being worked on stays.
-    await Promise.all(jobs.map((job) => store.queue.remove(job).catch(() => 0)));
-  };
   const counts = { exports: 0, failed: 0, ranges: 0 };
   try {
     for await (const id of selected(store, checked)) {
       const failed = Number(await store.run('revive', id));
+      // Whatever was interrupted: what is left is in the queue.
+      if (failed === NOTHING_FAILED) await enqueueAll(store, id, signal);
       if (failed < 0) continue;
       counts.exports++;
       counts.failed += failed;
-      const added = await enqueue(store, id, 'work', signal, undefined, remove);
-      counts.ranges += added === 0 ? await enqueue(store, id, 'verify', signal, undefined, remove) : added;
+      counts.ranges += await enqueueAll(store, id, signal);
     }
     return withJson(counts);
   } finally {

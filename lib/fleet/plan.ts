@@ -17,7 +17,7 @@ import {
 } from './options.js';
 import { decodePlan, encodePlan } from './ranges/cells.js';
 import { cutExport } from './ranges/cut.js';
-import { enqueue, combineFor } from './ranges/queued.js';
+import { combineFor, enqueueAll } from './ranges/queued.js';
 import { type FleetFailure, reasonOf } from './reason.js';
 import type { Store } from './redis/store.js';
 import type { FleetRedis } from './redis/target.js';
@@ -96,7 +96,7 @@ export async function plan(
     const id = (await store.client.hget(store.keys.info, 'id')) ?? '';
     const ends = endOptionsOf(checked);
     await inLanes(
-      checkedJobs(list),
+      Symbol.asyncIterator in list ? list[Symbol.asyncIterator]() : list[Symbol.iterator](),
       concurrency,
       async (job) => {
         const outcome = await planOne(store, job, ends, signal);
@@ -118,11 +118,14 @@ export async function plan(
   }
 }
 
-function jobsOf(jobs: unknown): Iterable<unknown> | AsyncIterable<unknown> {
-  if (typeof jobs !== 'object' || jobs === null)
+/** Jobs that are there already are checked before anything is done. */
+function jobsOf(jobs: unknown): Iterable<CheckedJob> | AsyncIterable<CheckedJob> {
+  if (typeof jobs !== 'object' || jobs === null) {
     throw refuse('plan: jobs', `must be a job, or an iterable of jobs, not ${shown(jobs)}`);
-  if (Symbol.iterator in jobs || Symbol.asyncIterator in jobs) return jobs as Iterable<unknown>;
-  return [jobs];
+  }
+  if (Array.isArray(jobs)) return jobs.map((job, index) => checkJob(`plan: jobs[${index}]`, job));
+  if (Symbol.iterator in jobs || Symbol.asyncIterator in jobs) return checkedJobs(jobs as Iterable<unknown>);
+  return [checkJob('plan: job', jobs)];
 }
 
 async function* checkedJobs(
@@ -155,7 +158,7 @@ async function planOne(
   );
   if (state !== 'planning') {
     // What an interrupted planner, or a Redis that has lost its last seconds, has left out.
-    if (state === 'planned') await enqueue(store, id, 'work', signal);
+    if (state === 'planned') await enqueueAll(store, id, signal);
     return { state: 'already' };
   }
   try {
@@ -166,7 +169,7 @@ async function planOne(
       'commit',
       ...[id, text, String(cells.size), String(destinationSize), cells.ranges.length, String(bytes)],
     )) as [string, number, string];
-    if (stored !== '') await enqueue(store, id, 'work', signal, decodePlan(stored));
+    if (stored !== '') await enqueueAll(store, id, signal, decodePlan(stored));
     if (next === 'combine') await combineFor(store, id);
     return isFirst === 1 ? { state: 'planned', ranges: cells.ranges.length, bytes } : { state: 'already' };
   } catch (error) {

@@ -4,14 +4,11 @@
 export function serverOf(target: string): string {
   const [, scheme = ''] = /^([a-z+]+):\/\//i.exec(target) ?? [];
   if (!/^nbds?(\+|$)/i.test(scheme)) return target;
-  try {
-    // The parser has no rules for the scheme of NBD, and wants a host, which the URI of a Unix socket has not.
-    const url = new URL(target.replace(/^[a-z+]+:\/\/(?=[/?#])/i, 'http://localhost').replace(/^[a-z+]+:/i, 'http:'));
-    const socket = url.searchParams.get('socket');
-    if (socket !== null) return socket;
-    const port = /^[a-z+]+:\/\/[^/?#]*:(\d+)(?=[/?#]|$)/i.exec(target)?.[1] ?? '10809';
-    return `${url.hostname}:${port}`;
-  } catch {
-    return target;
-  }
+  const { authority = '', query = '' } =
+    /^[^:]+:\/\/(?<authority>[^/?#]*)[^?#]*(?:\?(?<query>[^#]*))?/.exec(target)?.groups ?? {};
+  const socket = new URLSearchParams(query).get('socket');
+  if (socket !== null) return socket;
+  // Without the user that ssh may have in front of it.
+  const host = authority.slice(authority.lastIndexOf('@') + 1).toLowerCase();
+  return /:\d+$/.test(host) ? host : `${host || 'localhost'}:10809`;
 }

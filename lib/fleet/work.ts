@@ -29,7 +29,7 @@ import {
 } from './options.js';
 import type { EngineWorker } from './redis/engine.js';
 import { DEFAULT_FLEET, prefixOf, QUEUE } from './redis/keys.js';
-import type { Store } from './redis/store.js';
+import { isSoon, type Store } from './redis/store.js';
 import { aRedis, type FleetRedis } from './redis/target.js';
 import type { FleetWorkerEvents } from './worker/events.js';
 import { Processor } from './worker/processor.js';
@@ -285,8 +285,11 @@ export class FleetWorker extends EventEmitter<FleetWorkerEvents> {
     await this.#settled(paused);
     this.#renewals.stop();
     store.client.off('ready', this.#ready);
-    await this.#worker.close(store.client.status !== 'ready' || this.#isForced).catch(() => undefined);
-    await store.client.hdel(store.keys.workers, this.#processor.worker).catch(() => undefined);
+    // It has no ranges any more: nothing is left to wait for.
+    await isSoon(this.#worker.close(true));
+    if (store.client.status === 'ready') {
+      await isSoon(store.client.hdel(store.keys.workers, this.#processor.worker));
+    }
     await store.close();
     this.#watchdog?.stop();
     const error = this.#error;

@@ -4,7 +4,7 @@
 
 export { NbdServer, type NbdServerAddress } from './server.js';
 export type { NbdServerBase } from './server-base.js';
-export type { ServeOptions } from './web-stream.js';
+export type { ServeOptions } from './streams/web-stream.js';
 export {
   type NbdServerOptions,
   type NbdServerTlsOptions,

@@ -7,11 +7,11 @@ import { NbdStateError } from '../errors.js';
 import { duplexPair } from '../transport/memory.js';
 import type { WebSocketLike, WebStreams } from '../transport/web/types.js';
 import { checkSocketPath, checkTcpAddress, isStaleSocket } from './listening.js';
-import { nodeStream } from './node-stream.js';
+import { nodeStream } from './streams/node-stream.js';
 import type { NbdServerOptions } from './options.js';
 import { NbdServerBase } from './server-base.js';
 import { someTlsOptions } from './tls-options.js';
-import { type ServeOptions, webStream } from './web-stream.js';
+import { type ServeOptions, webStream } from './streams/web-stream.js';
 
 /** An address that a server listens on: TCP, or the path of a Unix socket. */
 export type NbdServerAddress =

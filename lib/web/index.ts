@@ -36,7 +36,7 @@ export * from '../protocol/client-constants.js';
 export { NbdServer } from './server.js';
 export type { NbdServerBase } from '../server/server-base.js';
 export type { NbdServerOptions } from '../server/options.js';
-export type { ServeOptions } from '../server/web-stream.js';
+export type { ServeOptions } from '../server/streams/web-stream.js';
 export type { NbdExportOptions } from '../server/served-export.js';
 export type { NbdServerStatistics } from '../server/statistics.js';
 export type { NbdBackend } from '../server/backends/backend.js';

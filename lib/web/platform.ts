@@ -1,6 +1,6 @@
 // What browsers, workers, Deno and Bun have in common: WebSockets and streams, no sockets, programs, files or TLS.
 
-import type { Target } from '../client/connect/opening.js';
+import type { Target } from '../client/connect/target.js';
 import { isWebSocketUrl, webSocketUrlTarget, webStreamTarget } from '../client/connect/web-targets.js';
 import { refuse, shown } from '../client/options/checks.js';
 import type { ClientPlatform } from '../client/platform.js';

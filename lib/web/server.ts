@@ -2,7 +2,7 @@
 
 import type { NbdServerOptions } from '../server/options.js';
 import { NbdServerBase } from '../server/server-base.js';
-import { type ServeOptions, webStream } from '../server/web-stream.js';
+import { type ServeOptions, webStream } from '../server/streams/web-stream.js';
 import type { WebSocketLike, WebStreams } from '../transport/web/types.js';
 import { refuse, shown } from '../util/option-checks.js';
 

@@ -77,6 +77,16 @@ const PUBLIC: Readonly<Record<string, Names>> = {
       OpenExport OpenedExport OpeningClient OptionRefusal OverlayBackendOptions RandomBackendOptions PatternBackendOptions PskKeys RequestFault StallFault U64 WriteOptions ZeroOptions
     `),
   },
+  'nbd-sdk/fleet': {
+    values: words('FleetWorker cancel pause plan remove report resume retry watch work'),
+    types: words(`
+      CancelResult FenceReason FleetBackoff FleetConnectOptions FleetEnd FleetExport FleetExportCounts FleetFailure FleetJob FleetKind
+      FleetLimits FleetOptions FleetProgress FleetRange FleetRangeCounts FleetRangeDone FleetRangeFailed FleetRangeLost
+      FleetRangeRetry FleetReason FleetRedis FleetRedisClient FleetRedisOptions FleetReport FleetServerState
+      FleetSnapshot FleetWorkerEvents FleetWorkerState PlanOptions PlanProgress PlanResult ReportOptions RetryResult
+      SelectOptions WatchOptions WorkOptions WorkResult
+    `),
+  },
   'nbd-sdk/testing': {
     values: words(`
       DEFAULT_FLAGS DEFAULT_SIZE ScriptedPeer blockSizeInfo chunk close exportInfo extendedChunk fin greeting

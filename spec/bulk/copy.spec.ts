@@ -69,7 +69,7 @@ describe('copy', () => {
       zeroed: BigInt(3 * UNIT + 5000 - MIB),
       resumed: 0n,
       missing: [],
-      inFlight: 64 * 262144,
+      inFlight: 32 * 262144,
     });
     expect(JSON.parse(JSON.stringify(result))).toMatchObject({ read: MIB, missing: [] });
   });

@@ -84,7 +84,11 @@ describe('bytes in flight', () => {
     ['requestSize, so that there are more of them', { longestRequest: undefined }, 256 * MIB, 256 * KIB],
     ['all three', { requests: 4, queueSize: 512 * KIB }, 512 * KIB, 256 * KIB],
   ])('keep to %s', (_title, options, bytes, requestSize) => {
-    const flight = run(() => ({ latency: 100, bandwidth: 100 * MIB }), ('longestRequest' in options || 'queueSize' in options ? 24_576 : 2048) * MIB, options);
+    const flight = run(
+      () => ({ latency: 100, bandwidth: 100 * MIB }),
+      ('longestRequest' in options || 'queueSize' in options ? 24_576 : 2048) * MIB,
+      options,
+    );
     expect([flight.bytes, flight.requestSize]).toEqual([bytes, requestSize]);
     expect(flight.limit * flight.requestSize).toBe(flight.bytes);
   });

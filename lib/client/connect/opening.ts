@@ -12,7 +12,6 @@ import { HandshakeSession } from '../../protocol/handshake/session.js';
 import { optionName } from '../../protocol/names.js';
 import type { ExportInfo } from '../../protocol/export-info.js';
 import type { StrictContext } from '../../protocol/strict.js';
-import type { NbdUriParts } from '../../protocol/uri.js';
 import type { Transport } from '../../transport/transport.js';
 import type { U64 } from '../../util/u64.js';
 import { isFatal, optionTimeout, toConnectionError, withContext } from '../connection-errors.js';
@@ -20,41 +19,11 @@ import { withDeadline } from './deadline.js';
 import { Link, type LinkOwner } from '../link.js';
 import { HandshakePhase } from './handshake-phase.js';
 import type { OptionRun } from './option-runs.js';
+import type { Target } from './target.js';
 import { handshakeRequest, type Settings } from '../options/options.js';
 import type { ClientPlatform, TlsStarter } from '../platform.js';
-import type { StartedProgram } from './program-end.js';
 import { refuse } from '../options/checks.js';
 import { quoted } from '../../util/visible.js';
-
-type Without<Parts, Keys extends string> = Parts extends unknown ? Omit<Parts, Keys> : never;
-/** The part of a URI that describes the location. */
-export type TargetLocation = Without<NbdUriParts, 'tls' | 'exportName' | `tls${string}`>;
-
-/** What a connection connects to. */
-export interface Target {
-  /** For messages: `127.0.0.1:10809`, a socket's path. */
-  readonly description: string;
-  /** A TCP connect that fails leaves the connection as it was, so that it can be tried again (libnbd). */
-  readonly mayRetry: boolean;
-  /** The TCP host, which is sent to the server (SNI) if it is a name. */
-  readonly serverName?: string;
-  /** The name that the server's certificate must have if the user sets none. Without it, the user must set one. */
-  readonly certificateName?: string;
-  /** The program that was started for it. */
-  readonly subprocess?: StartedProgram | null;
-  /** Its location, as a URI describes it; absent if no URI can. */
-  readonly location?: TargetLocation | null;
-  /** Why NBD's own TLS is not possible on it; absent if it is. */
-  readonly noTls?: string;
-  /** Its URI, where that is not an NBD URI. */
-  readonly uri?: string;
-  open(signal: AbortSignal): Promise<Transport>;
-  /**
-   * Destroys a stream that was passed in already open, when connecting fails before the connection has taken ownership
-   * of it.
-   */
-  discard?(): void;
-}
 
 /** Options that some servers refuse by hanging up. */
 const OPENING_OPTIONS: ReadonlySet<number> = new Set([NBD_OPT_EXPORT_NAME, NBD_OPT_GO, NBD_OPT_INFO]);

@@ -9,7 +9,7 @@ import { findAbstract } from '../../transport/unix-path.js';
 import { MAX_U32 } from '../../util/u64.js';
 import type { SshUriParts } from '../../protocol/uri-parts.js';
 import { refuse, shown } from '../options/checks.js';
-import type { Target, TargetLocation } from './opening.js';
+import type { Target, TargetLocation } from './target.js';
 import type { Settings } from '../options/options.js';
 
 /** Milliseconds. Helpers only forward bytes: they have nothing to finish once the connection has ended. */

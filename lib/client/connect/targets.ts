@@ -8,7 +8,7 @@ import { StreamTransport } from '../../transport/stream.js';
 import { isAbstract, keepsAbstractNames, unixPathProblem } from '../../transport/unix-path.js';
 import { isWebSocket, isWebStreams, type WebSocketLike, type WebStreams } from '../../transport/web/types.js';
 import { refuse } from '../options/checks.js';
-import type { Target } from './opening.js';
+import type { Target } from './target.js';
 import type { Settings } from '../options/options.js';
 import { webStreamTarget } from './web-targets.js';
 import { abstractTarget, activationTarget, commandTarget, vsockTarget } from './process-targets.js';

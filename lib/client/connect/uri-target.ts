@@ -4,7 +4,7 @@ import { TLS_DISABLE, TLS_REQUIRE } from '../../protocol/client-constants.js';
 import { checkUriAllowed, type NbdUri } from '../../protocol/uri.js';
 import { formatUri } from '../../protocol/uri-format.js';
 import { checkName, refuse } from '../options/checks.js';
-import type { Target } from './opening.js';
+import type { Target } from './target.js';
 import { isExplicit, type NbdConnectionOptions, type Settings } from '../options/options.js';
 import { sshTarget, vsockTarget } from './process-targets.js';
 import { tcpTarget, unixTarget } from './targets.js';

@@ -7,7 +7,7 @@ import { isWebSocket, isWebStreams, type WebSocketClass } from '../../transport/
 import { WebStreamsTransport } from '../../transport/web/web-streams.js';
 import { refuse } from '../options/checks.js';
 import type { Settings } from '../options/options.js';
-import type { Target } from './opening.js';
+import type { Target } from './target.js';
 
 /** The subprotocol that websockify and the consoles of virtual machines use for bytes. */
 const SUBPROTOCOLS = ['binary'];

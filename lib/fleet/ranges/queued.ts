@@ -20,23 +20,27 @@ export interface RangeData {
 /** Ranges that are added at a time. */
 const BATCH = 1000;
 
-/** Adds all ranges of a phase that are not done; resolves with their number. */
-export async function enqueue(
-  store: Store,
-  id: string,
-  phase: Phase,
-  signal?: AbortSignal,
-  known?: Plan,
-  before?: (ids: readonly string[]) => Promise<void>,
-): Promise<number> {
+/** Adds all ranges of an export that are not done, those of its verification when its work is; their number. */
+export async function enqueueAll(store: Store, id: string, signal?: AbortSignal, known?: Plan): Promise<number> {
   const plan = known ?? (await planOf(store, id));
   if (plan === null) return 0;
+  const added = await enqueue(store, id, 'work', plan, signal);
+  if (added > 0 || (await store.client.hget(store.keys.export(id), 'verify')) !== '1') return added;
+  return enqueue(store, id, 'verify', plan, signal);
+}
+
+/** Adds all ranges of the verification that are not done. */
+export async function enqueueVerification(store: Store, id: string): Promise<void> {
+  const plan = await planOf(store, id);
+  if (plan !== null) await enqueue(store, id, 'verify', plan);
+}
+
+async function enqueue(store: Store, id: string, phase: Phase, plan: Plan, signal?: AbortSignal): Promise<number> {
   const bits = await store.client.getBuffer(`${store.keys.root}${phase}:${id}`);
   let batch: QueuedRange[] = [];
   let added = 0;
   const flush = async (): Promise<void> => {
     signal?.throwIfAborted();
-    if (before !== undefined) await before(batch.map((range) => range.jobId));
     await store.add(batch);
     added += batch.length;
     batch = [];
@@ -51,7 +55,7 @@ export async function enqueue(
   return added;
 }
 
-export async function planOf(store: Store, id: string): Promise<Plan | null> {
+async function planOf(store: Store, id: string): Promise<Plan | null> {
   const text = await store.client.get(store.keys.plan(id));
   return text === null ? null : decodePlan(text);
 }

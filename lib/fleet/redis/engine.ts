@@ -6,6 +6,7 @@ import { NbdError } from '../../errors.js';
 /** A Redis client as ioredis has it, as far as it is used here. */
 export interface RedisClient {
   readonly status: string;
+  disconnect(): void;
   defineCommand(name: string, definition: { numberOfKeys: number; lua: string }): void;
   hgetall(key: string): Promise<Record<string, string>>;
   hget(key: string, field: string): Promise<string | null>;
@@ -33,21 +34,18 @@ export interface EngineJobOptions {
   attempts?: number;
   backoff?: { type: string };
   removeOnComplete?: boolean;
-  delay?: number;
+  removeOnFail?: boolean;
 }
 
 export interface EngineQueue {
   readonly client: Promise<unknown>;
   addBulk(jobs: { name: string; data: unknown; opts: EngineJobOptions }[]): Promise<unknown[]>;
-  remove(jobId: string): Promise<number>;
   pause(): Promise<void>;
   resume(): Promise<void>;
   isPaused(): Promise<boolean>;
   drain(delayed?: boolean): Promise<void>;
   obliterate(options: { force: boolean; count?: number }): Promise<void>;
-  getJobCounts(...types: string[]): Promise<Record<string, number>>;
   close(): Promise<void>;
-  disconnect(): Promise<void>;
   on(event: 'error', listener: (error: Error) => void): unknown;
 }
 
@@ -55,7 +53,6 @@ export interface EngineJob {
   readonly id?: string | undefined;
   readonly data: unknown;
   readonly attemptsMade: number;
-  readonly attemptsStarted: number;
   extendLock(token: string, duration: number): Promise<number>;
   moveToDelayed(timestamp: number, token?: string): Promise<void>;
   moveToWait(token?: string): Promise<unknown>;
@@ -65,9 +62,7 @@ export interface EngineWorker {
   run(): Promise<void>;
   pause(doNotWaitActive?: boolean): Promise<void>;
   close(force?: boolean): Promise<void>;
-  disconnect(): Promise<void>;
   on(event: 'error', listener: (error: Error) => void): unknown;
-  on(event: 'stalled', listener: (jobId: string) => void): unknown;
 }
 
 /** What of the module `bullmq` is used. */

@@ -12,7 +12,10 @@ end
 local function text(number) return string.format('%.0f', number) end
 local function field(id, name) return redis.call('HGET', P .. 'export:' .. id, name) end
 local function number(id, name) return tonumber(field(id, name) or 0) end
-local function add(key, name, amount) redis.call('HINCRBY', key, name, text(amount)) end
+-- Lua has a negative zero, which Redis does not take for a number.
+local function add(key, name, amount)
+  if amount ~= 0 then redis.call('HINCRBY', key, name, text(amount)) end
+end
 local function total(name, amount) add(P .. 'totals', name, amount) end
 local function holder(job)
   local held = redis.call('HGET', P .. 'holders', job)
@@ -234,7 +237,8 @@ if state == 'unplanned' then total('unplanned', -1) end
 settle(id, 'cancelled')
 return 1`,
 
-  // id: takes back what failed, or was cancelled. How many ranges had failed, or -1 where there was nothing to revive.
+  // id: takes back what failed, or was cancelled. How many ranges had failed; -1 where there is nothing to
+  // revive, and -2 where there is nothing, and ranges are left.
   revive: `
 local id = ARGV[1]
 local key = P .. 'export:' .. id
@@ -254,7 +258,7 @@ for at = 1, #list, 2 do
   end
 end
 redis.call('DEL', P .. 'failed:' .. id)
-if state == 'planned' and #list == 0 then return -1 end
+if state == 'planned' and #list == 0 then return -2 end
 redis.call('HDEL', key, 'endedAt', 'failed')
 if state ~= 'planned' then total(state, -1) end
 redis.call('HSET', key, 'state', redis.call('EXISTS', P .. 'plan:' .. id) == 1 and 'planned' or 'planning')

@@ -4,6 +4,7 @@ import { NbdConnectionError } from '../../errors.js';
 import { type Engine, type EngineQueue, loadEngine, type RedisClient } from './engine.js';
 import { Keys, prefixOf, QUEUE } from './keys.js';
 import { SCRIPTS, type ScriptName } from './scripts.js';
+import { isClient } from './target.js';
 
 export interface StoreOptions {
   /** What BullMQ takes as `connection`. */
@@ -21,17 +22,21 @@ export interface QueuedRange {
   readonly data: object;
 }
 
-/** The worker decides when a range has failed for good, so that BullMQ never does. */
+/** BullMQ forgets what has ended: why a range failed is in the fleet's own dead letters. The worker decides when a range has failed for good, so that BullMQ never does. */
 const ATTEMPTS = 999_999;
+/** Milliseconds for the last command of a connection. */
+const ANSWER_TIMEOUT = 1000;
 
 export class Store {
   readonly engine: Engine;
   readonly queue: EngineQueue;
   readonly keys: Keys;
   readonly client: RedisClient;
+  readonly #isShared: boolean;
   #isClosed = false;
 
-  private constructor(engine: Engine, queue: EngineQueue, keys: Keys, client: RedisClient) {
+  private constructor(engine: Engine, queue: EngineQueue, keys: Keys, client: RedisClient, isShared: boolean) {
+    this.#isShared = isShared;
     this.engine = engine;
     this.queue = queue;
     this.keys = keys;
@@ -60,9 +65,9 @@ export class Store {
         const message = `${syscall}: cannot connect to Redis within ${timeout} ms: ${why}`;
         return new NbdConnectionError(message, { code: 'ETIMEDOUT', syscall, cause: last ?? undefined });
       })) as RedisClient;
-      return new Store(engine, queue, new Keys(fleet), client);
+      return new Store(engine, queue, new Keys(fleet), client, isClient(connection));
     } catch (error) {
-      await queue.disconnect().catch(() => undefined);
+      // Its disconnect() would wait for a connection first.
       await queue.close().catch(() => undefined);
       throw error;
     }
@@ -85,7 +90,7 @@ export class Store {
       ranges.map(({ jobId, data }) => ({
         name: 'range',
         data,
-        opts: { jobId, attempts: ATTEMPTS, backoff: { type: 'custom' }, removeOnComplete: true },
+        opts: { jobId, attempts: ATTEMPTS, backoff: { type: 'custom' }, removeOnComplete: true, removeOnFail: true },
       })),
     );
   }
@@ -94,10 +99,25 @@ export class Store {
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    // QUIT would wait for a Redis that is not there.
-    if (this.client.status !== 'ready') await this.queue.disconnect().catch(() => undefined);
-    await this.queue.close().catch(() => undefined);
+    const closed = this.queue.close().catch(() => undefined);
+    if (this.#isShared) return closed;
+    // Redis answers a QUIT, unless it is away.
+    if (this.client.status !== 'ready' || !(await isSoon(closed))) this.client.disconnect();
+    await isSoon(closed);
   }
+}
+
+/** Whether a promise settles within a time in which Redis answers. */
+export async function isSoon(promise: Promise<unknown>): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<boolean>((resolve) => {
+    timer = setTimeout(() => resolve(false), ANSWER_TIMEOUT);
+  });
+  const settled = promise.then(
+    () => true,
+    () => true,
+  );
+  return Promise.race([settled, late]).finally(() => clearTimeout(timer));
 }
 
 async function inTime<Value>(

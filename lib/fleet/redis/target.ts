@@ -35,7 +35,8 @@ export interface FleetRedisClient {
 /** Where Redis, or Valkey, is: `redis://` or `rediss://`, options, or a client of ioredis. */
 export type FleetRedis = string | FleetRedisOptions | FleetRedisClient;
 
-const isClient = (value: object): value is FleetRedisClient =>
+/** Whether it is a client of the caller's own. */
+export const isClient = (value: object): value is FleetRedisClient =>
   ['connect', 'disconnect', 'duplicate'].every(
     (name) => typeof (value as Readonly<Record<string, unknown>>)[name] === 'function',
   );

@@ -40,6 +40,7 @@ export class Lease {
   #from: Moment;
   #timer: NodeJS.Timeout | undefined;
   #fenced: FenceReason | null = null;
+  #isOver = false;
 
   /** `duration` is what Redis was asked for at the moment `from`. */
   constructor(job: string, token: string, range: RangeData, duration: number, from: Moment, onExpiry: () => void) {
@@ -98,8 +99,14 @@ export class Lease {
     );
   }
 
+  /** Whether the work is over: what Redis answers about the lease does not matter any more. */
+  get isOver(): boolean {
+    return this.#isOver;
+  }
+
   /** The work is over. */
   end(): void {
+    this.#isOver = true;
     clearTimeout(this.#timer);
     this.#closers.clear();
   }

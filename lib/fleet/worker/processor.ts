@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { EndOptions } from '../ends.js';
 import type { CheckedJob } from '../job.js';
 import { placeOf } from '../ranges/cells.js';
-import { combineFor, enqueue, type RangeData } from '../ranges/queued.js';
+import { combineFor, enqueueVerification, type RangeData } from '../ranges/queued.js';
 import { isTransient, reasonOf } from '../reason.js';
 import type { EngineJob } from '../redis/engine.js';
 import type { Store } from '../redis/store.js';
@@ -52,7 +52,7 @@ const HELD_DELAY = 50;
 
 export class Processor {
   readonly #options: ProcessorOptions;
-  readonly #leases = new Map<Lease, { readonly begun: Begun; readonly token: string }>();
+  readonly #leases = new Map<Lease, { readonly begun: Begun; readonly token: string; isLost: boolean }>();
   readonly #ending = new AbortController();
   /** What this worker has done. */
   readonly counts = { ranges: 0, moved: 0n, retries: 0, failures: 0, lost: 0 };
@@ -94,9 +94,10 @@ export class Processor {
   lost(lease: Lease, why: FenceReason): void {
     lease.fence(why);
     const held = this.#leases.get(lease);
-    if (held === undefined) return;
+    if (held === undefined || held.isLost) return;
+    held.isLost = true;
     this.counts.lost++;
-    this.#options.emit('lost', { ...held.begun.shown, why });
+    this.#options.emit('lost', { ...held.begun.shown, why: lease.fenced ?? why });
   }
 
   async process(queued: EngineJob, token: string): Promise<void> {
@@ -147,7 +148,7 @@ export class Processor {
   async #work(begun: Begun): Promise<void> {
     const { store, ends, queueSize, checkpointEvery, emit } = this.#options;
     const { lease, job, size, destinationSize, shown, token } = begun;
-    this.#leases.set(lease, { begun, token });
+    this.#leases.set(lease, { begun, token, isLost: false });
     const started = performance.now();
     let next: string | null;
     try {
@@ -246,7 +247,7 @@ export class Processor {
   /** After a range: more of the export, its verification, its hash, or its end. */
   async #next(id: string, next: string): Promise<void> {
     const { store, emit } = this.#options;
-    if (next === 'verify') await enqueue(store, id, 'verify');
+    if (next === 'verify') await enqueueVerification(store, id);
     if (next === 'combine') await combineFor(store, id);
     const state = next === 'combine' ? 'done' : next;
     if (SETTLED.includes(state)) emit('export', id, state);

@@ -49,8 +49,8 @@ export class Renewals {
     const { store, worker, lease: duration, describe, leases, extend, seen, ended } = this.#options;
     const mine = [...leases()].filter((lease) => {
       // After a pause of the whole process this may come before the lease's own timer.
-      if (!lease.holds) tryCheck(lease);
-      return lease.fenced === null;
+      if (!lease.isOver && !lease.holds) tryCheck(lease);
+      return lease.fenced === null && !lease.isOver;
     });
     if (this.#isAsking) return;
     this.#isAsking = true;
@@ -66,7 +66,7 @@ export class Renewals {
         const lease = mine[index] as Lease;
         if (state === 'ok') {
           lease.renewed(from);
-        } else if (lease.fenced === null && [...leases()].includes(lease)) {
+        } else if (lease.fenced === null && !lease.isOver) {
           const reason = state === 'cancelled' ? 'cancelled' : 'lost';
           lease.fence(reason);
           ended(lease, reason);

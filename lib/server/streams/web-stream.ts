@@ -1,10 +1,10 @@
 // A WebSocket or a pair of web streams that a client is connected by.
 
-import { isWebSocket, isWebStreams } from '../transport/web/types.js';
-import { WebSocketTransport } from '../transport/web/web-socket.js';
-import { WebStreamsTransport } from '../transport/web/web-streams.js';
-import { checkOptions, refuse, wholeNumber } from '../util/option-checks.js';
-import type { ServedStream } from './server-connection.js';
+import { isWebSocket, isWebStreams } from '../../transport/web/types.js';
+import { WebSocketTransport } from '../../transport/web/web-socket.js';
+import { WebStreamsTransport } from '../../transport/web/web-streams.js';
+import { checkOptions, refuse, wholeNumber } from '../../util/option-checks.js';
+import type { ServedStream } from '../server-connection.js';
 
 /** Options of `serve(stream)` for a WebSocket. */
 export interface ServeOptions {

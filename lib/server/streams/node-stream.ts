@@ -2,12 +2,12 @@
 
 import { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { StreamTransport } from '../transport/stream.js';
-import { acceptTls } from '../transport/tls-server.js';
-import { refuse, shown } from '../util/option-checks.js';
-import type { NbdServerTlsOptions } from './options.js';
-import type { ServedStream } from './server-connection.js';
-import { nodeTlsOptions } from './tls-options.js';
+import { StreamTransport } from '../../transport/stream.js';
+import { acceptTls } from '../../transport/tls-server.js';
+import { refuse, shown } from '../../util/option-checks.js';
+import type { NbdServerTlsOptions } from '../options.js';
+import type { ServedStream } from '../server-connection.js';
+import { nodeTlsOptions } from '../tls-options.js';
 
 /** Idle milliseconds before the kernel checks whether the client is still there. */
 const KEEP_ALIVE_DELAY = 60_000;
