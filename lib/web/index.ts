@@ -2,7 +2,7 @@
 
 export { NbdConnection } from './connection.js';
 export type { ConnectOptions, NbdConnectionBase } from '../client/connection.js';
-export type { ByteCount, ExportFacts, NbdExport } from '../client/export.js';
+export type { ByteCount, ExportFacts, NbdCommandOptions, NbdExport } from '../client/export.js';
 export type { DebugCallback } from '../client/debug.js';
 export type { NbdFacts } from '../client/api/facts.js';
 export type { NbdConnectionEvents, NbdSettings } from '../client/api/settings.js';

@@ -52,7 +52,7 @@ const PUBLIC: Readonly<Record<string, Names>> = {
       NAMESPACE_QEMU CONTEXT_QEMU_DIRTY_BITMAP CONTEXT_QEMU_ALLOCATION_DEPTH STATE_DIRTY
     `),
     types: words(`
-      BlockHasherOptions BlockHashOptions BlockStatusEntries ByteCount ConnectOptions NbdConnectionBase
+      BlockHasherOptions BlockHashOptions BlockStatusEntries ByteCount ConnectOptions NbdCommandOptions NbdConnectionBase
       WebSocketClass WebSocketEventLike WebSocketLike WebStreams ChunkCallback ChunkStatus CommandTrace CompareOptions CompareResult
       ByteRange ExportFacts NbdExport NbdPoolEvents NbdPoolOptions PoolAway PoolBack
       PoolLost PoolReconnected PoolRetry PoolStatistics ReconnectOptions RetryOptions
@@ -103,7 +103,7 @@ const PUBLIC: Readonly<Record<string, Names>> = {
     types: words(`
       BlobLike BlockStatusEntries ByteCount ByteRange ChunkCallback ChunkStatus CompletionCallback ConnectOptions
       ConnectionState ContextCallback DebugCallback ExportFacts Extent ExtentCallback ListCallback ListedExport
-      MemoryBackendOptions NbdBackend NbdConnectionBase NbdConnectionEvents NbdConnectionOptions NbdErrorDetails NbdExport
+      MemoryBackendOptions NbdBackend NbdCommandOptions NbdConnectionBase NbdConnectionEvents NbdConnectionOptions NbdErrorDetails NbdExport
       NbdExportOptions NbdFacts NbdOptionMode NbdSecuritySettings NbdServerBase NbdServerOptions NbdServerStatistics NbdSettings
       NbdTlsOptions OptionCallback PatternBackendOptions PemInput ProtocolName ServeOptions TlsPsk WebSocketClass
       WebSocketEventLike WebSocketLike WebStreams
