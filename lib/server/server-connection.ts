@@ -215,14 +215,15 @@ export class ServerConnection {
 
   #startTls(): void {
     this.#output.flush();
-    const secure = this.#served.startTls;
-    if (secure === undefined || this.#transport.undelivered > 0) {
-      const reason = secure === undefined ? 'there is no certificate' : PLAINTEXT;
+    const served = this.#served;
+    const secured = this.#transport.undelivered > 0 ? undefined : served.startTls?.();
+    if (secured === undefined) {
+      const reason = !('startTls' in served) ? 'there is no certificate' : PLAINTEXT;
       this.destroy(new NbdProtocolError(`TLS cannot begin: ${reason}`, { code: 'EPROTO' }));
       return;
     }
     this.#isSecuring = true;
-    secure.call(this.#served).then(
+    secured.then(
       (transport) => {
         this.#secured(transport);
       },

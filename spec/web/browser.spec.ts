@@ -126,7 +126,7 @@ describeWith(['chromium', 'websockify', 'nbdkit', 'nbdcopy'], 'nbd-sdk/web in Ch
       const other = await serveNbd({ args: [String(size)] });
       expect(await run('copy', server.url, other.url)).toEqual({
         total: size,
-        read: expect.any(Number),
+        read: expect.any(Number) as unknown,
         changed: size,
       });
       const expected = pattern(size).fill(0, 0, 4096);
@@ -143,7 +143,7 @@ describeWith(['chromium', 'websockify', 'nbdkit', 'nbdcopy'], 'nbd-sdk/web in Ch
     async () => {
       const server = await serveNbd({ plugin: 'pattern', filters: ['delay'], args: ['1M', 'rdelay=400ms'] });
       expect(await run('abort', server.url)).toEqual({
-        error: expect.objectContaining({ name: 'AbortError' }),
+        error: expect.objectContaining({ name: 'AbortError' }) as unknown,
         inFlight: 1,
         again: [0, 0, 0, 0, 0, 0, 0, 8],
       });
@@ -152,9 +152,9 @@ describeWith(['chromium', 'websockify', 'nbdkit', 'nbdcopy'], 'nbd-sdk/web in Ch
       server.kill('SIGKILL');
       const ended = { name: 'NbdConnectionError', code: 'ENOTCONN' };
       expect(await lost).toEqual({
-        errors: [expect.objectContaining(ended), expect.objectContaining(ended)],
-        cause: expect.objectContaining({ code: 'ENOTCONN' }),
-        later: expect.objectContaining({ name: 'NbdStateError', code: 'EINVAL' }),
+        errors: [expect.objectContaining(ended), expect.objectContaining(ended)] as unknown[],
+        cause: expect.objectContaining({ code: 'ENOTCONN' }) as unknown,
+        later: expect.objectContaining({ name: 'NbdStateError', code: 'EINVAL' }) as unknown,
         state: true,
       });
       await server.cut();
