@@ -14,6 +14,8 @@ const config: Config = {
     '^nbd-sdk$': '<rootDir>/lib/index.ts',
     '^nbd-sdk/server$': '<rootDir>/lib/server/index.ts',
     '^nbd-sdk/testing$': '<rootDir>/lib/testing/index.ts',
+    '^nbd-sdk/web$': '<rootDir>/lib/web/index.ts',
+    '^nbd-sdk/web/bulk$': '<rootDir>/lib/web/bulk/index.ts',
     '^nbd-sdk/fleet$': '<rootDir>/lib/fleet/index.ts',
     '^(\\.{1,2}/.*)\\.js$': '$1',
   },

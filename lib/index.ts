@@ -4,6 +4,8 @@
 
 export { NbdConnection } from './client/node.js';
 export type { ByteCount, ExportFacts, NbdCommandFlags, NbdCommandOptions, NbdExport } from './client/export.js';
+export type { ConnectOptions, NbdConnectionBase } from './client/connection.js';
+export type { WebSocketClass, WebSocketEventLike, WebSocketLike, WebStreams } from './transport/web/types.js';
 export type { DebugCallback } from './client/debug.js';
 export type { NbdFacts } from './client/api/facts.js';
 export type { NbdPoolFacts } from './pool/pool-facts.js';

@@ -58,9 +58,9 @@ export async function copy(
   checkHash(checked);
   signal?.throwIfAborted();
 
-  const identity = identityOf(from, to, selection, shape);
+  const identity = checkpoint === undefined ? null : identityOf(from, to, selection, shape);
   const state = checkpoint === undefined ? null : decodeState(await stored(checkpoint.load(), signal));
-  if (state !== null) {
+  if (state !== null && identity !== null) {
     checkIdentity(state.identity, identity);
     await at(to.end.keep?.(), 'copy', 'going on', null, signal);
   }

@@ -1,8 +1,7 @@
 // The facts about an export that a function needs, read once at its start. A connection that is lost later has no facts:
 // a getter would throw an error of the state instead of the reason for the loss.
 
-import type { ByteCount } from '../client/export.js';
-import type { NbdConnection } from '../client/node.js';
+import type { ByteCount, NbdExport } from '../client/export.js';
 import { CONTEXT_BASE_ALLOCATION, SIZE_MAXIMUM, SIZE_MINIMUM, SIZE_PREFERRED } from '../protocol/client-constants.js';
 import { NbdStateError, NbdStrictError } from '../errors.js';
 import { byteCount, refuse, shown } from '../util/option-checks.js';
@@ -10,7 +9,7 @@ import { quoted } from '../util/visible.js';
 
 /** What whole-export work asks of a connection, or of anything else that is an export. */
 export type ExportLike = Pick<
-  NbdConnection,
+  NbdExport<Uint8Array>,
   | 'getSize'
   | 'getBlockSize'
   | 'getExtendedHeadersNegotiated'

@@ -1,6 +1,7 @@
 // Running many pieces of work a few at a time: what copying, prefetching and hashing share. Invariant: when it
 // rejects, nothing that it started is still running, but for what does not heed an abort.
 
+import { inNextTurn } from '../util/timers.js';
 /** How many pieces run at a time, where that changes on the way. */
 export interface Depth {
   readonly limit: number;
@@ -29,7 +30,7 @@ export function makeBreather(): () => Promise<void> | null {
     // A look at the clock costs more than an extent.
     if ((++calls & 15) !== 0 || performance.now() - since < TURN) return null;
     return new Promise((resolve) => {
-      setImmediate(() => {
+      inNextTurn(() => {
         since = performance.now();
         resolve();
       });
@@ -119,7 +120,7 @@ export async function inLanes<Item>(
 /** Resolves with true when the lanes have settled, with false some time after an abort. */
 function settledInTime(lanes: Promise<unknown>, signal: AbortSignal): Promise<boolean> {
   return new Promise((resolve) => {
-    let timer: NodeJS.Timeout | undefined;
+    let timer: ReturnType<typeof setTimeout> | undefined;
     let turns = 0;
     const aborted = (): void => {
       if (turns++ === GRACE_TURNS) resolve(false);

@@ -41,14 +41,14 @@ let connectTo: (connection: AnyConnection, target: unknown, signal: AbortSignal 
 /** The work of each platform's `NbdConnection.connect`: `create` makes the connections that are tried. */
 export async function connectNew<Connection extends AnyConnection>(
   create: (options: NbdConnectionOptions) => Connection,
-  { isPlace }: TargetMakers,
+  targets: TargetMakers,
   target: unknown,
   options: ConnectOptions = {},
 ): Promise<Connection> {
   const { signal, waitFor = 0, ...rest } = (options as typeof options | null) ?? {};
   const settings = typeof (options as unknown) === 'object' && (options as unknown) !== null ? rest : options;
   const patience = waitForCheck('connect: waitFor', waitFor);
-  return keepTrying(isText(target) || isPlace(target) ? patience : 0, signal, async () => {
+  return keepTrying(isText(target) || targets.isPlace(target) ? patience : 0, signal, async () => {
     const connection = create(settings);
     await connectTo(connection, target, signal);
     return connection;
@@ -89,6 +89,7 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
       );
   }
 
+  /** @internal */
   protected constructor(options: NbdConnectionOptions | undefined, platform: ClientPlatform) {
     super(options, platform);
     this.#lifecycle = lifecycleOf(this);

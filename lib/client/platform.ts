@@ -45,6 +45,7 @@ export interface ClientPlatform {
   readonly targets: TargetMakers;
   /** The URI of a connection; throws an NbdStrictError `EINVAL` if it has none. */
   uriOf(method: string, target: Target | null, settings: Settings, isEncrypted: boolean | undefined): string;
-  loadTls(settings: Settings): Promise<TlsStarter>;
+  /** Null if there is no TLS. */
+  loadTls(settings: Settings): Promise<TlsStarter | null>;
   makeMemory(): ResultAllocator;
 }

@@ -2,7 +2,7 @@
 // machine. Invariants: nothing is concatenated, nothing is allocated by a length that was not capped, and bytes land
 // only inside the range of their own command.
 
-import { Buffer } from '../util/buffer.js';
+import { asBuffer, Buffer } from '../util/buffer.js';
 import { NbdProtocolError } from '../errors.js';
 import { get16, get32 } from '../util/bytes.js';
 import { allocate } from '../util/memory.js';
@@ -147,7 +147,7 @@ export class ReplyDecoder<Target extends ReplyTarget = ReplyTarget> {
 
   /** Bytes in a buffer of the transport. Throws like advance(). */
   push(chunk: Uint8Array): void {
-    const bytes = Buffer.isBuffer(chunk) ? chunk : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+    const bytes = asBuffer(chunk);
     this.#decode(bytes, bytes.length);
   }
 

@@ -3,8 +3,16 @@
 // The public API of `nbd-sdk/server`: exports only.
 
 export { NbdServer, type NbdServerAddress } from './server.js';
-export { type NbdServerOptions, type OpenedExport, type OpenExport, type OpeningClient } from './options.js';
-export { type NbdServerTlsOptions, type PskKeys } from './tls-options.js';
+export type { NbdServerBase } from './server-base.js';
+export type { ServeOptions } from './streams/web-stream.js';
+export {
+  type NbdServerOptions,
+  type NbdServerTlsOptions,
+  type OpenedExport,
+  type OpenExport,
+  type OpeningClient,
+  type PskKeys,
+} from './options.js';
 export { type FlagOverrides, type MetaContext, type NbdExportOptions } from './served-export.js';
 export {
   type BackendExtent,
@@ -14,6 +22,7 @@ export {
   type WriteOptions,
   type ZeroOptions,
 } from './backends/backend.js';
+export { BlobBackend, type BlobLike } from './backends/blob.js';
 export { type DataPart, MemoryBackend, type MemoryBackendOptions } from './backends/memory.js';
 export { FileBackend, type FileBackendOptions } from './backends/file.js';
 export { fillPattern, PatternBackend, type PatternBackendOptions } from './backends/pattern.js';

@@ -1,5 +1,6 @@
 // The options of a server, their checks and defaults.
 
+import type { Buffer } from '../util/buffer.js';
 import { type HandshakeFeatures, type OptionRefusal, REFUSALS } from '../protocol/handshake/serve-offer.js';
 import {
   aBoolean,
@@ -19,7 +20,29 @@ import {
 import type { NbdBackend } from './backends/backend.js';
 import type { FaultedRequest } from './held-requests.js';
 import type { NbdExportOptions } from './served-export.js';
-import { type NbdServerTlsOptions, someTlsOptions } from './tls-options.js';
+
+/** Keys by user name, as raw bytes. */
+export type PskKeys = Readonly<Record<string, Uint8Array>>;
+
+/** The certificate or keys of a server, and what it requires of clients. Strings and buffers contain PEM. */
+export interface NbdServerTlsOptions {
+  /** The certificate chain and its key. Not needed with `psk`. */
+  readonly cert?: string | Buffer | undefined;
+  /** The private key of `cert`. */
+  readonly key?: string | Buffer | undefined;
+  /** Authorities that sign clients' certificates. */
+  readonly ca?: string | Buffer | readonly (string | Buffer)[] | undefined;
+  /** Revocation lists of the authorities: certificates on them are refused. Needs `verifyPeer`. */
+  readonly crl?: string | Buffer | readonly (string | Buffer)[] | undefined;
+  /** Requires clients to have a certificate signed by `ca`, which must be set. Default false. */
+  readonly verifyPeer?: boolean | undefined;
+  /** Pre-shared keys by user name, instead of certificates. */
+  readonly psk?: PskKeys | undefined;
+  /** Lowest version of TLS. Default `TLSv1.2`. */
+  readonly minVersion?: 'TLSv1.2' | 'TLSv1.3' | undefined;
+  /** Highest version of TLS. Default: the highest that Node.js supports. */
+  readonly maxVersion?: 'TLSv1.2' | 'TLSv1.3' | undefined;
+}
 
 /** Makes the export of a name for one client. */
 export type OpenExport = (
@@ -147,7 +170,7 @@ const FEATURES: OptionTable<HandshakeFeatures> = {
 const MAX_DELAY = 2 ** 31 - 1;
 const MAX_SEED = 2 ** 32 - 1;
 
-const OPTIONS: OptionTable<NbdServerOptions> = {
+const OPTIONS: Omit<OptionTable<NbdServerOptions>, 'tlsOptions'> = {
   exports: anObject,
   defaultExport: aString,
   style: oneOf('newstyle', 'oldstyle'),
@@ -155,7 +178,6 @@ const OPTIONS: OptionTable<NbdServerOptions> = {
   noZeroes: aBoolean,
   features: (where, value) => checkOptions(where, value, FEATURES),
   tls: oneOf('off', 'on', 'require'),
-  tlsOptions: someTlsOptions,
   maxConnections: wholeNumberOrInfinity(1),
   handshakeTimeout: milliseconds,
   maxOptions: wholeNumberOrInfinity(1),
@@ -187,15 +209,19 @@ export const DEFAULTS = {
 /** The checked options, with defaults. */
 export type ServerSettings = NbdServerOptions & Complete<Pick<NbdServerOptions, keyof typeof DEFAULTS>>;
 
-/** @throws NbdStrictError `EINVAL`: an unknown key, a bad value, or values that contradict each other. */
-export function makeServerSettings(options: unknown): ServerSettings {
-  const checked = checkOptions('NbdServer', options, OPTIONS);
-  const { tls, tlsOptions } = checked;
-  if (tls !== undefined && tls !== 'off' && tlsOptions === undefined) {
+/**
+ * `tlsOptions` is the platform's check of the option of that name.
+ *
+ * @throws NbdStrictError `EINVAL`: an unknown key, a bad value, or values that contradict each other.
+ */
+export function makeServerSettings(options: unknown, tlsOptions: OptionCheck<NbdServerTlsOptions>): ServerSettings {
+  const checked = checkOptions<NbdServerOptions>('NbdServer', options, { ...OPTIONS, tlsOptions });
+  const { tls } = checked;
+  if (tls !== undefined && tls !== 'off' && checked.tlsOptions === undefined) {
     throw refuse('NbdServer', `tls: '${tls}' requires tlsOptions`);
   }
   // A server with certificates must not serve in plaintext just because an option was forgotten.
-  if (tls === undefined && tlsOptions !== undefined) {
+  if (tls === undefined && checked.tlsOptions !== undefined) {
     throw refuse('NbdServer', "tlsOptions without tls: set it to 'require', 'on' or 'off'");
   }
   return { ...DEFAULTS, ...checked };

@@ -1,25 +1,32 @@
 // One client: its transport, its deadline, and which of the two phases it is in. Invariants: no exception leaves a
 // stream callback; once the stream has closed, no timer, listener or pending write of this connection is left.
 
-import type { Buffer } from '../util/buffer.js';
-import { Socket } from 'node:net';
-import type { Duplex } from 'node:stream';
+import { asBuffer, type Buffer } from '../util/buffer.js';
 import { clearTimeout, setTimeout, unrefTimer } from '../util/timers.js';
 import { NbdConnectionError, NbdProtocolError } from '../errors.js';
 import { HandshakeDriver } from '../protocol/handshake/driver.js';
 import { serve } from '../protocol/handshake/serve.js';
 import type { ServedSession, ServerOffer } from '../protocol/handshake/serve-offer.js';
-import { StreamTransport } from '../transport/stream.js';
-import { acceptTls } from '../transport/tls-server.js';
-import type { ChunkReceiver } from '../transport/transport.js';
+import type { ChunkReceiver, PausableTransport } from '../transport/transport.js';
 import type { ServedExport } from './served-export.js';
-import { type NbdServerTlsOptions, nodeTlsOptions } from './tls-options.js';
 import { ReplyOutput } from './transmission/reply-output.js';
 import { Transmission, type TransmissionOptions } from './transmission/transmission.js';
 
+/** A stream that a client is connected by, and what can be done with it beyond moving bytes. */
+export interface ServedStream {
+  readonly transport: PausableTransport;
+  /** The stream had ended before it was passed on: nothing more will happen on it. */
+  readonly isDestroyed: boolean;
+  /** Takes the stream away at once, and resolves with the encrypted one. Absent if TLS is not possible. */
+  startTls?(): Promise<PausableTransport>;
+  /** Called before the first byte. */
+  prepare?(): void;
+  /** Ends it abruptly, as a failing network does; streams without this method are destroyed. */
+  reset?(): void;
+}
+
 export interface ConnectionOptions extends TransmissionOptions {
   readonly offer: ServerOffer<ServedExport>;
-  readonly tls: NbdServerTlsOptions | undefined;
   /** Milliseconds for the whole handshake; 0 for no limit. */
   readonly handshakeTimeout: number;
   /** Milliseconds that the client has to read the last replies. */
@@ -28,23 +35,19 @@ export interface ConnectionOptions extends TransmissionOptions {
   readonly closed: (connection: ServerConnection, error: Error | null) => void;
 }
 
-/** Idle milliseconds before the kernel checks whether the client is still there. */
-const KEEP_ALIVE_DELAY = 60_000;
-
 const PLAINTEXT = 'plaintext after NBD_OPT_STARTTLS';
 
 export class ServerConnection {
   readonly number: number;
   readonly #options: ConnectionOptions;
   readonly #output: ReplyOutput;
-  #transport: StreamTransport;
-  /** The stream below TLS, or the only one. */
-  readonly #stream: Duplex;
+  #transport: PausableTransport;
+  readonly #served: ServedStream;
   /** Null when the handshake has ended. */
   #handshake: HandshakeDriver | null;
   #transmission: Transmission | null = null;
   // The deadline of the handshake, later that of the end.
-  #timer: NodeJS.Timeout | null = null;
+  #timer: ReturnType<typeof setTimeout> | null = null;
   #error: Error | null = null;
   /** The handshake waits until the client has read its replies. */
   #isHeld = false;
@@ -54,11 +57,11 @@ export class ServerConnection {
   #isDestroyed = false;
   #closed = false;
 
-  constructor(stream: Duplex, options: ConnectionOptions) {
+  constructor(served: ServedStream, options: ConnectionOptions) {
     this.number = options.connection;
     this.#options = options;
-    this.#stream = stream;
-    this.#transport = new StreamTransport(stream, 'the client');
+    this.#served = served;
+    this.#transport = served.transport;
     this.#output = new ReplyOutput(this.#transport, {
       limit: options.maxReplyBytes,
       written: () => {
@@ -86,10 +89,7 @@ export class ServerConnection {
 
   start(): void {
     this.#setTimer(this.#options.handshakeTimeout, 'the handshake took too long');
-    if (this.#stream instanceof Socket) {
-      // Detects a client that has vanished, so that what is held for it is released.
-      this.#stream.setKeepAlive(true, KEEP_ALIVE_DELAY).setNoDelay(true);
-    }
+    this.#served.prepare?.();
     this.#transport.start(this.#receiver);
     this.#handshake?.run(
       serve(this.#options.offer),
@@ -122,7 +122,7 @@ export class ServerConnection {
 
   readonly #receiver: ChunkReceiver = {
     push: (chunk) => {
-      this.#data(chunk as Buffer);
+      this.#data(asBuffer(chunk));
     },
     end: () => {
       this.#peerEnded();
@@ -214,28 +214,28 @@ export class ServerConnection {
   }
 
   #startTls(): void {
-    const { tls } = this.#options;
     this.#output.flush();
-    const plain = this.#transport;
-    if (tls === undefined || plain.undelivered > 0) {
-      const reason = tls === undefined ? 'there is no certificate' : PLAINTEXT;
+    const served = this.#served;
+    const secured = this.#transport.undelivered > 0 ? undefined : served.startTls?.();
+    if (secured === undefined) {
+      const reason = !('startTls' in served) ? 'there is no certificate' : PLAINTEXT;
       this.destroy(new NbdProtocolError(`TLS cannot begin: ${reason}`, { code: 'EPROTO' }));
       return;
     }
     this.#isSecuring = true;
-    acceptTls(plain, nodeTlsOptions(tls)).then(
-      (secure) => {
-        this.#secured(secure);
+    secured.then(
+      (transport) => {
+        this.#secured(transport);
       },
       (cause: unknown) => {
-        const code = (cause as NodeJS.ErrnoException).code === 'ECONNRESET' ? 'ENOTCONN' : 'EPROTO';
+        const code = (cause as { readonly code?: unknown }).code === 'ECONNRESET' ? 'ENOTCONN' : 'EPROTO';
         if (!this.#isDestroyed) this.#error = new NbdConnectionError('the TLS handshake failed', { code, cause });
         this.#closedByStream();
       },
     );
   }
 
-  #secured(secure: StreamTransport): void {
+  #secured(secure: PausableTransport): void {
     this.#isSecuring = false;
     this.#transport = secure;
     this.#output.attach(secure);
@@ -280,12 +280,7 @@ export class ServerConnection {
 
   /** A reset with TCP; other streams are just destroyed. */
   #reset(): void {
-    try {
-      if (this.#stream instanceof Socket) this.#stream.resetAndDestroy();
-    } catch {
-      // Only TCP supports it.
-    }
-    this.#stream.destroy();
+    this.#served.reset?.();
     this.#transport.destroy();
   }
 

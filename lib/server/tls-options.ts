@@ -1,7 +1,7 @@
 // The TLS options of a server: checked, and as node:tls takes them.
 
-import type { Buffer } from '../util/buffer.js';
 import { createServer, type TlsOptions } from 'node:tls';
+import type { NbdServerTlsOptions, PskKeys } from './options.js';
 import { PSK_CIPHERS, runtimeWithoutPsk } from '../transport/psk.js';
 import {
   aBoolean,
@@ -12,29 +12,6 @@ import {
   refuse,
   shown,
 } from '../util/option-checks.js';
-
-/** Keys by user name, as raw bytes. */
-export type PskKeys = Readonly<Record<string, Uint8Array>>;
-
-/** The certificate or keys of a server, and what it requires of clients. Strings and buffers contain PEM. */
-export interface NbdServerTlsOptions {
-  /** The certificate chain and its key. Not needed with `psk`. */
-  readonly cert?: string | Buffer | undefined;
-  /** The private key of `cert`. */
-  readonly key?: string | Buffer | undefined;
-  /** Authorities that sign clients' certificates. */
-  readonly ca?: string | Buffer | readonly (string | Buffer)[] | undefined;
-  /** Revocation lists of the authorities: certificates on them are refused. Needs `verifyPeer`. */
-  readonly crl?: string | Buffer | readonly (string | Buffer)[] | undefined;
-  /** Requires clients to have a certificate signed by `ca`, which must be set. Default false. */
-  readonly verifyPeer?: boolean | undefined;
-  /** Pre-shared keys by user name, instead of certificates. */
-  readonly psk?: PskKeys | undefined;
-  /** Lowest version of TLS. Default `TLSv1.2`. */
-  readonly minVersion?: 'TLSv1.2' | 'TLSv1.3' | undefined;
-  /** Highest version of TLS. Default: the highest that Node.js supports. */
-  readonly maxVersion?: 'TLSv1.2' | 'TLSv1.3' | undefined;
-}
 
 type Pem = string | Buffer;
 

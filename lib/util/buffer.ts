@@ -139,7 +139,13 @@ export class PortableBuffer extends Uint8Array {
 }
 
 // Not the global: a page may have a Buffer of another package there.
-export const Buffer = (nodeModule('node:buffer')?.Buffer ?? (PortableBuffer as unknown)) as typeof globalThis.Buffer;
+export const Buffer = (nodeModule('node:buffer')?.Buffer ?? (PortableBuffer as unknown)) as BufferClass;
+
+type BufferClass = typeof globalThis extends { Buffer: infer Class } ? Class : typeof PortableBuffer;
+
+/** The same memory as a Buffer. */
+export const asBuffer = (bytes: Uint8Array): Buffer =>
+  Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 
 /**
  * Buffer where the program has the types of Node, Uint8Array where it does not: declarations that use it are valid in

@@ -1,6 +1,14 @@
 // What the runtime offers beyond the interfaces of the web. The entry `nbd-sdk/web` also runs in browsers, where none of
 // this exists: so Node's modules are looked up when they are there, instead of imported.
 
+import type * as buffer from 'node:buffer';
+import type * as crypto from 'node:crypto';
+import type * as diagnostics_channel from 'node:diagnostics_channel';
+import type * as os from 'node:os';
+import type * as timers from 'node:timers';
+import type * as tls from 'node:tls';
+import type * as worker_threads from 'node:worker_threads';
+
 /** Node's `process`, or what a bundler or a page has put in its place. */
 interface ProcessParts {
   readonly getBuiltinModule?: unknown;
@@ -17,13 +25,13 @@ const processParts = (): ProcessParts | undefined =>
 
 /** The modules of Node that are used where they exist. */
 interface NodeModules {
-  readonly 'node:buffer': typeof import('node:buffer');
-  readonly 'node:crypto': typeof import('node:crypto');
-  readonly 'node:diagnostics_channel': typeof import('node:diagnostics_channel');
-  readonly 'node:os': typeof import('node:os');
-  readonly 'node:timers': typeof import('node:timers');
-  readonly 'node:tls': typeof import('node:tls');
-  readonly 'node:worker_threads': typeof import('node:worker_threads');
+  readonly 'node:buffer': typeof buffer;
+  readonly 'node:crypto': typeof crypto;
+  readonly 'node:diagnostics_channel': typeof diagnostics_channel;
+  readonly 'node:os': typeof os;
+  readonly 'node:timers': typeof timers;
+  readonly 'node:tls': typeof tls;
+  readonly 'node:worker_threads': typeof worker_threads;
 }
 
 /** A module of Node; undefined in browsers. Node, Bun and Deno have `process.getBuiltinModule`. */

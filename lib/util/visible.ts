@@ -1,6 +1,8 @@
 // Makes untrusted text (a server's messages and names, the parts of a URI) safe to display: characters that move the
 // cursor, break the line, change the text direction or are invisible are escaped.
 
+import { Buffer } from './buffer.js';
+
 const FORMAT = '\\u007f-\\u009f\\u061c\\u180e\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb';
 const LONE = '[\\ud800-\\udbff](?![\\udc00-\\udfff])|(?<![\\ud800-\\udbff])[\\udc00-\\udfff]';
 const UNSEEN = new RegExp(`[\\u0000-\\u001f${FORMAT}]|${LONE}`);

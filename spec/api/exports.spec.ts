@@ -16,6 +16,21 @@ interface Names {
 
 const words = (text: string): string[] => text.trim().split(/\s+/);
 
+/** What `nbd-sdk/web` has in common with the main entry. */
+const SHARED = `
+  NbdError NbdStrictError NbdCommandError NbdOptionError NbdProtocolError NbdConnectionError NbdStateError
+  NbdQueueFullError NbdUnflushedError Extents NbdConnection
+  TLS_DISABLE TLS_ALLOW TLS_REQUIRE SIZE_MINIMUM SIZE_PREFERRED
+  SIZE_MAXIMUM SIZE_PAYLOAD CMD_FLAG_FUA CMD_FLAG_NO_HOLE CMD_FLAG_DF
+  CMD_FLAG_REQ_ONE CMD_FLAG_FAST_ZERO CMD_FLAG_PAYLOAD_LEN CMD_FLAG_MASK HANDSHAKE_FLAG_FIXED_NEWSTYLE
+  HANDSHAKE_FLAG_NO_ZEROES HANDSHAKE_FLAG_MASK STRICT_COMMANDS STRICT_FLAGS STRICT_BOUNDS
+  STRICT_ZERO_SIZE STRICT_ALIGN STRICT_PAYLOAD STRICT_AUTO_FLAG STRICT_MASK
+  ALLOW_TRANSPORT_TCP ALLOW_TRANSPORT_UNIX ALLOW_TRANSPORT_VSOCK ALLOW_TRANSPORT_SSH ALLOW_TRANSPORT_MASK
+  SHUTDOWN_ABANDON_PENDING SHUTDOWN_MASK READ_DATA READ_HOLE READ_ERROR
+  NAMESPACE_BASE CONTEXT_BASE_ALLOCATION STATE_HOLE STATE_ZERO NAMESPACE_QEMU
+  CONTEXT_QEMU_DIRTY_BITMAP CONTEXT_QEMU_ALLOCATION_DEPTH STATE_DIRTY
+`;
+
 const PUBLIC: Readonly<Record<string, Names>> = {
   'nbd-sdk': {
     values: words(`
@@ -37,8 +52,9 @@ const PUBLIC: Readonly<Record<string, Names>> = {
       NAMESPACE_QEMU CONTEXT_QEMU_DIRTY_BITMAP CONTEXT_QEMU_ALLOCATION_DEPTH STATE_DIRTY
     `),
     types: words(`
-      BlockHasherOptions BlockHashOptions BlockStatusEntries ByteCount ChunkCallback ChunkStatus CommandTrace CompareOptions CompareResult
-      ByteRange ExportFacts NbdCommandOptions NbdExport NbdPoolEvents NbdPoolFacts NbdPoolOptions PoolAway PoolBack
+      BlockHasherOptions BlockHashOptions BlockStatusEntries ByteCount ConnectOptions NbdCommandOptions NbdConnectionBase
+      NbdCommandFlags NbdPoolFacts WebSocketClass WebSocketEventLike WebSocketLike WebStreams ChunkCallback ChunkStatus CommandTrace CompareOptions CompareResult
+      ByteRange ExportFacts NbdExport NbdPoolEvents NbdPoolOptions PoolAway PoolBack
       PoolLost PoolReconnected PoolRetry PoolStatistics ReconnectOptions RetryOptions
       CompletionCallback ConnectionState Connections ContextCallback DebugCallback CopyDestination CopyOptions CopyResult
       CopySource DestinationLike ExportLike Extent ExtentCallback ExtentsOptions HashOptions ListCallback ListedExport NbdConnectionEvents
@@ -52,10 +68,10 @@ const PUBLIC: Readonly<Record<string, Names>> = {
   },
   'nbd-sdk/server': {
     values: words(
-      'ExtentMap FaultPlan FileBackend MemoryBackend NbdServer OverlayBackend PatternBackend RandomBackend fillPattern',
+      'BlobBackend ExtentMap FaultPlan FileBackend MemoryBackend NbdServer OverlayBackend PatternBackend RandomBackend fillPattern',
     ),
     types: words(`
-      BackendExtent BackendExtents BlockSize BytesFault ChosenFault CommandName CorruptFault CutFault DataPart DelayFault ErrorFault Fault FaultCondition
+      BackendExtent BackendExtents BlobLike NbdServerBase ServeOptions BlockSize BytesFault ChosenFault CommandName CorruptFault CutFault DataPart DelayFault ErrorFault Fault FaultCondition
       FaultedRequest Feature FileBackendOptions FlagOverrides HandshakeFeatures HeldRequest HoldFault MemoryBackendOptions MetaContext
       NamedCommand NbdBackend NbdExportOptions NbdServerAddress NbdServerOptions NbdServerStatistics NbdServerTlsOptions
       OpenExport OpenedExport OpeningClient OptionRefusal OverlayBackendOptions RandomBackendOptions PatternBackendOptions PskKeys RequestFault StallFault U64 WriteOptions ZeroOptions
@@ -80,6 +96,28 @@ const PUBLIC: Readonly<Record<string, Names>> = {
     types: words(`
       ChunkFields CommandScript ListenOptions OptionReplyFields OptionScript PeerRecording PeerRequest
       PeerScript ReceivedCommand ReceivedOption RecordingMark ReplyMode Script Step Steps U64
+    `),
+  },
+  'nbd-sdk/web': {
+    values: words(`${SHARED} BlobBackend MemoryBackend NbdServer PatternBackend`),
+    types: words(`
+      BlobLike BlockStatusEntries ByteCount ByteRange ChunkCallback ChunkStatus CompletionCallback ConnectOptions
+      ConnectionState ContextCallback DebugCallback ExportFacts Extent ExtentCallback ListCallback ListedExport
+      MemoryBackendOptions NbdBackend NbdCommandOptions NbdConnectionBase NbdConnectionEvents NbdConnectionOptions NbdErrorDetails NbdExport
+      NbdExportOptions NbdFacts NbdOptionMode NbdSecuritySettings NbdServerBase NbdServerOptions NbdServerStatistics NbdSettings
+      NbdTlsOptions OptionCallback PatternBackendOptions PemInput ProtocolName ServeOptions TlsPsk WebSocketClass
+      WebSocketEventLike WebSocketLike WebStreams
+    `),
+  },
+  'nbd-sdk/web/bulk': {
+    values: words(`
+      RateLimiter changes compare copy exportDestination exportSource extents mergedExtents nullDestination prefetch totals
+    `),
+    types: words(`
+      Change ChangesOptions CheckpointStore CompareOptions CompareResult Connections ContextsOptions CopyDestination
+      CopyOptions CopyResult CopySource CountOrAuto DestinationLike ExportLike ExtentsOptions GivenRange MapOptions MapTotals
+      MergedExtent MergedExtentsOptions PrefetchOptions PrefetchProgress PrefetchResult Progress SourceLike StatusOptions
+      TotalsOptions ZeroRun
     `),
   },
 };

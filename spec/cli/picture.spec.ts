@@ -1,81 +1,13 @@
 // The picture in a real browser: headless Chromium, driven over its debugging pipe, shows the page, is pointed at
 // blocks, and takes a screenshot whose pixels are looked at.
 
-import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Readable, type Writable } from 'node:stream';
 import { inflateSync } from 'node:zlib';
-import { describeWith, findTool, runTool, startNbdkit, startQemuNbd } from '../support/real-servers.js';
+import { Browser } from '../support/browser.js';
+import { describeWith, runTool, startNbdkit, startQemuNbd } from '../support/real-servers.js';
 import { nbd, out } from './support.js';
-
-const FLAGS = ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking'];
-const MORE = [
-  '--disable-component-update',
-  '--disable-sync',
-  '--remote-debugging-pipe',
-  // A container's /dev/shm may be too small for a page.
-  '--disable-dev-shm-usage',
-  '--force-device-scale-factor=1',
-];
-
-type Result = Record<string, unknown>;
-
-/** A page of a browser that speaks the DevTools protocol on descriptors 3 and 4, messages ended by NUL. */
-class Browser {
-  readonly #child: ChildProcess;
-  readonly #waiting = new Map<number, (result: Result) => void>();
-  #id = 0;
-  #session: string | undefined;
-
-  constructor(profile: string) {
-    this.#child = spawn(findTool('chromium') ?? 'chromium', [...FLAGS, ...MORE, `--user-data-dir=${profile}`], {
-      stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'],
-    });
-    let rest = '';
-    (this.#child.stdio[4] as Readable).setEncoding('utf8').on('data', (chunk: string) => {
-      const messages = (rest + chunk).split('\0');
-      rest = messages.pop() ?? '';
-      for (const text of messages) {
-        const message = JSON.parse(text) as { id?: number; result?: Result };
-        if (message.id !== undefined) this.#waiting.get(message.id)?.(message.result ?? {});
-      }
-    });
-  }
-
-  send(method: string, params: Result = {}): Promise<Result> {
-    const id = ++this.#id;
-    const sessionId = this.#session;
-    (this.#child.stdio[3] as Writable).write(`${JSON.stringify({ id, method, params, sessionId })}\0`);
-    return new Promise((done) => this.#waiting.set(id, done));
-  }
-
-  async open(url: string): Promise<void> {
-    const { targetId } = await this.send('Target.createTarget', { url });
-    const { sessionId } = await this.send('Target.attachToTarget', { targetId, flatten: true });
-    this.#session = sessionId as string;
-    const size = { width: 1200, height: 1400, deviceScaleFactor: 1, mobile: false };
-    await this.send('Emulation.setDeviceMetricsOverride', size);
-    while ((await this.evaluate('document.readyState + location.protocol')) !== 'completefile:') {
-      await new Promise((done) => setTimeout(done, 20));
-    }
-  }
-
-  async evaluate(expression: string): Promise<unknown> {
-    const { result } = await this.send('Runtime.evaluate', { expression, returnByValue: true });
-    return (result as { value?: unknown } | undefined)?.value;
-  }
-
-  async close(): Promise<void> {
-    const ended = new Promise((done) => this.#child.once('close', done));
-    this.#session = undefined;
-    void this.send('Browser.close');
-    const timer = setTimeout(() => this.#child.kill('SIGKILL'), 3000);
-    await ended;
-    clearTimeout(timer);
-  }
-}
 
 /** The pixels of a PNG of 8-bit RGB or RGBA without interlacing: what Chromium writes. */
 function decodePng(png: Buffer): (x: number, y: number) => number[] {

@@ -27,7 +27,11 @@ const nameOf = (call: string): string => call.replace(/\(.*/s, '');
 const propertiesOf = (path: string, type: string): string[] =>
   typeOf(path, type)
     .getProperties()
+    .filter(({ declarations }) => !declarations?.some(isProtected))
     .map(({ name }) => name);
+
+const isProtected = (node: ts.Declaration): boolean =>
+  (ts.getCombinedModifierFlags(node) & ts.ModifierFlags.Protected) !== 0;
 
 /** The calls that connect, and those of option mode, with both signatures. */
 export function checkCalls(markdown: string): string[] {

@@ -349,7 +349,8 @@ function publicMethods(): string[] {
       const path = declarations?.[0]?.getSourceFile().fileName ?? '';
       return path.startsWith(join(ROOT, 'lib/')) && /^[a-z]\w*$/.test(name);
     });
-  const statics = Object.getOwnPropertyNames(api.NbdConnection);
+  const inherited = Object.getPrototypeOf(api.NbdConnection) as object;
+  const statics = [api.NbdConnection, inherited].flatMap((each) => Object.getOwnPropertyNames(each));
   return [...own.map(({ name }) => name), ...statics.filter((name) => !['length', 'name', 'prototype'].includes(name))];
 }
 

@@ -22,7 +22,8 @@ const NEEDS = [
   { tool: 'redis-server', package: 'redis-server', without: 'fleets' },
   { tool: 'openssl', package: 'openssl', without: 'TLS' },
   // Hundreds of MB on disk with what they need: nothing to put on a developer's machine unasked.
-  { tool: 'chromium', package: 'chromium', without: 'the picture of nbd map in a browser', onlyInCI: true },
+  { tool: 'chromium', package: 'chromium', without: 'nbd-sdk/web and the picture of nbd map', onlyInCI: true },
+  { tool: 'websockify', package: 'websockify', without: 'nbd-sdk/web in a browser', onlyInCI: true },
   { tool: 'sfdisk', package: 'fdisk', without: 'partition tables', onlyInCI: true },
   { tool: 'fdisk', package: 'fdisk', without: 'partition tables', onlyInCI: true },
   { tool: 'sgdisk', package: 'gdisk', without: 'partition tables', onlyInCI: true },

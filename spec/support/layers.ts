@@ -24,6 +24,7 @@ const BELOW: Readonly<Record<string, readonly string[]>> = {
   bulk: ['base', 'protocol', 'transport', 'client', 'pool'],
   index: ['base', 'protocol', 'transport', 'client', 'pool', 'bulk'],
   fleet: ['base', 'protocol', 'transport', 'client', 'pool', 'bulk', 'index'],
+  web: ['base', 'protocol', 'transport', 'client', 'server', 'pool', 'bulk'],
   cli: ['base', 'protocol', 'transport', 'client', 'server', 'pool', 'bulk', 'index', 'fleet'],
   testing: ['base', 'protocol', 'transport', 'client', 'server', 'pool', 'bulk', 'index'],
 };

@@ -6,9 +6,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 const DEADLINE = 240_000;
 
 /** Waits until `check` returns true; fails with `what` when it never does. */
-export async function until(check: () => boolean, what = 'a condition of the test holds'): Promise<void> {
+export async function until(check: () => boolean | Promise<boolean>, what = 'a condition of the test holds'): Promise<void> {
   const begun = performance.now();
-  while (!check()) {
+  while (!(await check())) {
     if (performance.now() - begun > DEADLINE) throw new Error(`waited in vain until ${what}`);
     await sleep(5);
   }

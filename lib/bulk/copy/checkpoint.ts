@@ -3,6 +3,7 @@
 
 import type { ByteCount } from '../../client/export.js';
 import { NbdStrictError } from '../../errors.js';
+import { nodeModule } from '../../util/platform.js';
 import { IntervalSet, type Span } from '../intervals.js';
 
 /**
@@ -61,8 +62,15 @@ const NAMES: Readonly<Record<keyof CopyIdentity, string>> = {
   destinationOffset: 'offset in the destination',
 };
 
-const sha256 = (text: string): string =>
-  process.getBuiltinModule('node:crypto').createHash('sha256').update(text).digest('hex');
+function sha256(text: string): string {
+  const crypto = nodeModule('node:crypto');
+  if (crypto !== undefined) return crypto.createHash('sha256').update(text).digest('hex');
+  // The web's own hashes are asynchronous.
+  throw new NbdStrictError('copy: checkpoint: not supported here: it needs node:crypto', {
+    code: 'ENOTSUP',
+    syscall: 'copy',
+  });
+}
 
 const pairs = (set: IntervalSet): string[][] => set.spans.map(({ start, end }) => [String(start), String(end)]);
 

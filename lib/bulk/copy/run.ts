@@ -39,7 +39,8 @@ export interface CopyWork {
   readonly selection: Selection;
   readonly shape: Shape;
   readonly runOptions: RunOptions;
-  readonly identity: CopyIdentity;
+  /** Null without a checkpoint. */
+  readonly identity: CopyIdentity | null;
   /** What an earlier run has saved. */
   readonly state: CopyState | null;
 }
@@ -317,12 +318,13 @@ export class CopyRun {
   /** Of what is at the destination now, after a flush. */
   async #save(): Promise<void> {
     const { checkpoint } = this.#options;
-    if (checkpoint === undefined) return;
+    const { identity } = this.#work;
+    if (checkpoint === undefined || identity === null) return;
     for (;;) {
       const done = new IntervalSet(this.#done.spans);
       const missing = new IntervalSet(this.#missing.spans);
       if (!(await this.#flush())) continue;
-      await this.#store('save', checkpoint.save(encodeState({ identity: this.#work.identity, done, missing })));
+      await this.#store('save', checkpoint.save(encodeState({ identity, done, missing })));
       return;
     }
   }

@@ -1,8 +1,10 @@
 // The hash of libblkhash and of `nbdcopy --blkhash`, made while bytes arrive in any order. Invariant: there is a digest
 // only when every byte of the size was given exactly once.
 
-import type { Hash } from 'node:crypto';
 import type { ByteCount } from '../../client/export.js';
+import { Buffer } from '../../util/buffer.js';
+import { nodeModule } from '../../util/platform.js';
+import { inNextTurn } from '../../util/timers.js';
 import { NbdStrictError } from '../../errors.js';
 import { aString, byteCount, checkOptions, powerOfTwo, shown } from '../../util/option-checks.js';
 import { isAllZero } from '../zeroes.js';
@@ -134,7 +136,7 @@ export class BlockHasher {
     const rest = Number(total % BigInt(this.blockSize));
     if (total < this.#end) throw refused('digest', `bytes up to ${this.#end} were given, more than ${total}`);
     while (this.#feed()) {
-      await new Promise<void>((resolve) => void setImmediate(resolve));
+      await new Promise<void>((resolve) => inNextTurn(resolve));
       signal?.throwIfAborted();
     }
     const tail = this.#partial.get(blocks);
@@ -238,11 +240,22 @@ export class BlockHasher {
 const refused = (method: string, why: string): NbdStrictError =>
   new NbdStrictError(`BlockHasher.${method}: ${why}`, { code: 'EINVAL', syscall: `BlockHasher.${method}` });
 
+/** A hash of node:crypto, as far as it is used. */
+interface Hash {
+  update(bytes: Uint8Array): Hash;
+  digest(): Buffer;
+  digest(encoding: 'hex'): string;
+}
+
 /** Node's crypto takes a while to load, and most who import this package never hash. */
 export function newHash(algorithm: string, syscall: string): Hash {
-  const { createHash } = process.getBuiltinModule('node:crypto');
+  const crypto = nodeModule('node:crypto');
+  if (crypto === undefined) {
+    const why = 'hashing is not supported here: it needs node:crypto';
+    throw new NbdStrictError(`${syscall}: ${why}`, { code: 'ENOTSUP', syscall });
+  }
   try {
-    return createHash(algorithm);
+    return crypto.createHash(algorithm);
   } catch (cause) {
     throw new NbdStrictError(
       `${syscall}: algorithm: node:crypto has no hash ${JSON.stringify(algorithm.slice(0, 40))}`,

@@ -44,6 +44,7 @@ export abstract class NbdSettings extends EventEmitter<NbdConnectionEvents> {
     lifecycleOf = (connection) => connection.#lifecycle;
   }
 
+  /** @internal */
   protected constructor(options: NbdConnectionOptions | undefined, platform: ClientPlatform) {
     super();
     this.#lifecycle = new Lifecycle(this, makeSettings(options, platform.unsupported), platform, {

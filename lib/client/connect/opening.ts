@@ -86,7 +86,7 @@ export class Opening {
       throw refuse('connect', `TLS is not supported here: ${noTls}`, 'ENOTSUP');
     }
     this.#tls = await this.#platform.loadTls(settings);
-    if (settings.tls !== TLS_DISABLE) this.#tls.check();
+    if (settings.tls !== TLS_DISABLE) this.#tls?.check();
   }
 
   /** Takes the transport away from the link at once, and gives it back encrypted. */

@@ -67,7 +67,7 @@ export function* serveInfo<E extends ExportOffer>(
     return null;
   }
   const { name, wanted } = request;
-  const entry = yield* findExport(offer, name.toString());
+  const entry = yield* findExport(offer, name.toString('utf8'));
   if (entry === undefined) {
     yield* refuse(option, ...refusalOfName(offer, name));
     return null;
@@ -76,7 +76,7 @@ export function* serveInfo<E extends ExportOffer>(
     yield* refuse(option, 'TLS_REQD', 'this export needs TLS');
     return null;
   }
-  const session = openSession(entry, name.toString(), state);
+  const session = openSession(entry, name.toString('utf8'), state);
   const refused = entry.requireBlockSize && !wanted.has(c.NBD_INFO_BLOCK_SIZE);
   if (!refused) yield information(option, c.NBD_INFO_EXPORT, encodeExportNameReply(session, false));
   if (offer.features.nameInfo) {

@@ -33,7 +33,7 @@ export function* serveMetaContext<E extends ExportOffer>(
     yield* refuse(option, request === TOO_LONG ? 'TOO_BIG' : 'INVALID', request);
     return;
   }
-  const name = request.name.toString();
+  const name = request.name.toString('utf8');
   const entry = yield* findExport(offer, name);
   // NBD_REP_ERR_TLS_REQD is not allowed here, so an export that needs TLS is unknown until then.
   if (entry === undefined || (entry.requireTls && !secure)) {

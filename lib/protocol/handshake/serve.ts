@@ -150,7 +150,7 @@ function* serveExportName<E extends ExportOffer>(
   zeroes: boolean,
 ): Handshake<ServedSession<E>> {
   if (length > c.MAX_STRING) throw violation(`an export name of ${String(length)} bytes`);
-  const name = (yield* readData(length)).toString();
+  const name = (yield* readData(length)).toString('utf8');
   if (offer.features.exportName !== true) throw refused('NBD_OPT_EXPORT_NAME is not served here');
   if (state.extended) throw violation('NBD_OPT_EXPORT_NAME after NBD_OPT_EXTENDED_HEADERS');
   const entry = yield* findExport(offer, name);

@@ -24,7 +24,7 @@ export class MemoryBudget {
   readonly #waiting = new Set<MemoryAccount>();
   #used = 0;
   #isServing = false;
-  #timer: NodeJS.Timeout | null = null;
+  #timer: ReturnType<typeof setInterval> | null = null;
 
   constructor(limit: number, patience = PATIENCE) {
     this.#limit = limit;

@@ -1,9 +1,9 @@
 // Sends a connection's replies, which are gathered over a tick and written at once, large ones by reference.
 // Invariants: nothing is written after close(), and the waiting bytes are bounded as long as callers check hasRoom().
 
-import { Buffer } from '../../util/buffer.js';
+import { asBuffer, Buffer } from '../../util/buffer.js';
 import { setImmediate } from '../../util/timers.js';
-import type { StreamTransport } from '../../transport/stream.js';
+import type { PausableTransport } from '../../transport/transport.js';
 import type { BytesFault } from '../faults.js';
 
 const SLAB_SIZE = 262144;
@@ -59,7 +59,7 @@ export interface OutputOptions {
 
 export class ReplyOutput implements ReplySink {
   readonly #options: OutputOptions;
-  #transport: StreamTransport;
+  #transport: PausableTransport;
   // Always zeroed memory: what a backend does not fill must not expose old content.
   #slab = Buffer.alloc(0);
   #slabUsed = 0;
@@ -74,7 +74,7 @@ export class ReplyOutput implements ReplySink {
     return this.#pieceBytes + (this.#closed ? 0 : this.#transport.buffered);
   }
 
-  constructor(transport: StreamTransport, options: OutputOptions) {
+  constructor(transport: PausableTransport, options: OutputOptions) {
     this.#transport = transport;
     this.#options = options;
   }
@@ -88,7 +88,7 @@ export class ReplyOutput implements ReplySink {
   }
 
   /** From now on everything goes to this transport: TLS over the old one. */
-  attach(transport: StreamTransport): void {
+  attach(transport: PausableTransport): void {
     this.#transport = transport;
   }
 
@@ -107,7 +107,7 @@ export class ReplyOutput implements ReplySink {
   /** Sends these bytes with the next flush, at the end of this turn of the event loop at the latest. */
   send(bytes: Uint8Array): void {
     if (this.#closed) return;
-    const piece = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+    const piece = asBuffer(bytes);
     this.#pieceBytes += piece.length;
     const last = this.#pieces.at(-1);
     if (last?.buffer === piece.buffer && last.byteOffset + last.length === piece.byteOffset) {

@@ -1,7 +1,7 @@
 // Opens WebSockets; a signal can abort at any point.
 
 import { closeError, WebSocketTransport } from './web-socket.js';
-import type { WebSocketLike } from './types.js';
+import type { WebSocketEventLike, WebSocketLike } from './types.js';
 
 /** Bytes of requests that a client leaves to the socket before it waits for them to be sent. */
 const AHEAD = 1024 * 1024;
@@ -20,8 +20,8 @@ export function openWebSocket(
     return Promise.reject(Object.assign(new Error('the WebSocket is closed'), { code: 'ENOTCONN' }));
   }
   return new Promise((resolve, reject) => {
-    let failure: Parameters<typeof closeError>[2] = null;
-    const onError = (event: NonNullable<typeof failure>): void => {
+    let failure: WebSocketEventLike | null = null;
+    const onError = (event: WebSocketEventLike): void => {
       failure = event;
     };
     const settle = (): void => {
@@ -34,7 +34,7 @@ export function openWebSocket(
       settle();
       resolve(transport);
     };
-    const onClose = ({ code = 1006, reason = '' }: { readonly code?: number; readonly reason?: string }): void => {
+    const onClose = ({ code = 1006, reason = '' }: WebSocketEventLike): void => {
       settle();
       reject(closeError(code, reason, failure, 'ECONNREFUSED'));
     };

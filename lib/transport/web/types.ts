@@ -1,6 +1,22 @@
 // The interfaces of the web that this package uses, as far as it uses them. Declared here, because programs for Node do
 // not have the types of browsers; the classes of browsers, Node, Bun and Deno and those of the package `ws` match them.
 
+/** What is used of the events of a WebSocket; each kind has some of it. */
+export interface WebSocketEventLike {
+  /** `open`, `message`, `error` or `close`. */
+  readonly type: string;
+  /** Of `message`. */
+  readonly data?: unknown;
+  /** Of `close`. */
+  readonly code?: number;
+  /** Of `close`. */
+  readonly reason?: string;
+  /** Of `error`, except in browsers. */
+  readonly message?: string;
+  /** Of `error`, except in browsers. */
+  readonly error?: unknown;
+}
+
 /** A WebSocket: that of the platform, or of the npm package `ws`. */
 export interface WebSocketLike {
   /** Set to `arraybuffer` by this package. */
@@ -14,9 +30,9 @@ export interface WebSocketLike {
   /** Sends what waits, then closes. */
   close(code?: number, reason?: string): void;
   /** Adds a listener for `open`, `message`, `error` or `close`. */
-  addEventListener(type: string, listener: (event: never) => void): void;
+  addEventListener(type: string, listener: (event: WebSocketEventLike) => void): void;
   /** Removes a listener. */
-  removeEventListener(type: string, listener: (event: never) => void): void;
+  removeEventListener(type: string, listener: (event: WebSocketEventLike) => void): void;
 }
 
 /** The class of such WebSockets. */

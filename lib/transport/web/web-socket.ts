@@ -8,7 +8,7 @@ import { concat } from '../../util/bytes.js';
 import { clearTimeout, setTimeout } from '../../util/timers.js';
 import { isUint8Array } from '../../util/views.js';
 import type { ChunkReceiver, PausableTransport } from '../transport.js';
-import type { WebSocketLike } from './types.js';
+import type { WebSocketEventLike, WebSocketLike } from './types.js';
 
 /** Milliseconds between two looks at `bufferedAmount`. */
 const POLL = 5;
@@ -21,16 +21,6 @@ const CLOSED = 3;
 /** Closed in good order: by the protocol's normal closure, by a page that is left, or without a code. */
 const CLEAN_CODES = [1000, 1001, 1005];
 
-interface CloseEventParts {
-  readonly code?: number;
-  readonly reason?: string;
-}
-
-interface ErrorEventParts {
-  readonly message?: string;
-  readonly error?: unknown;
-}
-
 interface Waiter {
   /** The number of sent bytes at which it is called. */
   readonly at: number;
@@ -41,7 +31,7 @@ export interface WebSocketTransportOptions {
   /** Bytes that may still be on their way when a write is reported as flushed: without them each would wait for a poll. */
   readonly ahead: number;
   /** Default {@link MAX_UNREAD}. */
-  readonly maxUnread?: number;
+  readonly maxUnread?: number | undefined;
 }
 
 export class WebSocketTransport implements PausableTransport {
@@ -67,7 +57,7 @@ export class WebSocketTransport implements PausableTransport {
   #isEnding = false;
   /** The socket is of no use any more; `error` says why, null for an ordinary end. */
   #end: { readonly error: Error | null; readonly isByPeer: boolean } | null = null;
-  #failure: ErrorEventParts | null = null;
+  #failure: WebSocketEventLike | null = null;
 
   constructor(socket: WebSocketLike, description: string, options: WebSocketTransportOptions) {
     this.#socket = socket;
@@ -156,7 +146,7 @@ export class WebSocketTransport implements PausableTransport {
     this.#look();
   };
 
-  readonly #onMessage = (event: { readonly data: unknown }): void => {
+  readonly #onMessage = (event: WebSocketEventLike): void => {
     const { data } = event;
     const bytes = isUint8Array(data) ? data : isArrayBuffer(data) ? new Uint8Array(data) : null;
     if (bytes === null) {
@@ -173,11 +163,11 @@ export class WebSocketTransport implements PausableTransport {
     if (this.#waiters.length > 0) this.#look();
   };
 
-  readonly #onError = (event: ErrorEventParts): void => {
+  readonly #onError = (event: WebSocketEventLike): void => {
     this.#failure ??= event;
   };
 
-  readonly #onClose = (event: CloseEventParts): void => {
+  readonly #onClose = (event: WebSocketEventLike): void => {
     const { code = 1006, reason = '' } = event;
     const isClean = CLEAN_CODES.includes(code);
     this.#finish(isClean ? null : closeError(code, reason, this.#failure), true);
@@ -253,7 +243,7 @@ const isArrayBuffer = (value: unknown): value is ArrayBuffer =>
 const problem = (message: string, code: string): Error => Object.assign(new Error(message), { code });
 
 /** Why a socket was closed: browsers do not report the reason of a failed connection, others do. */
-export function closeError(code: number, reason: string, failure: ErrorEventParts | null, fallback?: string): Error {
+export function closeError(code: number, reason: string, failure: WebSocketEventLike | null, fallback?: string): Error {
   const cause = failure?.error as { readonly code?: unknown; readonly message?: unknown } | null | undefined;
   const text = [cause?.message, failure?.message].find((each) => typeof each === 'string' && each !== '');
   const why = reason !== '' ? `: ${reason}` : typeof text === 'string' ? `: ${text}` : '';

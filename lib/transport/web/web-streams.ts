@@ -55,9 +55,7 @@ export class WebStreamsTransport implements PausableTransport {
   }
 
   /** At most one chunk is taken out of the stream, and only while reading is not paused. */
-  get undelivered(): number {
-    return 0;
-  }
+  readonly undelivered = 0;
 
   pause(): void {
     if (this.#paused !== null) return;
@@ -123,7 +121,8 @@ export class WebStreamsTransport implements PausableTransport {
     const ignore = (): undefined => undefined;
     this.#reader.cancel(thrown ?? undefined).catch(ignore);
     if (!this.#isEnding || thrown !== null) this.#writer.abort(thrown ?? undefined).catch(ignore);
-    const error = thrown === null || thrown instanceof Error ? thrown : new Error(String(thrown));
+    const error =
+      thrown === null || thrown instanceof Error ? thrown : new Error(`the stream failed: ${JSON.stringify(thrown)}`);
     queueMicrotask(() => {
       this.#close(error);
     });
