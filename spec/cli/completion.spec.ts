@@ -168,7 +168,7 @@ it('nbd completion contains every option of every command', async () => {
   ] as const) {
     const script = await out(['completion', shell]);
     for (const spec of specs) {
-      const begin = shell === 'fish' ? `__nbd_is ${spec.name}'` : `    ${spec.name})`;
+      const begin = shell === 'fish' ? `__nbd_is ${spec.name}'` : `    '${spec.name}')`;
       expect(script).toContain(begin);
       for (const { names, help } of optionsOf(spec)) {
         if (help === undefined) continue;

@@ -361,9 +361,13 @@ const LIKE_A_CONSTANT =
 interface Manifest {
   readonly scripts: Readonly<Record<string, string>>;
   readonly dependencies: Readonly<Record<string, string>>;
+  readonly peerDependencies?: Readonly<Record<string, string>>;
   readonly engines: { readonly node: string };
   readonly bin?: Readonly<Record<string, string>>;
 }
+
+const packagesOf = ({ dependencies, peerDependencies }: Manifest): string[] =>
+  Object.keys({ ...dependencies, ...peerDependencies });
 
 /** Scripts, dependencies, the version of Node, and files that are linked to. */
 export function checkPackage(markdown: string): string[] {
@@ -379,7 +383,7 @@ export function checkPackage(markdown: string): string[] {
     ...scripts
       .filter((name) => name !== 'ci' && name !== 'install' && !(name in manifest.scripts))
       .map((name) => `npm script ${name} does not exist`),
-    ...(rows === null ? MISSING : differences('package', documented, Object.keys(manifest.dependencies))),
+    ...(rows === null ? MISSING : differences('package', documented, packagesOf(manifest))),
     ...(markdown.includes(`Node.js ${version} and later`) ? [] : [`Node.js ${version} is not named`]),
     ...Object.keys(manifest.bin ?? {})
       .filter((name) => !markdown.includes(`\`${name} `))
