@@ -1,5 +1,4 @@
-// Copies and verifies eight exports with two workers that share the work through Redis. Needs a Redis or Valkey:
-// `npm install bullmq && redis-server`, then `npx tsx examples/fleet.ts [redis://localhost]`.
+// Copies and verifies eight exports with two workers that share the work through Redis (npm install bullmq).
 import { type FleetJob, plan, remove, report, watch, work } from 'nbd-sdk/fleet';
 import { MemoryBackend, NbdServer } from 'nbd-sdk/server';
 

@@ -3,11 +3,12 @@
 // The public API of `nbd-sdk`: exports only.
 
 export { NbdConnection } from './client/node.js';
+export type { ByteCount, ExportFacts, NbdCommandFlags, NbdCommandOptions, NbdExport } from './client/export.js';
 export type { ConnectOptions, NbdConnectionBase } from './client/connection.js';
 export type { WebSocketClass, WebSocketEventLike, WebSocketLike, WebStreams } from './transport/web/types.js';
-export type { ByteCount, ExportFacts, NbdCommandOptions, NbdExport } from './client/export.js';
 export type { DebugCallback } from './client/debug.js';
 export type { NbdFacts } from './client/api/facts.js';
+export type { NbdPoolFacts } from './pool/pool-facts.js';
 export type { NbdConnectionEvents, NbdSettings } from './client/api/settings.js';
 export type { ContextCallback, ListCallback, NbdOptionMode, OptionCallback } from './client/api/option-mode.js';
 export type { NbdConnectionOptions } from './client/options/options.js';

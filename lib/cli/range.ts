@@ -1,6 +1,7 @@
 // The options --offset and --length, which mean the same in every command, and aligning a range to the server's blocks.
 
-import { type NbdConnection, SIZE_MINIMUM, STRICT_ALIGN, STRICT_MASK } from './sdk.js';
+import type { NbdExport } from '../index.js';
+import { SIZE_MINIMUM, STRICT_ALIGN, STRICT_MASK } from './sdk.js';
 import type { ParsedArguments } from './arguments.js';
 import type { OptionSpec } from './command-spec.js';
 import { CliError } from './errors.js';
@@ -56,11 +57,14 @@ export function rangeOf(args: ParsedArguments, size: bigint): Range {
 }
 
 /** The server's minimum block size; 1 if it has none. */
-export const minimumBlock = (connection: NbdConnection): bigint =>
+export const minimumBlock = (connection: Pick<NbdExport, 'getBlockSize'>): bigint =>
   BigInt(Math.max(connection.getBlockSize(SIZE_MINIMUM), 1));
 
 /** Extends a range to block boundaries, or to the end of the export. */
-export function blocksAround(connection: NbdConnection, { offset, length }: Range): Range {
+export function blocksAround(
+  connection: Pick<NbdExport, 'getBlockSize' | 'getSize'>,
+  { offset, length }: Range,
+): Range {
   const block = minimumBlock(connection);
   const size = connection.getSize();
   const start = offset - (offset % block);

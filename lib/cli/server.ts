@@ -96,16 +96,14 @@ export async function openServer(
   context: CommandContext,
   options: NbdConnectionOptions = {},
 ): Promise<NbdConnection> {
-  const wait = context.args.value('wait');
   const settings = { ...connectionSettings(context), ...options };
   let connection = new NbdConnection(settings);
-  context.onEnd((failed) => end(connection, failed, context));
+  context.onEnd((failed) => end(connection, failed, context, () => pidOf(connection)));
   onImpatience(() => {
     if (pidOf(connection) !== null) connection.killSubprocess('SIGKILL');
   });
   if (isUri(operand)) {
-    const milliseconds = wait === undefined ? 0 : parseSeconds('wait', wait);
-    await keepTrying(milliseconds, context.signal, () => {
+    await keepTrying(waitTime(context), context.signal, () => {
       if (!connection.aioIsCreated()) connection = new NbdConnection(settings);
       return connection.connectUri(operand.word, context.signal);
     });
@@ -114,6 +112,12 @@ export async function openServer(
   }
   if (context.verbose) await describeConnection(connection, context);
   return connection;
+}
+
+/** Milliseconds to keep trying while no server is listening yet. */
+export function waitTime({ args }: CommandContext): number {
+  const wait = args.value('wait');
+  return wait === undefined ? 0 : parseSeconds('wait', wait);
 }
 
 /**
@@ -146,14 +150,24 @@ export async function openFurther(
   return opened.filter((connection) => connection !== null);
 }
 
-/** Shuts down in every case: an abrupt end makes some servers abort, and they may have other clients. */
-async function end(connection: NbdConnection, failed: boolean, context: CommandContext): Promise<void> {
+/** What is shut down when the command ends. */
+type Ending = Pick<NbdConnection, 'shutdown' | 'close'>;
+
+/**
+ * Shuts down in every case: an abrupt end makes some servers abort, and they may have other clients. `serverPid` is that
+ * of a server that was started for the connection.
+ */
+export async function end(
+  connection: Ending,
+  failed: boolean,
+  context: CommandContext,
+  serverPid: () => number | null = () => null,
+): Promise<void> {
   const { signal } = context;
-  const pid = pidOf(connection);
+  const pid = serverPid();
   const timers = [
     setTimeout(() => {
-      if (pidOf(connection) !== null)
-        context.warn(`waiting for the server (process ${pid}) to store its data and exit`);
+      if (serverPid() !== null) context.warn(`waiting for the server (process ${pid}) to store its data and exit`);
     }, SILENCE),
   ];
   const limit = new Promise<void>((resolve) => {
@@ -174,7 +188,7 @@ async function end(connection: NbdConnection, failed: boolean, context: CommandC
   }
   if (!signal.aborted) return;
   connection.close();
-  if (pidOf(connection) === null) return;
+  if (serverPid() === null) return;
   context.warn(`interrupted: the server (process ${pid}) was asked to exit, and is still running`);
 }
 
@@ -187,12 +201,12 @@ function pidOf(connection: NbdConnection): number | null {
   }
 }
 
-async function describeConnection(connection: NbdConnection, context: CommandContext): Promise<void> {
+export async function describeConnection(connection: object, context: CommandContext): Promise<void> {
   const { inspect } = await import('node:util');
   context.warn(inspect(connection, { breakLength: Infinity, colors: false }));
 }
 
 /** The canonical URI of the export; null for a server that was started for this command. */
-export function canonicalUri(connection: NbdConnection, operand: Operand): string | null {
+export function canonicalUri(connection: Pick<NbdConnection, 'getUri'>, operand: Operand): string | null {
   return isUri(operand) ? connection.getUri() : null;
 }

@@ -12,7 +12,7 @@ import type { Extents } from '../util/extents.js';
 import { lifecycleOf } from './api/settings.js';
 import { NbdOptionMode, type OptionCallback } from './api/option-mode.js';
 import { statusWithOptions, withOptions } from './api/command-options.js';
-import type { ByteCount, NbdCommandOptions, NbdExport } from './export.js';
+import type { ByteCount, NbdCommandFlags, NbdExport } from './export.js';
 import type { Lifecycle } from './lifecycle.js';
 import type { Target } from './connect/target.js';
 import { checkBits, checkSignal, type NbdConnectionOptions } from './options/options.js';
@@ -329,12 +329,7 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
    * @throws (rejects) `EINVAL` when the server has no cache command ({@link canCache}), `count` is 0, or the range is
    *   not within the export or not aligned to the minimum block size; `ERANGE` when it is too long for one command.
    */
-  cache(
-    count: ByteCount,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<void> {
+  cache(count: ByteCount, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'cache', [count, offset], flags, signal);
     return this.#commands.submit(spec.CACHE, count, offset, flags, signal);
   }
@@ -359,7 +354,7 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
    *
    * @throws (rejects) `EINVAL` when `count` is 0 or the range is not within the export; `ERANGE` above 64 MiB.
    */
-  pread(count: number, offset: ByteCount, flags: number | NbdCommandOptions = 0, signal?: AbortSignal): Promise<Bytes> {
+  pread(count: number, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<Bytes> {
     if (typeof flags === 'object') return withOptions(this, 'pread', [count, offset], flags, signal);
     return this.#commands.read(count, offset, flags, signal) as Promise<Bytes>;
   }
@@ -368,12 +363,7 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
    * Reads `buffer.length` bytes into the caller's buffer, which is cleared first (see `preadInitialize`). Accepts a
    * Uint8Array of any class. Once the promise has rejected, even by an abort, nothing is written into the buffer.
    */
-  preadInto(
-    buffer: Uint8Array,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<void> {
+  preadInto(buffer: Uint8Array, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'preadInto', [buffer, offset], flags, signal);
     return this.#commands.readInto(buffer, offset, flags, signal);
   }
@@ -394,7 +384,7 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
     count: number,
     offset: ByteCount,
     chunk: ChunkCallback,
-    flags: number | NbdCommandOptions = 0,
+    flags: NbdCommandFlags = 0,
     signal?: AbortSignal,
   ): Promise<Bytes> {
     if (typeof flags === 'object') return withOptions(this, 'preadStructured', [count, offset, chunk], flags, signal);
@@ -419,12 +409,7 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
    * @throws (rejects) `EPERM` on a read-only export, `ENOSPC` when the range is not within the export, `ERANGE` when
    *   the buffer is longer than one command may be (`getBlockSize(SIZE_PAYLOAD)`).
    */
-  pwrite(
-    buffer: Uint8Array,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<void> {
+  pwrite(buffer: Uint8Array, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'pwrite', [buffer, offset], flags, signal);
     return this.#commands.write(buffer, offset, flags, signal);
   }
@@ -439,7 +424,7 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
    *
    * @throws (rejects) `EINVAL` when the server has no flush command ({@link canFlush}).
    */
-  flush(flags: number | NbdCommandOptions = 0, signal?: AbortSignal): Promise<void> {
+  flush(flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'flush', [], flags, signal);
     return this.#commands.submit(spec.FLUSH, 0, 0, flags, signal);
   }
@@ -456,12 +441,7 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
    * @throws (rejects) `EINVAL` when the server has no trim command ({@link canTrim}), `EPERM` on a read-only export,
    *   `ENOSPC` when the range is not within the export.
    */
-  trim(
-    count: ByteCount,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<void> {
+  trim(count: ByteCount, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'trim', [count, offset], flags, signal);
     return this.#commands.submit(spec.TRIM, count, offset, flags, signal);
   }
@@ -479,12 +459,7 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
    * @throws (rejects) `EINVAL` when the server has no such command or flag ({@link canZero}, {@link canFastZero}),
    *   `EPERM` on a read-only export, `ENOSPC` when the range is not within the export.
    */
-  zero(
-    count: ByteCount,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<void> {
+  zero(count: ByteCount, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'zero', [count, offset], flags, signal);
     return this.#commands.submit(spec.ZERO, count, offset, flags, signal);
   }
@@ -508,14 +483,14 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
   blockStatus(
     count: ByteCount,
     offset: ByteCount,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents>>;
   blockStatus(
     count: ByteCount,
     offset: ByteCount,
     extent: ExtentCallback<Uint32Array>,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<void>;
   blockStatus(count: ByteCount, offset: ByteCount, ...rest: unknown[]): Promise<unknown> {
@@ -527,14 +502,14 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
   blockStatus64(
     count: ByteCount,
     offset: ByteCount,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents<bigint>>>;
   blockStatus64(
     count: ByteCount,
     offset: ByteCount,
     extent: ExtentCallback<BigUint64Array>,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<void>;
   blockStatus64(count: ByteCount, offset: ByteCount, ...rest: unknown[]): Promise<unknown> {
@@ -552,7 +527,7 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
     count: ByteCount,
     offset: ByteCount,
     contexts: readonly string[],
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents<bigint>>>;
   blockStatusFilter(
@@ -560,7 +535,7 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
     offset: ByteCount,
     contexts: readonly string[],
     extent: ExtentCallback<BigUint64Array>,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<void>;
   blockStatusFilter(
@@ -675,7 +650,7 @@ export abstract class NbdConnectionBase<Bytes extends Uint8Array, Stream>
    *   writes exits with a status other than 0, or by a signal that was not sent from here, unless commands have already
    *   failed for that reason; the signal's reason.
    */
-  async shutdown(flags: number | NbdCommandOptions = 0, signal?: AbortSignal): Promise<void> {
+  async shutdown(flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'shutdown', [], flags, signal);
     checkBits('shutdown', flags, SHUTDOWN_ABANDON_PENDING);
     const ended = this.#lifecycle.shutdown(flags === SHUTDOWN_ABANDON_PENDING);

@@ -16,6 +16,9 @@ export interface NbdCommandOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** A mask of CMD_FLAG_* bits, or options that contain one. */
+export type NbdCommandFlags = number | NbdCommandOptions;
+
 /** A 64-bit count or offset in bytes. Numbers must be non-negative safe integers; use a bigint above 2^53 - 1. */
 export type ByteCount = number | bigint;
 
@@ -50,42 +53,32 @@ export type ExportFacts = Pick<
  */
 export interface NbdExport<Bytes extends Uint8Array = Buffer> extends ExportFacts {
   /** Asks the server to prefetch a range. */
-  cache(count: ByteCount, offset: ByteCount, flags?: number | NbdCommandOptions, signal?: AbortSignal): Promise<void>;
+  cache(count: ByteCount, offset: ByteCount, flags?: NbdCommandFlags, signal?: AbortSignal): Promise<void>;
   /** Reads `count` bytes; resolves with all of them or rejects. */
-  pread(count: number, offset: ByteCount, flags?: number | NbdCommandOptions, signal?: AbortSignal): Promise<Bytes>;
+  pread(count: number, offset: ByteCount, flags?: NbdCommandFlags, signal?: AbortSignal): Promise<Bytes>;
   /** Fills the caller's buffer, which is in use until the promise has settled. */
-  preadInto(
-    buffer: Uint8Array,
-    offset: ByteCount,
-    flags?: number | NbdCommandOptions,
-    signal?: AbortSignal,
-  ): Promise<void>;
+  preadInto(buffer: Uint8Array, offset: ByteCount, flags?: NbdCommandFlags, signal?: AbortSignal): Promise<void>;
   /** Reads, and reports the chunks of the reply. */
   preadStructured(
     count: number,
     offset: ByteCount,
     chunk: ChunkCallback,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<Bytes>;
   /** Writes the buffer, which must not change until the promise has settled. */
-  pwrite(
-    buffer: Uint8Array,
-    offset: ByteCount,
-    flags?: number | NbdCommandOptions,
-    signal?: AbortSignal,
-  ): Promise<void>;
+  pwrite(buffer: Uint8Array, offset: ByteCount, flags?: NbdCommandFlags, signal?: AbortSignal): Promise<void>;
   /** Puts every acknowledged write on permanent storage. */
-  flush(flags?: number | NbdCommandOptions, signal?: AbortSignal): Promise<void>;
+  flush(flags?: NbdCommandFlags, signal?: AbortSignal): Promise<void>;
   /** Informs the server that the range is no longer needed. */
-  trim(count: ByteCount, offset: ByteCount, flags?: number | NbdCommandOptions, signal?: AbortSignal): Promise<void>;
+  trim(count: ByteCount, offset: ByteCount, flags?: NbdCommandFlags, signal?: AbortSignal): Promise<void>;
   /** Writes zeroes without sending them. */
-  zero(count: ByteCount, offset: ByteCount, flags?: number | NbdCommandOptions, signal?: AbortSignal): Promise<void>;
+  zero(count: ByteCount, offset: ByteCount, flags?: NbdCommandFlags, signal?: AbortSignal): Promise<void>;
   /** Returns, or reports, the extents of a range with 32-bit lengths and flags. */
   blockStatus(
     count: ByteCount,
     offset: ByteCount,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents>>;
   /** Returns, or reports, the extents of a range with 32-bit lengths and flags. */
@@ -93,14 +86,14 @@ export interface NbdExport<Bytes extends Uint8Array = Buffer> extends ExportFact
     count: ByteCount,
     offset: ByteCount,
     extent: ExtentCallback<Uint32Array>,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<void>;
   /** Returns, or reports, the extents of a range with 64-bit lengths and flags. */
   blockStatus64(
     count: ByteCount,
     offset: ByteCount,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents<bigint>>>;
   /** Returns, or reports, the extents of a range with 64-bit lengths and flags. */
@@ -108,7 +101,7 @@ export interface NbdExport<Bytes extends Uint8Array = Buffer> extends ExportFact
     count: ByteCount,
     offset: ByteCount,
     extent: ExtentCallback<BigUint64Array>,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<void>;
   /** Returns, or reports, the extents of some of the negotiated contexts. */
@@ -116,7 +109,7 @@ export interface NbdExport<Bytes extends Uint8Array = Buffer> extends ExportFact
     count: ByteCount,
     offset: ByteCount,
     contexts: readonly string[],
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents<bigint>>>;
   /** Returns, or reports, the extents of some of the negotiated contexts. */
@@ -125,7 +118,7 @@ export interface NbdExport<Bytes extends Uint8Array = Buffer> extends ExportFact
     offset: ByteCount,
     contexts: readonly string[],
     extent: ExtentCallback<BigUint64Array>,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<void>;
 }

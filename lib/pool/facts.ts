@@ -7,6 +7,8 @@ import { NbdConnectionError, NbdError } from '../errors.js';
 import { SIZE_MAXIMUM, SIZE_MINIMUM, SIZE_PAYLOAD, SIZE_PREFERRED } from '../protocol/client-constants.js';
 
 const GETTERS = [
+  'getUri',
+  'getExportName',
   'getSize',
   'getProtocol',
   'getStructuredRepliesNegotiated',

@@ -1,19 +1,18 @@
 // The public face of a pool: documentation, and delegation in a line or two.
 
 import { inspect } from 'node:util';
-import { EventEmitter } from 'eventemitter3';
 import { statusWithOptions, withOptions } from '../client/api/command-options.js';
-import type { ByteCount, NbdCommandOptions, NbdExport } from '../client/export.js';
+import type { ByteCount, NbdCommandFlags, NbdExport } from '../client/export.js';
 import { checkBits } from '../client/options/options.js';
 import type { NbdTarget } from '../client/connect/targets.js';
 import { SHUTDOWN_ABANDON_PENDING } from '../protocol/client-constants.js';
 import type { ChunkCallback, ExtentCallback } from '../protocol/reply-target.js';
 import * as spec from '../protocol/commands.js';
-import type { ProtocolName } from '../protocol/export-info.js';
 import type { Extents } from '../util/extents.js';
 import { PoolCore } from './core.js';
-import type { NbdPoolEvents, Notify } from './events.js';
+import type { Notify } from './events.js';
 import { type Opened, Opener } from './connections/opener.js';
+import { NbdPoolFacts, takeFactsFrom } from './pool-facts.js';
 import { makePoolSettings, type NbdPoolOptions, type PoolSettings } from './options.js';
 import { checkTargets } from './connections/targets.js';
 import { FlushTask, StatusTask, StructuredTask, type Task } from './commands/task.js';
@@ -41,7 +40,7 @@ export interface PoolStatistics {
  * - Commands that cannot be issued within `reconnect.within` reject with NbdConnectionError `ENOTCONN`. After the
  *   pool has given up reconnecting, the next command tries each target once.
  */
-export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
+export class NbdPool extends NbdPoolFacts implements NbdExport {
   readonly #core: PoolCore;
   #ending: Promise<Error | null> | null = null;
   #hasReported = false;
@@ -60,6 +59,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
       }
     };
     this.#core = new PoolCore(this, settings, opener, first, notify);
+    takeFactsFrom(this, this.#core.roster);
   }
 
   /**
@@ -80,109 +80,6 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     return new NbdPool(settings, opener, await opener.first());
   }
 
-  // ── Facts about the export ────────────────────────────────────────────────────────────────────────────────────
-  // Those of the most recent connection. Available at any time, also while no connection is open and after the end.
-
-  /** Size of the export in bytes. */
-  getSize(): bigint {
-    return this.#core.roster.facts.get('getSize');
-  }
-
-  /** A block-size constraint in bytes, 0 where the server advertised none: `SIZE_*`. */
-  getBlockSize(sizeType: number): number {
-    return this.#core.roster.facts.blockSize(sizeType);
-  }
-
-  /** `oldstyle`, `newstyle` or `newstyle-fixed`. */
-  getProtocol(): ProtocolName {
-    return this.#core.roster.facts.get('getProtocol');
-  }
-
-  /** Whether replies are structured. */
-  getStructuredRepliesNegotiated(): boolean {
-    return this.#core.roster.facts.get('getStructuredRepliesNegotiated');
-  }
-
-  /** Whether headers are extended. */
-  getExtendedHeadersNegotiated(): boolean {
-    return this.#core.roster.facts.get('getExtendedHeadersNegotiated');
-  }
-
-  /** Whether the connections are encrypted. */
-  getTlsNegotiated(): boolean {
-    return this.#core.roster.facts.get('getTlsNegotiated');
-  }
-
-  /** The server's own name for the export; needs `fullInfo`. */
-  getCanonicalExportName(): string {
-    return this.#core.roster.facts.get('getCanonicalExportName');
-  }
-
-  /** The server's description of the export; needs `fullInfo`. */
-  getExportDescription(): string {
-    return this.#core.roster.facts.get('getExportDescription');
-  }
-
-  /** Whether writes are refused. */
-  isReadOnly(): boolean {
-    return this.#core.roster.facts.get('isReadOnly');
-  }
-
-  /** Whether the medium rotates. */
-  isRotational(): boolean {
-    return this.#core.roster.facts.get('isRotational');
-  }
-
-  /** Whether `flush` is supported. */
-  canFlush(): boolean {
-    return this.#core.roster.facts.get('canFlush');
-  }
-
-  /** Whether `CMD_FLAG_FUA` is supported. */
-  canFua(): boolean {
-    return this.#core.roster.facts.get('canFua');
-  }
-
-  /** Whether `trim` is supported. */
-  canTrim(): boolean {
-    return this.#core.roster.facts.get('canTrim');
-  }
-
-  /** Whether `zero` is supported. */
-  canZero(): boolean {
-    return this.#core.roster.facts.get('canZero');
-  }
-
-  /** Whether `CMD_FLAG_FAST_ZERO` is supported. */
-  canFastZero(): boolean {
-    return this.#core.roster.facts.get('canFastZero');
-  }
-
-  /** Whether `CMD_FLAG_DF` is supported. */
-  canDf(): boolean {
-    return this.#core.roster.facts.get('canDf');
-  }
-
-  /** Whether several connections see the same data; without it the pool has one connection. */
-  canMultiConn(): boolean {
-    return this.#core.roster.facts.get('canMultiConn');
-  }
-
-  /** Whether `cache` is supported. */
-  canCache(): boolean {
-    return this.#core.roster.facts.get('canCache');
-  }
-
-  /** Whether block status takes a filter. */
-  canBlockStatusPayload(): boolean {
-    return this.#core.roster.facts.get('canBlockStatusPayload');
-  }
-
-  /** Whether the server agreed to a metadata context. */
-  canMetaContext(name: string): boolean {
-    return this.#core.roster.facts.canMetaContext(name);
-  }
-
   // ── Commands ──────────────────────────────────────────────────────────────────────────────────────────────────
   // The same as those of NbdConnection, which documents them. In addition they reject with NbdConnectionError ENOTCONN if
   // no connection came back in time, ESTALE if the server now has another export, NbdStateError EINVAL after the end.
@@ -192,34 +89,19 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
   }
 
   /** Asks the server to prefetch a range. */
-  cache(
-    count: ByteCount,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<void> {
+  cache(count: ByteCount, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'cache', [count, offset], flags, signal);
     return this.#core.direct.plain(spec.CACHE, count, offset, flags, signal) as Promise<void>;
   }
 
   /** Reads `count` bytes; resolves with all of them or rejects. */
-  pread(
-    count: number,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<Buffer> {
+  pread(count: number, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<Buffer> {
     if (typeof flags === 'object') return withOptions(this, 'pread', [count, offset], flags, signal);
     return this.#core.direct.read(count, offset, flags, signal) as Promise<Buffer>;
   }
 
   /** Fills the caller's buffer, which is in use until the promise has settled. */
-  preadInto(
-    buffer: Uint8Array,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<void> {
+  preadInto(buffer: Uint8Array, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'preadInto', [buffer, offset], flags, signal);
     return this.#core.direct.readInto(buffer, offset, flags, signal) as Promise<void>;
   }
@@ -229,7 +111,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     count: number,
     offset: ByteCount,
     chunk: ChunkCallback,
-    flags: number | NbdCommandOptions = 0,
+    flags: NbdCommandFlags = 0,
     signal?: AbortSignal,
   ): Promise<Buffer> {
     if (typeof flags === 'object') return withOptions(this, 'preadStructured', [count, offset, chunk], flags, signal);
@@ -240,12 +122,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
    * Writes the buffer, which must not change until the promise has settled: it is sent again if a connection is lost.
    * An acknowledged write is not on permanent storage yet: see {@link flush}.
    */
-  pwrite(
-    buffer: Uint8Array,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<void> {
+  pwrite(buffer: Uint8Array, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'pwrite', [buffer, offset], flags, signal);
     return this.#core.direct.write(buffer, offset, flags, signal) as Promise<void>;
   }
@@ -257,29 +134,19 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
    *   it, unless `rewrite` has supplied them again. A flush that fails on the server is not tried again: the server may
    *   have dropped what it could not write, and the next flush would succeed without it.
    */
-  flush(flags: number | NbdCommandOptions = 0, signal?: AbortSignal): Promise<void> {
+  flush(flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'flush', [], flags, signal);
     return this.#run(new FlushTask(flags, signal));
   }
 
   /** Informs the server that the range is no longer needed. */
-  trim(
-    count: ByteCount,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<void> {
+  trim(count: ByteCount, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'trim', [count, offset], flags, signal);
     return this.#core.direct.plain(spec.TRIM, count, offset, flags, signal) as Promise<void>;
   }
 
   /** Writes zeroes without sending them. */
-  zero(
-    count: ByteCount,
-    offset: ByteCount,
-    flags: number | NbdCommandOptions = 0,
-    signal?: AbortSignal,
-  ): Promise<void> {
+  zero(count: ByteCount, offset: ByteCount, flags: NbdCommandFlags = 0, signal?: AbortSignal): Promise<void> {
     if (typeof flags === 'object') return withOptions(this, 'zero', [count, offset], flags, signal);
     return this.#core.direct.plain(spec.ZERO, count, offset, flags, signal) as Promise<void>;
   }
@@ -288,14 +155,14 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
   blockStatus(
     count: ByteCount,
     offset: ByteCount,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents>>;
   blockStatus(
     count: ByteCount,
     offset: ByteCount,
     extent: ExtentCallback<Uint32Array>,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<void>;
   blockStatus(count: ByteCount, offset: ByteCount, ...rest: unknown[]): Promise<never> {
@@ -307,14 +174,14 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
   blockStatus64(
     count: ByteCount,
     offset: ByteCount,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents<bigint>>>;
   blockStatus64(
     count: ByteCount,
     offset: ByteCount,
     extent: ExtentCallback<BigUint64Array>,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<void>;
   blockStatus64(count: ByteCount, offset: ByteCount, ...rest: unknown[]): Promise<never> {
@@ -327,7 +194,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     count: ByteCount,
     offset: ByteCount,
     contexts: readonly string[],
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<Map<string, Extents<bigint>>>;
   blockStatusFilter(
@@ -335,7 +202,7 @@ export class NbdPool extends EventEmitter<NbdPoolEvents> implements NbdExport {
     offset: ByteCount,
     contexts: readonly string[],
     extent: ExtentCallback<BigUint64Array>,
-    flags?: number | NbdCommandOptions,
+    flags?: NbdCommandFlags,
     signal?: AbortSignal,
   ): Promise<void>;
   blockStatusFilter(

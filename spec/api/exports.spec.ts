@@ -53,7 +53,7 @@ const PUBLIC: Readonly<Record<string, Names>> = {
     `),
     types: words(`
       BlockHasherOptions BlockHashOptions BlockStatusEntries ByteCount ConnectOptions NbdCommandOptions NbdConnectionBase
-      WebSocketClass WebSocketEventLike WebSocketLike WebStreams ChunkCallback ChunkStatus CommandTrace CompareOptions CompareResult
+      NbdCommandFlags NbdPoolFacts WebSocketClass WebSocketEventLike WebSocketLike WebStreams ChunkCallback ChunkStatus CommandTrace CompareOptions CompareResult
       ByteRange ExportFacts NbdExport NbdPoolEvents NbdPoolOptions PoolAway PoolBack
       PoolLost PoolReconnected PoolRetry PoolStatistics ReconnectOptions RetryOptions
       CompletionCallback ConnectionState Connections ContextCallback DebugCallback CopyDestination CopyOptions CopyResult

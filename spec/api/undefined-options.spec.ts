@@ -184,6 +184,10 @@ const CALLS: Readonly<Record<string, Call>> = {
   TotalsOptions: call((options: object) => sdk.totals(connection, { ...options, contexts: ['base:allocation'] })),
   ContextsOptions: call((options: object) => sdk.totals(connection, { ...options, contexts: ['base:allocation'] })),
   MapOptions: call((options: sdk.MapOptions) => all(sdk.extents(connection, options))),
+  NbdCommandOptions: call(async (options: sdk.NbdCommandOptions) =>
+    (await connection.pread(16, 0, options)).toString('hex'),
+  ),
+  PartitionsOptions: call((options: sdk.PartitionsOptions) => sdk.partitions(connection, options)),
   PrefetchOptions: call(async (options: sdk.PrefetchOptions) => plain(await sdk.prefetch(connection, options))),
   CopyOptions: call(async (options: sdk.CopyOptions) =>
     plain((await sdk.copy(connection, sdk.nullDestination(), options)).toJSON()),
@@ -267,6 +271,14 @@ const CALLS: Readonly<Record<string, Call>> = {
   PatternBackendOptions: call((options: serving.PatternBackendOptions) =>
     inServer(new serving.PatternBackend(4096, options)),
   ),
+  OverlayBackendOptions: call((options: serving.OverlayBackendOptions) =>
+    inServer(new serving.OverlayBackend(new serving.MemoryBackend(4096), options)),
+  ),
+  RandomBackendOptions: call((options: serving.RandomBackendOptions) =>
+    inServer(new serving.RandomBackend(65_536, options)),
+  ),
+  CorruptFault: call((options: object) => faulted({ ...options, corrupt: 1, nth: 100 })),
+  HoldFault: call((options: object) => faulted({ ...options, hold: 'reply', nth: 100 })),
   BytesFault: call((options: object) => faulted({ ...options, afterBytes: 1 << 20, then: 'close' })),
   CutFault: call((options: object) => faulted({ ...options, cut: 'close' })),
   DelayFault: call((options: object) => faulted({ ...options, delay: 1 })),

@@ -40,7 +40,7 @@ describe('bad options and sizes', () => {
   it('are refused by every command before anything is connected to', async () => {
     await refuses(
       Object.keys(CLI_COMMANDS).map((name) => [
-        [name, '--nope', 'nbd://127.0.0.1:1'],
+        [...name.split(' '), '--nope', 'nbd://127.0.0.1:1'],
         new RegExp(`^nbd ${name}: unrecognized option '--nope'\\nTry 'nbd ${name} --help'\\.\\n$`),
       ]),
     );

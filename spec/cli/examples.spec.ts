@@ -17,14 +17,20 @@ function wordsOf(command: string, name: string): string[] {
   return (end === -1 ? words : words.slice(0, end)).map((word) => word.replace(/\)$/, ''));
 }
 
+/** The words behind `nbd NAME`, where the command must begin with it. */
+function wordsBehind(command: string, name: string): string[] {
+  const [program, ...words] = wordsOf(command, name);
+  const length = name.split(' ').length;
+  expect([command, program, words.slice(0, length).join(' ')]).toEqual([command, 'nbd', name]);
+  return words.slice(length);
+}
+
 describe.each(Object.entries(CLI_COMMANDS))('nbd %s', (name, load) => {
   it('has examples in --help that it takes', async () => {
     const { spec } = await load();
     expect(spec.examples.length).toBeGreaterThan(0);
     for (const [command] of spec.examples) {
-      const [program, called, ...words] = wordsOf(command, name);
-      expect([command, program, called]).toEqual([command, 'nbd', name]);
-      parse(spec, words);
+      parse(spec, wordsBehind(command, name));
     }
   });
 
@@ -35,9 +41,7 @@ describe.each(Object.entries(CLI_COMMANDS))('nbd %s', (name, load) => {
     );
     expect(rows).toHaveLength(1);
     const example = rows[0]?.split('|').at(-2)?.trim().replace(/^`|`$/g, '') ?? '';
-    const [program, called, ...words] = wordsOf(example, name);
-    expect([example, program, called]).toEqual([example, 'nbd', name]);
-    const { options, operands } = parse(spec, words);
+    const { options, operands } = parse(spec, wordsBehind(example, name));
     expect([example, options.length + operands.length > 0]).toEqual([example, true]);
   });
 });

@@ -80,7 +80,7 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('a fleet'), () => 
   it('prefetches, hashes as blockHash does, and compares', async () => {
     const fleet = fleetName();
     await using site = await Site.make({ seed: SEED });
-    const { source = '', destination = '' } = site.job();
+    const { source, destination = '' } = site.job();
     const jobs: FleetJob[] = [
       { kind: 'prefetch', source, rangeSize: MIB },
       { kind: 'hash', source, rangeSize: MIB },
@@ -226,9 +226,8 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('a fleet'), () => 
     await watching;
     expect(seen[0]).toMatchObject({ settled: false, bytes: { total: BigInt(6 * MIB), done: 0n } });
     expect(seen.at(-1)).toMatchObject({ settled: true, eta: 0, bytes: { done: BigInt(6 * MIB) } });
-    expect(
-      seen.some(({ rate, ranges, workers }) => rate > 0 && ranges.running > 0 && workers[0]?.name === 'worker'),
-    ).toBe(true);
+    expect(seen.some(({ workers }) => workers[0]?.name === 'worker')).toBe(true);
+    expect(seen.some(({ rate }) => rate > 0)).toBe(true);
     const done = seen.map(({ bytes }) => bytes.done);
     expect(done.filter((bytes, index) => bytes > 0n && bytes < BigInt(6 * MIB) && index > 0).length).toBeGreaterThan(0);
   });
@@ -252,7 +251,7 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('a fleet'), () => 
   it('keeps URIs out of Redis where names are resolved', async () => {
     const fleet = fleetName();
     await using site = await Site.make({ seed: SEED });
-    const { source = '', destination = '' } = site.job();
+    const { source, destination = '' } = site.job();
     const resolve = (name: string): string => (name === 'golden' ? source : destination);
     await plan(url, { kind: 'copy', source: 'golden', destination: 'vm-17', rangeSize: MIB }, { fleet, resolve });
     await run(fleet, { resolve });

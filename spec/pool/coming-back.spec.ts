@@ -57,6 +57,22 @@ describe('what comes back', () => {
     expect(pool.getSize()).toBe(BigInt(SIZE));
   });
 
+  // A connection settles its commands in parts, and reports its end when all have been: meanwhile it is dead, and still
+  // one of the pool's. Commands that were put on it again and again held the event loop for the whole of `within`.
+  it('finds many commands waiting, none of which was put on the dead connection again', async () => {
+    await using place = await Place.open();
+    await using pool = await NbdPool.connect(place.target, {
+      ...{ reconnect: RECONNECT, connections: 1, maxInFlight: 10_000, requestTimeout: 0 },
+    });
+    place.server.faults.push({ command: 'read', times: 6000, stall: true });
+    const reading = Array.from({ length: 5000 }, () => pool.pread(512, 0));
+    while (place.server.statistics.requests.pread === 0) await sleep(1);
+    await place.stop();
+    await place.start();
+    await Promise.all(reading);
+    expect(pool.statistics.replayed).toBe(5000);
+  });
+
   it('the same export with more abilities is the same', async () => {
     await using place = await Place.open({ exports: { '': Object.assign(fixed(), { multiConn: false }) } });
     await using pool = await NbdPool.connect(place.target, { reconnect: RECONNECT });

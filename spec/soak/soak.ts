@@ -10,6 +10,10 @@ import { collectGarbage } from '../fuzz/memory.js';
 import { Random, seedOf } from '../fuzz/random.js';
 import { describeSystem } from '../perf/harness/system.js';
 import { hasTool, startNbdkit, stopAllServers } from '../support/real-servers.js';
+import { whyNoTrixie } from '../support/trixie.js';
+import { cliPath } from '../cli/support.js';
+import { soakChain } from './chain-soak.js';
+import { soakCopy } from './copy-soak.js';
 import { soakFleet } from './fleet-soak.js';
 import { soakPool } from './pool-soak.js';
 import { Disk, Workload } from './workload.js';
@@ -206,6 +210,43 @@ async function poolMain(kills: number, seconds: number, seed: number): Promise<v
   if (problems.length > 0) process.exitCode = 1;
 }
 
+/** `--copy`: checkpointed copies that are killed and run again. */
+async function copyMain(kills: number, seconds: number, seed: number): Promise<void> {
+  const problems: string[] = [];
+  const done = await soakCopy({
+    ...{ random: new Random(seed), cli: await cliPath(), kills },
+    until: performance.now() + seconds * 1000,
+    onCopy: (line) => process.stderr.write(`${line}\n`),
+  }).catch((error: unknown) => {
+    problems.push(error instanceof Error ? (error.stack ?? error.message) : String(error));
+    return null;
+  });
+  await stopAllServers();
+  process.stdout.write(`${JSON.stringify({ kills, seed, system: await describeSystem(), done, problems }, null, 2)}\n`);
+  if (problems.length > 0) process.exitCode = 1;
+}
+
+/** `--chains`: chains of increments, each with qemu-nbd of this system and of the trixie root. */
+async function chainMain(chains: number, seconds: number, seed: number): Promise<void> {
+  const problems: string[] = [];
+  const done: Record<string, unknown>[] = [];
+  const until = performance.now() + seconds * 1000;
+  const missing = whyNoTrixie();
+  for (let number = 0; number < chains && performance.now() < until && problems.length === 0; number++) {
+    for (const isTrixie of missing === null ? [false, true] : [false]) {
+      try {
+        done.push({ number, isTrixie, ...(await soakChain({ random: new Random(seedOf(seed, number)), isTrixie })) });
+      } catch (error) {
+        problems.push(`chain ${number}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+      }
+    }
+  }
+  await stopAllServers();
+  const system = await describeSystem();
+  process.stdout.write(`${JSON.stringify({ chains, seed, system, missing, done, problems }, null, 2)}\n`);
+  if (problems.length > 0) process.exitCode = 1;
+}
+
 /** `--fleet`: fleets, with harm at random. */
 async function fleetMain(seconds: number, seed: number): Promise<void> {
   const problems: string[] = [];
@@ -227,16 +268,22 @@ const { values } = parseArgs({
     seconds: { type: 'string' },
     seed: { type: 'string' },
     pool: { type: 'boolean' },
+    copy: { type: 'boolean' },
+    chains: { type: 'string' },
     fleet: { type: 'boolean' },
     kills: { type: 'string' },
   },
 });
 const seconds = Number(values.seconds ?? 3600);
 const seed = Number(values.seed ?? Date.now() % 2 ** 31);
-const kills = Number(values.kills ?? 1000);
+const kills = Number(values.kills ?? (values.copy === true ? 200 : 1000));
 if (!(seconds > 0 && kills > 0 && Number.isSafeInteger(seed))) {
-  process.stderr.write('npm run soak -- [--seconds S] [--seed N] [--pool [--kills N] | --fleet]\n');
+  process.stderr.write(
+    'npm run soak -- [--seconds S] [--seed N] [--pool | --copy] [--kills N] [--chains N] [--fleet]\n',
+  );
   process.exitCode = 2;
-} else if (values.fleet === true) await fleetMain(seconds, seed);
+} else if (values.chains !== undefined) await chainMain(Number(values.chains), seconds, seed);
+else if (values.copy === true) await copyMain(kills, seconds, seed);
+else if (values.fleet === true) await fleetMain(seconds, seed);
 else if (values.pool === true) await poolMain(kills, seconds, seed);
 else await main(seconds, seed);

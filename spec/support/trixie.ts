@@ -27,8 +27,10 @@ export function whyNoTrixie(): string | null {
 
 export interface TrixieOptions {
   readonly transport: 'unix' | 'tcp';
-  /** Makes the raw image, whose path is given. */
+  /** Makes the image, whose path is given. */
   readonly makeImage: (path: string) => Promise<void>;
+  /** Default `'raw'`. */
+  readonly format?: 'raw' | 'qcow2';
   readonly exportName?: string;
   readonly description?: string;
   readonly args?: readonly string[];
@@ -53,7 +55,14 @@ export async function startTrixieQemuNbd(options: TrixieOptions): Promise<RealSe
       // What it writes inside the root is read where launch() looks.
       await symlink(join(outside, 'pid'), pidfile);
       return [
-        ...[ROOT, 'qemu-nbd', '--persistent', '--shared=16', '--format=raw', `--pid-file=${join(inside, 'pid')}`],
+        ...[
+          ROOT,
+          'qemu-nbd',
+          '--persistent',
+          '--shared=16',
+          `--format=${options.format ?? 'raw'}`,
+          `--pid-file=${join(inside, 'pid')}`,
+        ],
         ...('socketPath' in address
           ? [`--socket=${join(inside, 's')}`]
           : [`--bind=${address.host}`, `--port=${String(address.port)}`]),

@@ -194,8 +194,9 @@ export function destinationOfConnections(connections: Connections, syscall: stri
   };
 }
 
-/** What a connection may have besides. A pool has no subprocess, and a double of a spec may have none of it. */
+/** What a connection or a pool may have besides; a double of a spec may have none of it. */
 interface Addressed {
+  readonly targets: readonly string[];
   getUri(): string;
   getExportName(): string;
   getSubprocessPid(): number;
@@ -203,7 +204,8 @@ interface Addressed {
 
 /**
  * What an export is, as far as a client knows: its URI without the settings of TLS, or its name where a server was
- * started for it, whose socket is another one each time; and its canonical name.
+ * started for it, whose socket is another one each time; and its canonical name. Of a pool with several targets it is
+ * all of them, whichever answers.
  */
 function identityOf(connection: ExportLike & Partial<Addressed>, { canonicalName }: Facts): string {
   const ask = <Value>(act: () => Value): Value | undefined => {
@@ -216,6 +218,8 @@ function identityOf(connection: ExportLike & Partial<Addressed>, { canonicalName
   const isOurs = ask(() => connection.getSubprocessPid?.()) !== undefined;
   const uri = isOurs ? undefined : ask(() => connection.getUri?.());
   const name = `the export ${quoted(ask(() => connection.getExportName?.()) ?? '')}`;
+  const targets = connection.targets ?? [];
+  if (targets.length > 1) return `${name} at ${targets.join(' or ')}`;
   const where = uri?.replace(/([?&])tls-[^&]*/g, '$1').replace(/[?&]+$/, '') ?? name;
   return canonicalName === null ? where : `${where}, canonical name ${quoted(canonicalName)}`;
 }

@@ -1,5 +1,6 @@
 // An export, or a range of it, as a Writable: small chunks are gathered, several writes are in flight, zeroes can
-// become zero commands. Invariant: 'finish' comes when every byte has been written, and flushed if that was asked.
+// become zero commands. Invariant: 'finish' comes when every byte has been written, and flushed where that was possible
+// and not declined: over a pool, no earlier write has been lost then.
 
 import { Writable } from 'node:stream';
 import type { ByteCount } from '../../client/export.js';
@@ -28,7 +29,10 @@ export interface WriteStreamOptions {
   queueSize?: CountOrAuto | undefined;
   /** Blocks of zeroes of this size are sent as zero commands: a power of 2, 0 for not at all. Default 0. */
   sparse?: number | undefined;
-  /** Flush before `finish`; refused where the server cannot. Default false. */
+  /**
+   * Flush before `finish`. True: refused where the server cannot. False: leave what was written in the caches of the
+   * server. Default: flush where the server can.
+   */
   flush?: boolean | undefined;
   /** Destroys the stream with its reason. */
   signal?: AbortSignal | undefined;
@@ -53,7 +57,8 @@ const DEFAULT_DEPTH = 16;
  *
  * @throws NbdStrictError `EPERM` on a read-only export, `EINVAL` for bad options, when the offset is outside, and for
  *   `flush` where the server cannot. Bytes beyond the end of the export destroy the stream with `ENOSPC`, and so does
- *   what goes wrong in a write.
+ *   what goes wrong in a write, or in the flush: NbdUnflushedError, where a pool has lost what was written before and has
+ *   no `rewrite`.
  */
 export function createWriteStream(connection: ExportLike, options: WriteStreamOptions = {}): Writable {
   const checked = checkOptions<WriteStreamOptions>(SYSCALL, options, WRITE_STREAM_OPTIONS);
@@ -77,7 +82,7 @@ export function createWriteStream(connection: ExportLike, options: WriteStreamOp
       gatherer.take(chunk).then(() => callback(), callback);
     },
     final(callback) {
-      gatherer.end(checked.flush === true).then(() => callback(), callback);
+      gatherer.end(canFlush && checked.flush !== false).then(() => callback(), callback);
     },
     // What has not been sent is not sent any more.
     destroy(error, callback) {

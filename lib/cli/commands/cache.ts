@@ -4,7 +4,8 @@ import { CONTEXT_BASE_ALLOCATION, NbdError, prefetch, type PrefetchProgress } fr
 import type { CliCommand } from '../command.js';
 import { makeProgress, PROGRESS_OPTION } from '../output/progress.js';
 import { blocksAround, givenRange, LAST_BLOCK_MAY_BE_SHORT, RANGE_OPTIONS, rangeOf } from '../range.js';
-import { CONNECT_OPTIONS, DEEP_WINDOW, onlyServer, openServer, SERVER } from '../server.js';
+import { openExport, RECONNECT_OPTIONS } from '../copy/reconnect.js';
+import { CONNECT_OPTIONS, DEEP_WINDOW, onlyServer, SERVER } from '../server.js';
 import { CliError, duration, parseCount, parseSmallSize, roundSize, UsageError } from '../output/text.js';
 import { visibleJson } from '../../util/visible.js';
 
@@ -12,7 +13,9 @@ export const cache: CliCommand = {
   spec: {
     name: 'cache',
     summary: 'prefetch an export, or a part of it, on the server',
-    usage: [`[-o N|--offset=N] [-n N|--length=N] [--all] [--read] [-p|--progress[=FD]] [--json] ${SERVER}`],
+    usage: [
+      `[-o N|--offset=N] [-n N|--length=N] [--all] [--read] [-p|--progress[=FD]] [--reconnect=SECONDS] [--retry=N] [--json] ${SERVER}`,
+    ],
     description: [
       'Asks the server to prefetch (NBD_CMD_CACHE) the parts that contain data according to base:allocation, a few ' +
         'requests at a time. The exit code 0 means that the server accepted every request, not that every byte is ' +
@@ -34,6 +37,7 @@ export const cache: CliCommand = {
       PROGRESS_OPTION,
       { names: ['quiet'], short: 'q', help: 'Do not print totals at the end.' },
       { names: ['json'], help: 'Print the totals as JSON.' },
+      ...RECONNECT_OPTIONS,
       ...CONNECT_OPTIONS,
     ],
     examples: [
@@ -51,7 +55,7 @@ export const cache: CliCommand = {
     };
     givenRange(args);
     if (args.has('json') && args.has('quiet')) throw new UsageError('you cannot use --json and --quiet together');
-    const connection = await openServer(onlyServer(args), context, {
+    const connection = await openExport(onlyServer(args), context, {
       metaContexts: args.has('all') ? [] : [CONTEXT_BASE_ALLOCATION],
       ...LAST_BLOCK_MAY_BE_SHORT,
       ...DEEP_WINDOW,

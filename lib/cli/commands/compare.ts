@@ -4,6 +4,7 @@ import { compare as compareExports, type CompareResult } from '../../index.js';
 import type { CliCommand } from '../command.js';
 import { UsageError } from '../errors.js';
 import { openSource, sizeOf, sourceOf } from '../copy/ends.js';
+import { RECONNECT_OPTIONS } from '../copy/reconnect.js';
 import { PROGRESS_OPTION, withProgress } from '../output/progress.js';
 import { givenRange, RANGE_OPTIONS, rangeOf } from '../range.js';
 import { CONNECT_OPTIONS } from '../server.js';
@@ -16,7 +17,7 @@ export const compare: CliCommand = {
     summary: 'compare two exports, or an export and a file',
     usage: [
       '[--stop] [-o N|--offset=N] [-n N|--length=N] [--trailing-zeroes] [--no-extents] [-p|--progress[=FD]] ' +
-        '[-q|--quiet | --json] [--timeout=SECONDS] [--connect-timeout=SECONDS] [--export-name-only] ' +
+        '[-q|--quiet | --json] [--reconnect=SECONDS] [--retry=N] [--timeout=SECONDS] [--connect-timeout=SECONDS] [--export-name-only] ' +
         '[--wait=SECONDS] A B',
       '',
       'A, B := FILE | DEVICE | NBD-URI | [ CMD ARGS ... ]',
@@ -37,6 +38,7 @@ export const compare: CliCommand = {
       PROGRESS_OPTION,
       { names: ['quiet'], short: 'q', help: 'Print nothing, only return the exit code.' },
       { names: ['json'], help: 'Print JSON.' },
+      ...RECONNECT_OPTIONS,
       ...CONNECT_OPTIONS,
     ],
     examples: [

@@ -13,7 +13,9 @@ import {
   destinationOf,
   type End,
   finishEnd,
+  flushOf,
   moreConnections,
+  noteWithoutFlush,
   openDestination,
   openSource,
   OPS,
@@ -21,6 +23,7 @@ import {
   sourceOf,
 } from '../copy/ends.js';
 import { checkFlowing, checkpointOf, howToGoOn, PART_OPTIONS, readPart, reportMissing, spanOf } from '../copy/part.js';
+import { RECONNECT_OPTIONS } from '../copy/reconnect.js';
 import { BLOCK_HASH_OPTIONS, blockHasher, showBlockHash } from '../copy/block-hash.js';
 import { makeProgress, PROGRESS_OPTION } from '../output/progress.js';
 import { CONNECT_OPTIONS } from '../server.js';
@@ -35,7 +38,8 @@ const spec: CliCommandSpec = {
     '[--allocated] [--bitmap=CONTEXT | --ranges=FILE] [--blkhash[=ALG[/SIZE]]] [--blkhash-file=FILE] ' +
       '[--checkpoint=FILE] [-C N|--connections=N] [--destination-is-zero] [--destination-offset=N] [--flush] ' +
       '[-n N|--length=N] [--no-extents] [-o N|--offset=N] [-p|--progress[=FD]] [--queue-size=N] [--rate=N] ' +
-      '[--request-size=N] [-R N|--requests=N] [--salvage] [-S N|--sparse=N] [--synchronous] [-T N|--threads=N] ' +
+      '[--reconnect=SECONDS] [--request-size=N] [-R N|--requests=N] [--retry=N] [--salvage] [-S N|--sparse=N] ' +
+      '[--synchronous] [-T N|--threads=N] ' +
       '[--timeout=SECONDS] [--connect-timeout=SECONDS] [--export-name-only] [--wait=SECONDS] SOURCE DESTINATION',
     '',
     'SOURCE, DESTINATION := - | FILE | DEVICE | NBD-URI | [ CMD ARGS ... ]',
@@ -45,6 +49,8 @@ const spec: CliCommandSpec = {
     'Takes the options of nbdcopy. Holes are neither read nor sent; zeroes that were read are not sent either.',
     'The exit code is 0 only when everything was copied. After an error, or Ctrl-C, a line reports how far it came, and ' +
       'the destination holds a part of the source. With --checkpoint the same command continues from there.',
+    'With --reconnect the copy goes on when a server was away. The destination is flushed in the end then, and what its ' +
+      'server has lost is copied again.',
     'With --bitmap, --ranges, --offset or --length only a part is copied. Its bytes keep their places, unless ' +
       '--destination-offset gives another one, and the rest of a destination file stays as it is.',
   ],
@@ -69,7 +75,7 @@ const spec: CliCommandSpec = {
       value: 'N',
       help: 'Where the first byte goes in the destination. Default: the value of --offset.',
     },
-    { names: ['flush'], help: 'Flush the destination at the end.' },
+    { names: ['flush'], help: 'Flush the destination at the end. Implied by --reconnect and --retry.' },
     ...PART_OPTIONS,
     { names: ['no-extents'], help: 'Read everything, including holes.' },
     PROGRESS_OPTION,
@@ -107,6 +113,7 @@ const spec: CliCommandSpec = {
       value: 'N',
       help: 'Accepted for compatibility with nbdcopy: limits the connections. Default: the number of cores.',
     },
+    ...RECONNECT_OPTIONS,
     ...CONNECT_OPTIONS,
   ],
   examples: [
@@ -149,13 +156,16 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<numb
   }
 
   const part = await readPart(args, context);
-  const source = await openSource(from, context, part.bitmap === undefined ? [] : [part.bitmap]);
-  const destination = await openDestination(to, context);
+  const { connections: atMost } = settings;
+  const contexts = part.bitmap === undefined ? [] : [part.bitmap];
+  const source = await openSource(from, context, { contexts, connections: atMost });
+  const destination = await openDestination(to, context, { connections: atMost });
   if (destination.kind === 'nbd' && destination.connection.isReadOnly()) {
     // nbdcopy's message, word for word.
     throw new CliError(`${destination.name}: the destination is read-only, cannot write to it`);
   }
   checkDistinct(source, destination, context);
+  noteWithoutFlush(destination, context);
   const size = await sizeOf(source);
   const span = size === null ? null : spanOf(part, size);
   const isFile = destination.kind === 'file' && destination.stats.isFile();
@@ -167,7 +177,7 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<numb
   if (!part.isWhole && destination.kind === 'file') destination.target?.keep();
   const requestSize = requestSizeFor(args, settings, size);
   const synchronous = settings.synchronous || source.kind === 'pipe' || destination.kind === 'pipe';
-  const connections = synchronous || !manyAllowed(source) || !manyAllowed(destination) ? 1 : settings.connections;
+  const connections = synchronous || !manyAllowed(source) || !manyAllowed(destination) ? 1 : atMost;
   if (context.verbose) {
     describeEnd('src', source, size);
     describeEnd('dst', destination, destination.kind === 'null' ? 2n ** 63n - 1n : room);
@@ -191,6 +201,7 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<numb
     moreConnections(destination, connections, context),
   ]);
   const progress = await makeProgress(args, Number(span?.length ?? 0n), context);
+  const flush = flushOf(args, destination);
   let done = 0n;
   let total = span?.length ?? 0n;
   let result: CopyResult;
@@ -202,6 +213,7 @@ async function run(args: ParsedArguments, context: CommandContext): Promise<numb
         ...settings.copy,
         ...part.options,
         ...checkpointOf(args, span?.length ?? 0n),
+        ...(flush === undefined ? {} : { flush }),
         requestSize,
         ...(hasher === null ? {} : { hash: hasher }),
         ...(synchronous ? { requests: 1, queueSize: requestSize } : depthOf(settings, requestSize, connections)),
@@ -293,7 +305,6 @@ function readSettings(args: ParsedArguments): CopySettings {
       // Zeroes that are left out would not be allocated.
       destinationIsZero: args.has('destination-is-zero') && !args.has('allocated'),
       extents: !args.has('no-extents'),
-      flush: args.has('flush'),
     },
   };
 }

@@ -67,6 +67,10 @@ export const fleetWork: CliCommand = {
         value: 'SIZE',
         help: 'The most bytes that are copied between two checkpoints of a range. Default 256M.',
       },
+      {
+        names: ['watchdog'],
+        help: 'Start a process that kills this one when it does not answer for 85 % of a lease.',
+      },
       { names: ['name'], takes: 'value', value: 'NAME', help: 'The name of the worker in reports. Default HOST:PID.' },
       ...FLEET_OPTIONS,
       MASK_OPTION,
@@ -120,6 +124,7 @@ function workOptions(args: ParsedArguments, context: CommandContext): WorkOption
   return {
     ...(Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined)) as WorkOptions),
     untilSettled: args.has('until-settled'),
+    watchdog: args.has('watchdog'),
     connection: connectionSettings(context),
   };
 }

@@ -5,7 +5,8 @@ import { blockHash, CONTEXT_BASE_ALLOCATION, hash as hashExport } from '../../in
 import type { CliCommand } from '../command.js';
 import { PROGRESS_OPTION, withProgress } from '../output/progress.js';
 import { givenRange, RANGE_OPTIONS, rangeOf } from '../range.js';
-import { CONNECT_OPTIONS, DEEP_WINDOW, onlyServer, openServer, SERVER } from '../server.js';
+import { openExport, RECONNECT_OPTIONS } from '../copy/reconnect.js';
+import { CONNECT_OPTIONS, DEEP_WINDOW, onlyServer, SERVER } from '../server.js';
 import { CliError, jsonString } from '../output/text.js';
 import { visible } from '../../util/visible.js';
 
@@ -13,7 +14,9 @@ export const hash: CliCommand = {
   spec: {
     name: 'hash',
     summary: 'print the SHA-256 of an export, or a block hash that skips holes',
-    usage: [`[--algorithm=NAME] [--block] [-o N|--offset=N] [-n N|--length=N] [--no-extents] [-p] [--json] ${SERVER}`],
+    usage: [
+      `[--algorithm=NAME] [--block] [-o N|--offset=N] [-n N|--length=N] [--no-extents] [-p] [--reconnect=SECONDS] [--retry=N] [--json] ${SERVER}`,
+    ],
     description: [
       'Prints what sha256sum prints for a raw copy. Holes are not read; their zeroes are hashed. The exit code is 0, or ' +
         '1 after an error.',
@@ -34,6 +37,7 @@ export const hash: CliCommand = {
       { names: ['no-extents'], help: 'Read everything, including holes.' },
       PROGRESS_OPTION,
       { names: ['json'], help: 'Print JSON.' },
+      ...RECONNECT_OPTIONS,
       ...CONNECT_OPTIONS,
     ],
     examples: [
@@ -50,7 +54,7 @@ export const hash: CliCommand = {
     }
     givenRange(args);
     const server = onlyServer(args);
-    const connection = await openServer(server, context, { metaContexts: [CONTEXT_BASE_ALLOCATION], ...DEEP_WINDOW });
+    const connection = await openExport(server, context, { metaContexts: [CONTEXT_BASE_ALLOCATION], ...DEEP_WINDOW });
     const range = rangeOf(args, connection.getSize());
     const digest = await withProgress(
       args,

@@ -2,24 +2,25 @@
 
 import { fstatSync, type Stats } from 'node:fs';
 import { type FileHandle, open, stat } from 'node:fs/promises';
-import type { ByteCount, CopyDestination, CopySource, NbdConnection } from '../../index.js';
+import type { ByteCount, CopyDestination, CopySource, NbdExport } from '../../index.js';
 import { deviceSize } from '../../bulk/ends/device-size.js';
 import { exportDestination, exportSource, nullDestination } from '../../bulk/ends/endpoint.js';
 import { destinationOfTarget, identityOf, sourceOfFile } from '../../bulk/ends/file.js';
 import { FileTarget } from '../../bulk/ends/file-target.js';
 import { isSameFile } from '../../bulk/ends/same-file.js';
-import type { Operand } from '../arguments.js';
+import type { Operand, ParsedArguments } from '../arguments.js';
 import type { CommandContext } from '../command.js';
 import { CliError } from '../errors.js';
 import { type Flow, openFlow } from './flowing.js';
 import { type Holder, holdersOf } from './holders.js';
+import { isPool, openExport, type OpenExport } from './reconnect.js';
 import { CONTEXT_BASE_ALLOCATION } from '../sdk.js';
-import { canonicalUri, DEEP_WINDOW, openFurther, openServer } from '../server.js';
+import { canonicalUri, DEEP_WINDOW, openFurther } from '../server.js';
 import { systemReason } from '../../util/system-reason.js';
 
 /** An open end. */
 export type End =
-  | { readonly kind: 'nbd'; readonly connection: NbdConnection; readonly operand: Operand; readonly name: string }
+  | { readonly kind: 'nbd'; readonly connection: OpenExport; readonly operand: Operand; readonly name: string }
   | {
       readonly kind: 'file';
       readonly file: FileHandle;
@@ -44,20 +45,28 @@ const CONNECTION_OPTIONS = {
   ...DEEP_WINDOW,
 } as const;
 
-export async function openSource(
-  operand: Operand,
-  context: CommandContext,
-  contexts: readonly string[] = [],
-): Promise<End> {
-  if ('command' in operand || NBD_SCHEME.test(operand.word)) return openNbd(operand, context, contexts);
+/** How the ends that are exports are opened. */
+export interface OpenOptions {
+  /** Further metadata contexts. */
+  readonly contexts?: readonly string[];
+  /** The most connections of a pool. */
+  readonly connections?: number;
+}
+
+export async function openSource(operand: Operand, context: CommandContext, options: OpenOptions = {}): Promise<End> {
+  if ('command' in operand || NBD_SCHEME.test(operand.word)) return openNbd(operand, context, options);
   const { word } = operand;
   if (word === '-') return { kind: 'pipe', name: '-', flow: null };
   if (word === 'null:') throw new CliError('null: can only be a destination');
   return openLocal(word, context, false);
 }
 
-export async function openDestination(operand: Operand, context: CommandContext): Promise<End> {
-  if ('command' in operand || NBD_SCHEME.test(operand.word)) return openNbd(operand, context);
+export async function openDestination(
+  operand: Operand,
+  context: CommandContext,
+  options: OpenOptions = {},
+): Promise<End> {
+  if ('command' in operand || NBD_SCHEME.test(operand.word)) return openNbd(operand, context, options);
   const { word } = operand;
   if (word === 'null:') return { kind: 'null', name: word };
   if (word === '-') {
@@ -75,10 +84,14 @@ const ttyRefused = (name: string): CliError =>
     hint: 'give the name of a file, or pipe the output to a program',
   });
 
-async function openNbd(operand: Operand, context: CommandContext, contexts: readonly string[] = []): Promise<End> {
+async function openNbd(
+  operand: Operand,
+  context: CommandContext,
+  { contexts = [], connections }: OpenOptions,
+): Promise<End> {
   const name = 'word' in operand ? operand.word : (operand.command[0] ?? '');
   const options = { ...CONNECTION_OPTIONS, metaContexts: [...CONNECTION_OPTIONS.metaContexts, ...contexts] };
-  return { kind: 'nbd', connection: await openServer(operand, context, options), operand, name };
+  return { kind: 'nbd', connection: await openExport(operand, context, options, connections), operand, name };
 }
 
 async function openLocal(path: string, context: CommandContext, write: boolean): Promise<End> {
@@ -161,7 +174,8 @@ const LOCAL_SERVER = /^nbds?(\+unix:|:\/\/([^@/]*@)?(localhost|127\.[\d.]+|\[::1
 
 function holders(end: End & { kind: 'nbd' }, stats: Stats): Holder[] {
   if (stats.isFile() && stats.size === 0) return [];
-  if ('command' in end.operand) return holdersOf(stats, end.connection.getSubprocessPid());
+  const { connection } = end;
+  if ('command' in end.operand) return isPool(connection) ? [] : holdersOf(stats, connection.getSubprocessPid());
   return LOCAL_SERVER.test(end.operand.word) ? holdersOf(stats, null) : [];
 }
 
@@ -175,9 +189,13 @@ function refuseHeld(file: string, [holder]: readonly Holder[], which: string): v
   );
 }
 
-/** The connection of an end and more to the same export: `count` in all, or fewer if the server refuses them. */
-export async function moreConnections(end: End, count: number, context: CommandContext): Promise<NbdConnection[]> {
+/**
+ * The connection of an end and more to the same export: `count` in all, or fewer if the server refuses them. A pool
+ * makes its own.
+ */
+export async function moreConnections(end: End, count: number, context: CommandContext): Promise<NbdExport[]> {
   if (end.kind !== 'nbd') return [];
+  if (isPool(end.connection)) return [end.connection];
   return [end.connection, ...(await openFurther(end.operand, context, count - 1, CONNECTION_OPTIONS))];
 }
 
@@ -185,7 +203,7 @@ export async function moreConnections(end: End, count: number, context: CommandC
 export async function sourceOf(
   end: End,
   size: bigint,
-  connections: readonly NbdConnection[],
+  connections: readonly NbdExport[],
 ): Promise<CopySource<ByteCount>> {
   if (end.kind === 'nbd') return exportSource(connections);
   if (end.kind !== 'file') throw new CliError(`${end.name}: cannot be read out of order`);
@@ -196,7 +214,7 @@ export async function sourceOf(
 export async function destinationOf(
   end: End,
   size: bigint,
-  connections: readonly NbdConnection[],
+  connections: readonly NbdExport[],
 ): Promise<CopyDestination<ByteCount>> {
   if (end.kind === 'null') return nullDestination();
   if (end.kind === 'nbd') return exportDestination(connections);
@@ -206,6 +224,21 @@ export async function destinationOf(
   const bytes = end.target.isFile ? size : ((await sizeOf(end)) ?? 0n);
   if (bytes > BigInt(Number.MAX_SAFE_INTEGER)) throw new CliError(`${end.name}: cannot write beyond 2^53 - 1 bytes`);
   return destinationOfTarget(end.target, Number(bytes), await identityOf(end.name, end.stats));
+}
+
+/** What a pool has written to a destination that cannot flush is never known to be there, once its server was away. */
+export function noteWithoutFlush(end: End, context: CommandContext): void {
+  if (end.kind !== 'nbd' || !isPool(end.connection) || end.connection.canFlush()) return;
+  context.warn('note: the destination cannot flush: should its server be away for a while, the copy fails in the end');
+}
+
+/**
+ * Whether a destination is flushed: with --flush, as in nbdcopy; always where that is possible for a pool, whose server
+ * may have been away. `undefined` is for copy(): where that is possible.
+ */
+export function flushOf(args: ParsedArguments, end: End): boolean | undefined {
+  if (args.has('flush')) return true;
+  return end.kind === 'nbd' && isPool(end.connection) && end.connection.canFlush() ? undefined : false;
 }
 
 /** Closes what was written: some file systems report only then that there was no room. */

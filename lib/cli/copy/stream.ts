@@ -4,19 +4,13 @@
 import { createReadStream as createFileStream } from 'node:fs';
 import { Readable, Transform, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import {
-  type BlockHasher,
-  createReadStream,
-  createWriteStream,
-  type NbdConnection,
-  NbdStrictError,
-} from '../../index.js';
+import { type BlockHasher, createReadStream, createWriteStream, type NbdExport, NbdStrictError } from '../../index.js';
 import type { FileTarget } from '../../bulk/ends/file-target.js';
 import { splitZeroes } from '../../bulk/zeroes.js';
 import type { ParsedArguments } from '../arguments.js';
 import type { CommandContext } from '../command.js';
 import { CliError } from '../errors.js';
-import { type End, finishEnd } from './ends.js';
+import { type End, finishEnd, flushOf } from './ends.js';
 import type { Flow } from './flowing.js';
 import { makeProgress } from '../output/progress.js';
 import { OutputClosed, standardInput } from '../output/standard-io.js';
@@ -66,7 +60,7 @@ export async function stream(
     }
     throw error;
   }
-  if (args.has('flush') && destination.kind === 'nbd') await destination.connection.flush();
+  if (destination.kind === 'nbd' && flushOf(args, destination) !== false) await destination.connection.flush();
   if (args.has('flush') && destination.kind === 'file') await destination.target?.flush();
   if (args.has('flush') && destination.kind === 'pipe' && destination.flow === null) await context.flushOutput();
   await finishEnd(destination, done);
@@ -111,14 +105,18 @@ function writable(destination: End, sparse: number, args: ParsedArguments, conte
 }
 
 /** Sends zeroes as zero commands, or not at all if the destination already reads as zeroes. */
-function toExport(connection: NbdConnection, sparse: number, isZero: boolean): Writable {
+function toExport(connection: NbdExport, sparse: number, isZero: boolean): Writable {
   // A block of zeroes is detected only within a single request.
   const requestSize = Math.min(Math.max(PIECE, sparse), LARGEST_PIECE);
-  return createWriteStream(isZero && sparse > 0 ? withZeroes(connection) : connection, { sparse, requestSize });
+  return createWriteStream(isZero && sparse > 0 ? withZeroes(connection) : connection, {
+    ...{ sparse, requestSize },
+    // Done in the end, where it is to be.
+    flush: false,
+  });
 }
 
-/** Wraps a connection to an export that reads as zeroes: zero() has nothing to do and resolves at once. */
-function withZeroes(connection: NbdConnection): NbdConnection {
+/** Wraps an export that reads as zeroes: zero() has nothing to do and resolves at once. */
+function withZeroes(connection: NbdExport): NbdExport {
   const zeroing = { canZero: () => true, zero: () => Promise.resolve() };
   return new Proxy(connection, {
     get: (target, key) => {

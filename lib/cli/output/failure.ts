@@ -22,7 +22,13 @@ export function formatFailure(error: unknown, program: string, verbose: boolean)
 export function messageOf(error: unknown): string {
   const text = error instanceof Error ? withoutTlsAdvice(error) : String(error);
   // The option of the library, as it is called on the command line.
-  return visible(text.replace(/[\r\n]+\s*/g, ' ').replace('try exportNameOnly', 'try --export-name-only'));
+  return visible(
+    text
+      .replace(/[\r\n]+\s*/g, ' ')
+      .replace('try exportNameOnly', 'try --export-name-only')
+      .replace(/reconnect\.within: (\d+) ms/, (_, ms: string) => `--reconnect=${Number(ms) / 1000}`)
+      .replace('(reconnect.within)', '(--reconnect)'),
+  );
 }
 
 /** What the user can do about the error, if this is known. */

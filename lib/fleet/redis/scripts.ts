@@ -125,6 +125,8 @@ if redis.call('GETBIT', P .. phase .. ':' .. id, index) == 1 then return { 'done
 if state == 'cancelled' then return { 'cancelled' } end
 local reason = redis.call('HGET', P .. 'failed:' .. id, phase .. '-' .. index)
 if reason then return { 'failed', reason } end
+-- Left over from before a range was put back to be copied again.
+if phase == 'verify' and number(id, 'workDone') < number(id, 'ranges') then return { 'held', '500' } end
 local young = youth(lease)
 if young > 0 then return { 'young', text(young) } end
 local time = now()

@@ -57,11 +57,11 @@ export class Watchdog {
       detached: true,
     });
     child.on('error', () => undefined);
-    child.stdin?.on('error', () => undefined);
+    child.stdin.on('error', () => undefined);
     (child.stdin as Socket | null)?.unref();
     child.unref();
     this.#child = child;
-    this.#timer = setInterval(() => child.stdin?.write('.\n'), Math.max(Math.floor(limit / LINES), 10));
+    this.#timer = setInterval(() => child.stdin.write('.\n'), Math.max(Math.floor(limit / LINES), 10));
     this.#timer.unref();
   }
 

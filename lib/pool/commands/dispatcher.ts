@@ -237,12 +237,17 @@ export class Dispatcher implements DirectOwner {
     throw error;
   }
 
-  /** A server that has announced its end gets no more commands; its connection ends by itself. */
+  /**
+   * A server that has announced its end gets no more commands; its connection ends by itself. Nor does a connection that
+   * has died: it reports its end only when all of its commands have been settled, which may take several turns.
+   */
   #leave(member: Member, error: unknown): void {
-    if (error instanceof NbdCommandError) member.isLeaving = true;
-    if (!(error instanceof NbdStateError) || !member.isLiving) return;
-    member.isLeaving = true;
-    void member.connection.shutdown();
+    if (error instanceof NbdCommandError || !member.isLiving) {
+      member.isLeaving = true;
+    } else if (error instanceof NbdStateError) {
+      member.isLeaving = true;
+      void member.connection.shutdown();
+    }
   }
 
   #again(task: Task, error: NbdError): Promise<unknown> {

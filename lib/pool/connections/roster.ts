@@ -8,6 +8,7 @@ import type { Opened, Opener } from './opener.js';
 import { Reconnector, type ReconnectOwner } from './reconnector.js';
 import { Sizing, type SizingOwner } from './sizing.js';
 import type { PoolState } from '../state.js';
+import { refuse } from '../../util/option-checks.js';
 
 /** What happens to the connections that others have to know. */
 export interface RosterOwner {
@@ -44,6 +45,18 @@ export class Roster implements ReconnectOwner, SizingOwner {
     this.#reconnector = reconnect === null ? null : new Reconnector(opener, reconnect, this);
     this.#facts = new KnownFacts(first.connection, connection.metaContexts ?? []);
     this.#last = this.#enter(first);
+  }
+
+  /** As messages show them. */
+  get targets(): readonly string[] {
+    return this.#opener.targets.map(({ description }) => description);
+  }
+
+  /** That of the most recent connection. */
+  get uri(): string {
+    const { isShared, description } = this.#last.target;
+    if (!isShared) throw refuse('getUri', `${description} has no URI that lasts`);
+    return this.#facts.get('getUri');
   }
 
   get facts(): KnownFacts {

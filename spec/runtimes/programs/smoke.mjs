@@ -2,6 +2,8 @@
 // runs. Prints the name of each step that passed, then `steps: N`; a step that fails ends it with status 1. It does not
 // call exit(): that it ends by itself is the last step.
 
+/* global AbortController, AbortSignal, clearTimeout, setImmediate, setTimeout */
+
 import assert from 'node:assert/strict';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
