@@ -1,3 +1,5 @@
+/// <reference types="node" preserve="true" />
+
 // The entry point `nbd-sdk/fleet`: many exports, on many machines, with the jobs in Redis.
 
 export {

@@ -158,4 +158,4 @@ export type Buffer = typeof globalThis extends { Buffer: { isBuffer(value: unkno
 /** The same, with memory that is not shared between threads. */
 export type OwnBuffer = typeof globalThis extends { Buffer: { alloc(length: number): infer NodeBuffer } }
   ? NodeBuffer
-  : Uint8Array<ArrayBuffer>;
+  : Uint8Array;

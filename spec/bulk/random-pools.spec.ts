@@ -38,7 +38,7 @@ class CountingBackend implements NbdBackend {
   constructor(random: Random, size: number) {
     this.size = size;
     this.bytes = Buffer.alloc(size);
-    this.reads = new Uint8Array(Math.ceil(size / UNIT));
+    this.reads = new Uint8Array(size);
     this.#zeroes = new ExtentMap(size);
     for (let at = 0; at < size;) {
       const length = Math.min(UNIT * random.pick([1, 2, 16, 64]), size - at);
@@ -49,10 +49,8 @@ class CountingBackend implements NbdBackend {
   }
 
   read(buffer: Buffer, offset: number): void {
-    for (let at = offset; at < offset + buffer.length; at += UNIT) {
-      const unit = Math.floor(at / UNIT);
-      this.reads[unit] = (this.reads[unit] ?? 0) + 1;
-    }
+    // By byte: ranges need not begin and end at the same places as requests.
+    for (let at = offset; at < offset + buffer.length; at++) this.reads[at] = (this.reads[at] ?? 0) + 1;
     this.bytes.copy(buffer, 0, offset, offset + buffer.length);
   }
 
@@ -62,7 +60,7 @@ class CountingBackend implements NbdBackend {
 
   /** Bytes that were read more than once, each time counted. */
   get again(): number {
-    return this.reads.reduce((sum, times) => sum + Math.max(times - 1, 0), 0) * UNIT;
+    return this.reads.reduce((sum, times) => sum + Math.max(times - 1, 0), 0);
   }
 }
 

@@ -26,7 +26,7 @@ export interface WebSocketLike {
   /** Bytes that were sent and have not left the process. */
   readonly bufferedAmount: number;
   /** Sends one binary message. */
-  send(data: Uint8Array<ArrayBuffer>): void;
+  send(data: Uint8Array): void;
   /** Sends what waits, then closes. */
   close(code?: number, reason?: string): void;
   /** Adds a listener for `open`, `message`, `error` or `close`. */
@@ -50,7 +50,7 @@ export interface WebStreams {
   /** A WritableStream of Uint8Arrays; must not be locked. */
   readonly writable: {
     getWriter(): {
-      write(chunk: Uint8Array<ArrayBuffer>): Promise<void>;
+      write(chunk: Uint8Array): Promise<void>;
       close(): Promise<void>;
       abort(reason?: unknown): Promise<void>;
     };
