@@ -1,13 +1,15 @@
 import type { Config } from 'jest';
 
 const RESULT_REPORTER = '<rootDir>/spec/support/result-reporter.mjs';
+/** `npm run test:long` runs the specs that take longest, and `npm test` all others. */
+const isLong = process.env['NBD_SDK_LONG'] === '1';
 const resultFile = process.env['JEST_RESULT_FILE'];
 
 const config: Config = {
   // lib/ is a root only so that coverage counts the files that no spec loads.
   roots: ['<rootDir>/spec', '<rootDir>/lib'],
-  testMatch: ['**/*.spec.ts'],
-  testPathIgnorePatterns: ['/node_modules/', '/spec/perf/'],
+  testMatch: [isLong ? '**/*.long.spec.ts' : '**/*.spec.ts'],
+  testPathIgnorePatterns: ['/node_modules/', '/spec/perf/', ...(isLong ? [] : ['\\.long\\.spec\\.ts$'])],
   testEnvironment: 'node',
   extensionsToTreatAsEsm: ['.ts'],
   moduleNameMapper: {

@@ -38,7 +38,7 @@ describeWith(['redis-server', 'nbdkit'], 'nbd fleet', () => {
     expect((await nbd(['fleet', 'report', ...words])).stdout).toMatch(/^0 of 1 export done\n0 of 8 ranges, /);
     // Nothing is begun while the fleet is paused.
     await out(['fleet', 'pause', ...words]);
-    const worker = await start(['fleet', 'work', '--until-settled', '--verbose', ...words]);
+    const worker = await start(['fleet', 'work', '--lease=2', '--until-settled', '--verbose', ...words]);
     const ended = exitOf(worker);
     await until(() => worker.err().includes('is ready'));
     await out(['fleet', 'resume', ...words]);
@@ -77,7 +77,7 @@ describeWith(['redis-server', 'nbdkit'], 'nbd fleet', () => {
     await writeFile(manifest, JSON.stringify(site.job({ rangeSize: 4 * MIB })));
     const words = ['--redis', redis.url];
     await out(['fleet', 'plan', ...words, manifest]);
-    const worker = await start(['fleet', 'work', '--json', '--within', '0', ...words]);
+    const worker = await start(['fleet', 'work', '--lease=2', '--json', '--within', '0', ...words]);
     const ended = exitOf(worker);
     await until(() => worker.said().includes('"event":"begin"'));
     worker.kill('SIGTERM');
@@ -85,7 +85,7 @@ describeWith(['redis-server', 'nbdkit'], 'nbd fleet', () => {
     expect(worker.err()).toMatch(/ended: \d ranges? done, .*, 1 given up\n$/);
     expect(worker.said()).toContain('"event":"lost"');
     expect(worker.said()).toContain('"why":"shutdown"');
-    expect((await nbd(['fleet', 'work', '--until-settled', ...words])).code).toBe(0);
+    expect((await nbd(['fleet', 'work', '--lease=2', '--until-settled', ...words])).code).toBe(0);
     expect(await out(['fleet', 'report', ...words])).toMatch(/^1 of 1 export done\n/);
     expect((await readFile(site.destinationFile)).equals(site.data)).toBe(true);
   });
@@ -106,7 +106,7 @@ describeWith(['redis-server', 'nbdkit'], 'nbd fleet', () => {
     const planned = await nbd(['fleet', 'plan', ...words, manifest]);
     expect(planned.code).toBe(1);
     expect(planned.stderr).toMatch(/ENOENT \(NbdConnectionError\): 1 export, 1 failure\n.*\/nothere/);
-    expect((await nbd(['fleet', 'work', '--until-settled', ...words])).code).toBe(1);
+    expect((await nbd(['fleet', 'work', '--lease=2', '--until-settled', ...words])).code).toBe(1);
     const report = await nbd(['fleet', 'report', ...words]);
     expect(report.code).toBe(1);
     expect(report.stdout).toMatch(/^0 of 2 exports done, 1 failed, 1 could not be planned\n/);
