@@ -215,7 +215,7 @@ describe('counts and offsets', () => {
     },
   );
 
-  it.each([NaN, -1, 1.5, 2 ** 32, 1n, '0', null, true, [1]])('flags %p are refused', async (flags) => {
+  it.each([NaN, -1, 1.5, 2 ** 32, 1n, '0', null, true])('flags %p are refused', async (flags) => {
     const { connection } = await openRaw();
     const error = await rejection(connection.trim(512, 0, flags as number));
     expect(error).toMatchObject({ code: 'EINVAL', message: expect.stringMatching(/^trim: flags must be/) });
