@@ -1,7 +1,7 @@
 // Exports that `openExport` makes when a client asks for them. Invariants: it is called once for each connection and
 // name; a backend that was made is closed when no connection uses it any more, also one that comes too late.
 
-import { type ServerOffer } from '../protocol/handshake/serve-offer.js';
+import type { ServerOffer } from '../protocol/handshake/serve-offer.js';
 import type { NbdBackend } from './backends/backend.js';
 import type { OpenedExport, OpenExport } from './options.js';
 import type { ServedExport } from './served-export.js';

@@ -1,3 +1,5 @@
+/// <reference lib="esnext.disposable" preserve="true" />
+
 // The public API of `nbd-sdk/web`: exports only. Nothing in its graph imports a module of Node.
 
 export { NbdConnection } from './connection.js';

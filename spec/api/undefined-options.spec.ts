@@ -40,7 +40,7 @@ const optional = new Map(
 );
 
 /** What callers only get. */
-const RESULTS = ['CommandTrace', 'FileDestination', 'FileSource'];
+const RESULTS = ['CommandTrace', 'FileDestination', 'FileSource', 'WebSocketEventLike'];
 
 /** The optional properties in a declaration, at any depth, whose type does not include undefined. */
 function strict(node: ts.Node): string[] {
@@ -169,6 +169,16 @@ const CALLS: Readonly<Record<string, Call>> = {
   NbdConnectionOptions: call(async (options: sdk.NbdConnectionOptions) => {
     await using own = await sdk.NbdConnection.connect(server.uri(), options);
     return [facts(own), facts(new sdk.NbdConnection(options))];
+  }),
+  ConnectOptions: call(async (options: sdk.ConnectOptions) => {
+    await using own = await sdk.NbdConnection.connect(server.uri(), options);
+    return facts(own);
+  }),
+  ServeOptions: call(async (options: serving.ServeOptions) => {
+    const [near, far] = [new TransformStream<Uint8Array>(), new TransformStream<Uint8Array>()];
+    server.serve({ readable: near.readable, writable: far.writable }, options);
+    await using own = await sdk.NbdConnection.connect({ readable: far.readable, writable: near.writable });
+    return facts(own);
   }),
   NbdTlsOptions: call((options: sdk.NbdTlsOptions) => facts(new sdk.NbdConnection(options))),
   TlsPsk: call((psk: object) => {
@@ -318,9 +328,12 @@ describe('when it runs', () => {
   it('takes undefined in place of every part of a target that has another', async () => {
     const { port } = server.address as { port: number };
     const parts = { path: undefined, command: undefined, socketActivation: undefined, cid: undefined };
-    await using own = await sdk.NbdConnection.connect({ ...parts, host: '127.0.0.1', port } as sdk.NbdTarget, {
-      waitFor: 1000,
-    });
+    await using own = await sdk.NbdConnection.connect(
+      { ...parts, host: '127.0.0.1', port },
+      {
+        waitFor: 1000,
+      },
+    );
     expect(own.getSize()).toBe(65_536n);
   });
 });

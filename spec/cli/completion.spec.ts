@@ -149,10 +149,10 @@ describe.each([
         for (const each of offered) {
           // A zsh shows the line too, with what it has inserted.
           expect(line).not.toMatch(each);
-          expect({ line, text }).toEqual({ line, text: expect.stringMatching(each) });
+          expect({ line, text }).toEqual({ line, text: expect.stringMatching(each) as unknown });
         }
         const others = text.replaceAll(line, '');
-        expect({ line, others }).toEqual({ line, others: expect.not.stringMatching(not) });
+        expect({ line, others }).toEqual({ line, others: expect.not.stringMatching(not) as unknown });
       }
       expect((await runTool('ls', [folder])).stdout).not.toContain('started');
     });

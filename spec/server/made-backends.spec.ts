@@ -202,7 +202,9 @@ describe('RandomBackend', () => {
 
   it('reports the extents of an export of any size, piece by piece', async () => {
     for (const percent of [0, 1, 100]) {
-      await using server = new NbdServer({ exports: { '': new RandomBackend(percent === 1 ? 2n ** 60n : 2n ** 36n, { percent }) } });
+      await using server = new NbdServer({
+        exports: { '': new RandomBackend(percent === 1 ? 2n ** 60n : 2n ** 36n, { percent }) },
+      });
       await using connection = await NbdConnection.connect(server.connectMemory(), {
         metaContexts: ['base:allocation'],
       });

@@ -179,7 +179,10 @@ describe('FaultPlan.push', () => {
   it.each<[unknown, RegExp]>([
     [{ command: 'preadd', error: 'EIO' }, /command: must be one of "pread", "pwrite", .*not "preadd"/],
     [{ command: 'NBD_CMD_READ', error: 'EIO' }, /command: must be one of/],
-    [{ command: 'read', eror: 'EIO' }, /exactly one of error, stall, delay, hold, corrupt, cut, afterBytes; this has .*"eror"/],
+    [
+      { command: 'read', eror: 'EIO' },
+      /exactly one of error, stall, delay, hold, corrupt, cut, afterBytes; this has .*"eror"/,
+    ],
     [{ command: 'read' }, /exactly one of/],
     [{}, /exactly one of .* has none/],
     [{ error: 'EIO', cut: 'reset' }, /exactly one of/],

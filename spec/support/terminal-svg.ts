@@ -1,5 +1,6 @@
 // What a program has written to a terminal, as an SVG: text with its colours, line by line, which appear as they did. It
 // depends on no font: every piece of text has its width.
+/* eslint-disable no-control-regex -- what a terminal gets */
 
 /** Output, and the milliseconds after the beginning at which it came. */
 export interface TerminalOutput {
@@ -42,7 +43,6 @@ class Terminal {
   write(chunk: string): void {
     const [text = '', rest = ''] = (this.#rest + chunk).split(/(\u001b(?:\[[?\d;]*)?)$/);
     this.#rest = rest;
-    // eslint-disable-next-line no-control-regex -- what a terminal gets
     for (const [token, parameters = '', final = ''] of text.matchAll(
       /\u001b\[([?\d;]*)([A-Za-z])|\u001b[78]|[^\u001b]|\u001b/gu,
     )) {

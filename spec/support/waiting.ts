@@ -6,7 +6,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 const DEADLINE = 240_000;
 
 /** Waits until `check` returns true; fails with `what` when it never does. */
-export async function until(check: () => boolean | Promise<boolean>, what = 'a condition of the test holds'): Promise<void> {
+export async function until(
+  check: () => boolean | Promise<boolean>,
+  what = 'a condition of the test holds',
+): Promise<void> {
   const begun = performance.now();
   while (!(await check())) {
     if (performance.now() - begun > DEADLINE) throw new Error(`waited in vain until ${what}`);

@@ -229,7 +229,7 @@ describeWith(['chromium', 'websockify', 'nbdkit', 'nbdcopy'], 'nbd-sdk/web in Ch
         socket.pause();
         const reads = Array.from({ length: size / MIB }, (_, at) => connection.pread(MIB, at * MIB));
         // What Chromium, the kernel and ws hold is sent; then nothing more.
-        let before = -1;
+        let before: number | undefined;
         let now = await run<{ bytesSent: number; held: number }>('served');
         for (let same = 0; same < 5; same = now.bytesSent === before ? same + 1 : 0) {
           before = now.bytesSent;

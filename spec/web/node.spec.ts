@@ -52,7 +52,7 @@ describe.each([
   ['nbd-sdk', NbdConnection],
   ['nbd-sdk/web', web.NbdConnection],
 ] as const)('NbdConnection of %s', (entry, Connection) => {
-  const connect = Connection.connect as typeof web.NbdConnection.connect;
+  const connect = Connection.connect;
 
   it('reads and writes over a URL, with the class that is given', async () => {
     await using connection = await connect(url, { webSocket: WebSocket });
@@ -98,8 +98,8 @@ describe.each([
       readyState = 0;
       bufferedAmount = 0;
       closed = 0;
-      override addEventListener = super.addEventListener as web.WebSocketLike['addEventListener'];
-      override removeEventListener = super.removeEventListener as web.WebSocketLike['removeEventListener'];
+      override addEventListener = super.addEventListener;
+      override removeEventListener = super.removeEventListener;
       send(): void {
         throw new Error('not open');
       }

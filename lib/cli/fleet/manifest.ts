@@ -89,7 +89,7 @@ function jobOf(text: string, defaults: JobDefaults): FleetJob {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw new CliError('not a JSON object such as {"kind":"copy","source":"nbd://…","destination":"nbd://…"}');
   }
-  const job = withDefaults(value as Partial<FleetJob>, defaults);
+  const job = withDefaults(value, defaults);
   checkJob('job', job);
   return job as FleetJob;
 }

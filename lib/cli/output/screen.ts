@@ -37,7 +37,9 @@ export class Screen {
   }
 
   #draw(lines: readonly string[]): void {
-    const { columns = DEFAULT_COLUMNS, rows = DEFAULT_ROWS } = this.#stream;
+    // A terminal that reports no size has a size of 0.
+    const columns = this.#stream.columns || DEFAULT_COLUMNS;
+    const rows = this.#stream.rows || DEFAULT_ROWS;
     // The last column is left free: a terminal that wraps there would have one line more than was counted.
     const cut = lines.slice(0, rows - 1).map((line) => visible(line).slice(0, columns - 1));
     const back = this.#drawn === 0 ? '\r' : `\x1b[${this.#drawn}A\r`;

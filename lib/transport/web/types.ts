@@ -8,11 +8,11 @@ export interface WebSocketEventLike {
   /** Of `message`. */
   readonly data?: unknown;
   /** Of `close`. */
-  readonly code?: number;
+  readonly code?: number | undefined;
   /** Of `close`. */
-  readonly reason?: string;
+  readonly reason?: string | undefined;
   /** Of `error`, except in browsers. */
-  readonly message?: string;
+  readonly message?: string | undefined;
   /** Of `error`, except in browsers. */
   readonly error?: unknown;
 }

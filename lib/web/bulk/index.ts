@@ -1,3 +1,5 @@
+/// <reference lib="esnext.disposable" preserve="true" />
+
 // The public API of `nbd-sdk/web/bulk`: exports only. Work on whole exports, as far as it needs nothing of Node. An entry of
 // its own, because a page that serves a file does not need it.
 

@@ -27,7 +27,7 @@ describe('a URI and what the program has set', () => {
     ['certificates, against a key', 'tls-type=x509', { tlsPsk: { key: 'abcd' } }, 'EPERM'],
     ['certificates, against a file of keys', 'tls-type=x509', { tlsPskFile: '/nowhere' }, 'EPERM'],
     ['certificates, unset', 'tls-type=x509', {}, 'ENOENT'],
-    ['undefined is unset', 'tls-hostname=good.example', { tlsHostname: undefined } as never, 'ENOENT'],
+    ['undefined is unset', 'tls-hostname=good.example', { tlsHostname: undefined }, 'ENOENT'],
   ];
 
   it.each(ROWS)('%s', async (_title, parameter, set, code) => {
