@@ -153,7 +153,9 @@ export class OverlayBackend implements NbdBackend {
       }
       return joined;
     };
-    return known.some((each) => 'then' in each) ? Promise.all(known.map((each) => Promise.resolve(each))).then(join) : join(known as BackendExtent[][]);
+    return known.some((each) => 'then' in each)
+      ? Promise.all(known.map((each) => Promise.resolve(each))).then(join)
+      : join(known as BackendExtent[][]);
   }
 
   /**
