@@ -99,7 +99,9 @@ export type Fault = RequestFault | BytesFault;
 
 /** What happens to a request: a fault, and a number that follows from the seed. */
 export interface ChosenFault {
+  /** The fault. */
   readonly fault: RequestFault;
+  /** What random choices for the request follow from. */
   readonly hash: number;
 }
 

@@ -24,6 +24,7 @@ export interface Partition {
 
 /** A partition table. */
 export interface PartitionTable {
+  /** The kind of table. */
   readonly type: 'gpt' | 'mbr';
   /** Bytes of a sector, in which the table counts. */
   readonly sectorSize: number;

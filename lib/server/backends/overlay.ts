@@ -51,7 +51,10 @@ export class OverlayBackend implements NbdBackend {
   /** As the base. */
   readonly sparseReads: boolean;
   /** The changed ranges, with flags 1: a metadata context, to be served as a dirty bitmap. */
-  readonly changes: { extents(offset: number | bigint, count: number | bigint): Iterable<BackendExtent> };
+  readonly changes: {
+    /** The extents of a range. */
+    extents(offset: number | bigint, count: number | bigint): Iterable<BackendExtent>;
+  };
   readonly #base: NbdBackend;
   #layer: Layer;
   /** Settles when commit() has ended; null while none runs. */

@@ -42,16 +42,28 @@ export type WebSocketClass = new (url: string, protocols?: string[]) => WebSocke
 export interface WebStreams {
   /** A ReadableStream of Uint8Arrays; must not be locked. */
   readonly readable: {
+    /** Locks the stream. */
     getReader(): {
-      read(): Promise<{ done: boolean; value?: Uint8Array | undefined }>;
+      /** The next bytes. */
+      read(): Promise<{
+        /** Whether the stream has ended. */
+        done: boolean;
+        /** The bytes. */
+        value?: Uint8Array | undefined;
+      }>;
+      /** Ends the stream. */
       cancel(reason?: unknown): Promise<void>;
     };
   };
   /** A WritableStream of Uint8Arrays; must not be locked. */
   readonly writable: {
+    /** Locks the stream. */
     getWriter(): {
+      /** Sends bytes. */
       write(chunk: Uint8Array): Promise<void>;
+      /** Ends the stream in good order. */
       close(): Promise<void>;
+      /** Ends the stream at once. */
       abort(reason?: unknown): Promise<void>;
     };
   };
