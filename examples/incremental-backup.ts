@@ -31,7 +31,7 @@ async function backUp(from: string, to: string, backing?: string): Promise<void>
   console.log(`${to}: ${total} bytes, of which ${read} were read and ${zeroed} zeroed`);
 }
 
-/** Stands for the guest. QEMU keeps the bitmap up to date, whoever writes to the image. */
+/** Stands for the guest. QEMU keeps the bitmap up to date for all writers of the image. */
 async function change(offset: number, text: string): Promise<void> {
   await using disk = await open('disk');
   await disk.pwrite(Buffer.alloc(MIB, text), offset);

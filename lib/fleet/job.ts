@@ -1,5 +1,5 @@
 // What a fleet works on: one export, or a pair of them, and what to do with it. Invariant: two jobs with the same
-// identity are one job, whoever plans them and how often.
+// identity are one job, however often they are planned.
 
 import { createHash } from 'node:crypto';
 import {

@@ -91,7 +91,7 @@ const CASES: [line: string, offered: RegExp[], not?: RegExp][] = [
   ['nbd completion ', [/bash/, /zsh/, /fish/], /a\.img|nbd:/],
   ['nbd help comp', [/compare/, /completion/], /\bcopy\b/],
   ['nbd fl', [/fleet/]],
-  ['nbd fleet ', [/plan/, /work/, /watch/, /report/], /copy|nbd:/],
+  ['nbd fleet ', [/plan/, /watch/, /work\b/, /report/], /copy|nbd:/],
   ['nbd fleet re', [/report/, /retry/, /resume/], /plan/],
   ['nbd fleet work --', [/--concurrency/, /--until-settled/, /--redis/], /--kind/],
   ['nbd fleet plan --kind ', [/prefetch/, /backup/], /a\.img|nbd:/],

@@ -26,11 +26,11 @@ interface Header {
   readonly entries: Buffer;
 }
 
-/** A header, or why there is none. */
+/** A header, or the reason why it is missing. */
 type Found = Header | string;
 
 /**
- * The GPT of an export; null if there is none. With `isProtected` (the MBR has the partition that stands for a GPT) the
+ * The GPT of an export; null without one. With `isProtected` (the MBR has the partition that stands for a GPT) the
  * backup is looked for where the beginning is damaged.
  */
 export async function readGpt(
@@ -61,7 +61,7 @@ export async function readGpt(
   return { type: 'gpt', sectorSize: size, id: UNUSED, partitions: [], problems };
 }
 
-/** The first size of a sector with which there is a header; the reason for the most telling one if there is none. */
+/** The first size of a sector with which there is a header; without a header, the most specific reason. */
 async function firstFound(
   sizes: readonly number[],
   read: (sectorSize: number) => Promise<Found>,

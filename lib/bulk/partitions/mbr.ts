@@ -49,7 +49,7 @@ function isFilesystem(sector: Buffer): boolean {
   return ['NTFS    ', 'EXFAT   '].includes(text(3, 8)) || text(54, 3) === 'FAT' || text(82, 5) === 'FAT32';
 }
 
-/** The table in the first sector, and the logical partitions behind it; null if there is none. */
+/** The table in the first sector, and the logical partitions behind it; null without a table. */
 export async function readMbr(sectors: Sectors, first: Buffer, sectorSize: number): Promise<ReadTable | null> {
   const entries = entriesOf(first);
   if (entries === null || isFilesystem(first)) return null;

@@ -54,7 +54,7 @@ describe('a manifest', () => {
     ['no destination', '{"kind":"copy","source":"nbd://a"}', /^line 2: job: destination is missing/],
     ['one end', '{"kind":"copy","source":"nbd://a","destination":"nbd://a"}', /^line 2: .*the same/],
     ['a bad range size', '{"kind":"hash","source":"a","rangeSize":1000}', /^line 2: job: rangeSize/],
-    ['limits that are none', '{"kind":"hash","source":"a","limits":7}', /^line 2: job: limits/],
+    ['invalid limits', '{"kind":"hash","source":"a","limits":7}', /^line 2: job: limits/],
     ['control characters', '{"kind":"\\u001b[2J","source":"a"}', /^line 2: [ -~]*$/],
   ])('is refused with %s in a line', async (_, line, problem) => {
     const { bad, problems, jobs } = await read(`${HASH}\n${line}\n${HASH}\n`);
