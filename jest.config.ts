@@ -29,6 +29,7 @@ const config: Config = {
   },
   // Much of a run is waiting for processes: three workers, whatever jest would take of the cores.
   maxWorkers: 3,
+  testSequencer: '<rootDir>/spec/support/longest-first.mjs',
   // Only a test that hangs takes this long: no test may fail because the machine is busy.
   testTimeout: 300_000,
   collectCoverageFrom: ['lib/**/*.ts'],
