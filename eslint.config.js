@@ -161,7 +161,10 @@ export default defineConfig(
   },
   {
     // jest and eslint read the default export of their configuration.
-    files: ['jest.config.ts', 'eslint.config.js', 'spec/support/result-reporter.mjs'],
+    files: [
+      ...['jest.config.ts', 'eslint.config.js'],
+      ...['result-reporter', 'longest-first'].map((name) => `spec/support/${name}.mjs`),
+    ],
     rules: { 'no-restricted-syntax': 'off' },
   },
   {

@@ -6,9 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { projectWithPackage } from '../support/built-package.js';
+import { ROOT } from '../support/root.js';
 import { runTool } from '../support/tools.js';
-
-const ROOT = join(import.meta.dirname, '../..');
 
 jest.setTimeout(300_000);
 

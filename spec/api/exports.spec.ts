@@ -5,7 +5,8 @@ import { readFileSync } from 'node:fs';
 import { join, posix } from 'node:path';
 import ts from 'typescript';
 
-import { ROOT, typeCheck } from '../support/type-check.js';
+import { ROOT } from '../support/root.js';
+import { typeCheck } from '../support/type-check.js';
 
 interface Names {
   /** Classes, functions and constants. */

@@ -161,6 +161,7 @@ describe.each([
 
 it('nbd completion contains every option of every command', async () => {
   const specs = await descriptions();
+  const [missing, found]: [string[], string[]] = [[], []];
   for (const [shell, shown] of [
     ['bash', (name: string) => new RegExp(`^--${name}=?\t`, 'm')],
     ['fish', (name: string) => new RegExp(` -l ${name} `)],
@@ -174,8 +175,10 @@ it('nbd completion contains every option of every command', async () => {
         if (help === undefined) continue;
         // Of an option with several names the first is offered.
         const [name = ''] = names;
-        expect([shell, spec.name, name, shown(name).test(script)]).toEqual([shell, spec.name, name, true]);
+        (shown(name).test(script) ? found : missing).push(`${shell}: nbd ${spec.name} --${name}`);
       }
     }
   }
+  expect(missing).toEqual([]);
+  expect(found.length).toBeGreaterThan(3 * specs.length);
 });

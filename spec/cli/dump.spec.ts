@@ -4,16 +4,18 @@ import { nbd, out } from './support.js';
 const DATA = 'data=@32768 "hello, world. this is data" 1 2 3 @0x100003 le32:9 @0x180000 (0x55*100000)';
 
 describeWith(['nbdkit', 'nbddump'], 'nbd dump, byte for byte as nbddump', () => {
+  const LIMITS = [['--limit', '100'], ['--limit=32800']];
+  const COLOURED = ['--color', '--limit', '40'];
   it.each([
-    ['data and holes', { plugin: 'data', args: [DATA, 'size=2M'] }],
-    ['an odd size', { plugin: 'data', args: [DATA, 'size=2097155'] }],
-    ['without extents', { plugin: 'data', args: [DATA, 'size=2M'], options: ['--no-sr'] }],
-    ['nothing', { args: ['0'] }],
-    ['a few bytes', { plugin: 'data', args: ['data="abc" 0 255'] }],
-    ['two pages', { plugin: 'data', args: ['data="x" @8192 "y"', 'size=16K'] }],
-  ])('%s', async (_title, options) => {
+    ['data and holes', { plugin: 'data', args: [DATA, 'size=2M'] }, [...LIMITS, COLOURED]],
+    ['an odd size', { plugin: 'data', args: [DATA, 'size=2097155'] }, []],
+    ['without extents', { plugin: 'data', args: [DATA, 'size=2M'], options: ['--no-sr'] }, LIMITS],
+    ['nothing', { args: ['0'] }, []],
+    ['a few bytes', { plugin: 'data', args: ['data="abc" 0 255'] }, [COLOURED]],
+    ['two pages', { plugin: 'data', args: ['data="x" @8192 "y"', 'size=16K'] }, []],
+  ])('%s', async (_title, options, others) => {
     await using server = await startNbdkit(options);
-    for (const words of [[], ['--limit', '100'], ['--limit=32800'], ['--color', '--limit', '40']]) {
+    for (const words of [[], ...others]) {
       const theirs = await runTool('nbddump', [...words, server.uri()]);
       const what = words.join(' ');
       expect([what, await out(['dump', ...words, server.uri()])]).toEqual([what, theirs.stdout]);

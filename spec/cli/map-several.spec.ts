@@ -143,12 +143,13 @@ describe('a map of 300,000 changes', () => {
   it('is printed in bounded memory, or not at all', async () => {
     const own = await mkdtemp(join(tmpdir(), 'nbd-map-several-spec-'));
     const backend: NbdBackend = new MemoryBackend(2 * COUNT * BLOCK);
-    const bitmap = (brokenAt: number) => ({
+    /** Extents come in answers of `each` blocks. */
+    const bitmap = (each: number, brokenAt: number) => ({
       extents: (offset: number | bigint, count: number | bigint) => {
         const [start, end] = [Number(offset), Number(offset) + Number(count)];
         if (start >= brokenAt) throw Object.assign(new Error('broken'), { code: 'EIO' });
         const found = [];
-        for (let at = start; at < Math.min(end, start + 100_000 * BLOCK);) {
+        for (let at = start; at < Math.min(end, start + each * BLOCK);) {
           const length = BLOCK - (at % BLOCK);
           found.push({ length, flags: Math.floor(at / BLOCK) % 2 });
           at += length;
@@ -158,8 +159,8 @@ describe('a map of 300,000 changes', () => {
     });
     await using fine = new NbdServer({
       exports: {
-        fine: { backend, metaContexts: { [B]: bitmap(Infinity) } },
-        broken: { backend, metaContexts: { [B]: bitmap(COUNT * BLOCK) } },
+        fine: { backend, metaContexts: { [B]: bitmap(100_000, Infinity) } },
+        broken: { backend, metaContexts: { [B]: bitmap(10_000, 30_000 * BLOCK) } },
       },
     });
     await fine.listenUnix(join(own, 's'));

@@ -2,15 +2,13 @@
 // bundle is made once for each state of lib/ and kept in node_modules/.cache.
 
 import { spawn, type ChildProcess } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
-import { join, relative, resolve } from 'node:path';
-import { runTool, type RunToolOptions, type ToolResult } from '../support/real-servers.js';
+import { join } from 'node:path';
 
-const ROOT = resolve(import.meta.dirname, '../..');
-const CACHE = join(ROOT, 'node_modules/.cache/nbd-cli');
-const BUNDLER = join(ROOT, 'spec/support/bundle-cli.mjs');
+import { cachedBuild } from '../support/cached-build.js';
+import { ROOT } from '../support/root.js';
+import { runTool, type RunToolOptions, type ToolResult } from '../support/tools.js';
+
+const BUNDLER = 'spec/support/bundle-cli.mjs';
 
 let built: Promise<string> | undefined;
 
@@ -20,34 +18,12 @@ export function cliPath(): Promise<string> {
 }
 
 async function build(): Promise<string> {
-  const lib = join(ROOT, 'lib');
-  const files = (await readdir(lib, { recursive: true })).filter((name) => name.endsWith('.ts')).sort();
-  const state = createHash('sha256').update(await readFile(BUNDLER));
-  const texts = await Promise.all(files.map((name) => readFile(join(lib, name), 'utf8')));
-  files.forEach((name, at) => state.update(`${name}\0${texts[at] ?? ''}\0`));
-  const folder = join(CACHE, state.digest('hex').slice(0, 16));
-  const main = join(folder, 'dist/cli/main.js');
-  if (existsSync(main)) return main;
-
-  await mkdir(CACHE, { recursive: true });
-  const fresh = await mkdtemp(join(CACHE, 'new-'));
-  // A process of its own: esbuild does not run in jest's realm.
-  const { code, stderr } = await runTool(process.execPath, [BUNDLER, join(fresh, 'dist')], {});
-  if (code !== 0) throw new Error(`the command line could not be bundled: ${stderr}`);
-  // Another worker may have been faster with the same.
-  await rename(fresh, folder).catch(() => rm(fresh, { recursive: true, force: true }));
-  await removeOld(folder);
-  return main;
-}
-
-const HOUR = 3_600_000;
-
-async function removeOld(current: string): Promise<void> {
-  for (const name of await readdir(CACHE)) {
-    const path = join(CACHE, name);
-    const age = Date.now() - (await stat(path).catch(() => ({ mtimeMs: Date.now() }))).mtimeMs;
-    if (relative(path, current) !== '' && age > HOUR) await rm(path, { recursive: true, force: true });
-  }
+  const folder = await cachedBuild('nbd-cli', [BUNDLER], async (fresh) => {
+    // A process of its own: esbuild does not run in jest's realm.
+    const { code, stderr } = await runTool(process.execPath, [join(ROOT, BUNDLER), join(fresh, 'dist')], {});
+    if (code !== 0) throw new Error(`the command line could not be bundled: ${stderr}`);
+  });
+  return join(folder, 'dist/cli/main.js');
 }
 
 /** Runs `nbd` with these words to its end. */

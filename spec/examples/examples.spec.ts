@@ -1,11 +1,12 @@
 // Every example: short, importing the package by its name, correct to the type checker, and run as a user runs it.
 
-import { describe, expect, it, jest } from '@jest/globals';
+import { beforeAll, describe, expect, it, jest } from '@jest/globals';
 import { readdirSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+import { bundled } from '../support/bundled.js';
 import { importsOf } from '../support/layers.js';
 import {
   describeWith,
@@ -16,7 +17,8 @@ import {
   type ToolResult,
 } from '../support/real-servers.js';
 import { startRedis } from '../support/redis-server.js';
-import { ROOT, typeCheck } from '../support/type-check.js';
+import { ROOT } from '../support/root.js';
+import { typeCheck } from '../support/type-check.js';
 
 const MAX_LINES = 60;
 
@@ -28,9 +30,18 @@ const files = readdirSync(join(ROOT, 'examples'), { recursive: true, encoding: '
   .filter((path) => path.endsWith('.ts'))
   .map((path) => ({ path: `examples/${path}`, text: readFileSync(join(ROOT, 'examples', path), 'utf8') }));
 
+/** These run as a user runs them, with tsx: one of them starts it itself, and two print their own source. */
+const AS_WRITTEN: ReadonlySet<string> = new Set(['hello', 'worker', 'copy', 'option-mode']);
+
+let compiled: (name: string) => string;
+beforeAll(async () => {
+  compiled = await bundled(files.map(({ path }) => path));
+});
+
 /** Runs an example in a process of its own; the colours of a developer's terminal must not be in its output. */
 function run(name: string, ...args: readonly string[]): Promise<ToolResult> {
-  return runTool(process.execPath, ['--import', 'tsx', `examples/${name}.ts`, ...args], {
+  const program = AS_WRITTEN.has(name) ? ['--import', 'tsx', `examples/${name}.ts`] : [compiled(name)];
+  return runTool(process.execPath, [...program, ...args], {
     cwd: ROOT,
     env: { FORCE_COLOR: '0' },
     timeout: TIMEOUT,

@@ -5,16 +5,15 @@ import { spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 
-import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
+import { afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 
 import { MemoryBackend, type NbdBackend, NbdServer, PatternBackend } from '../../lib/server/index.js';
 import { on, type PeerScript, ScriptedPeer, seq, stall } from '../../lib/testing/index.js';
+import { bundled } from '../support/bundled.js';
 import { randomNumbers } from '../support/deliver.js';
 import * as g from '../support/golden.js';
 
-const PROGRAM = fileURLToPath(new URL('programs/bounds.ts', import.meta.url));
 const MIB = 2 ** 20;
 
 interface Cost {
@@ -27,9 +26,14 @@ interface Cost {
   readonly descriptors: number;
 }
 
+let program = '';
+beforeAll(async () => {
+  program = (await bundled(['spec/faults/programs/bounds.ts']))('bounds');
+});
+
 function run(scenario: string, ...paths: readonly string[]): Promise<Cost> {
   return new Promise((resolve, reject) => {
-    const args = ['--expose-gc', '--import', 'tsx', PROGRAM, scenario, ...paths];
+    const args = ['--expose-gc', program, scenario, ...paths];
     const child = spawn(process.execPath, args, { env: { ...process.env, NODE_OPTIONS: '' } });
     let said = '';
     let complaint = '';

@@ -55,7 +55,7 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('harm to a fleet')
     const fleet = fleetName();
     await using site = await Site.make({ seed: SEED });
     await plan(url, site.job(SLOW), { fleet });
-    const dead = new WorkerProcess(url, { ...FAST, fleet, concurrency: 2 });
+    const dead = await WorkerProcess.start(url, { ...FAST, fleet, concurrency: 2 });
     await dead.reported('begin');
     dead.kill('SIGKILL');
     await dead.ended;
@@ -69,7 +69,7 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('harm to a fleet')
     const fleet = fleetName();
     await using site = await Site.make({ seed: SEED });
     await plan(url, site.job(SLOW), { fleet });
-    const frozen = new WorkerProcess(url, { ...FAST, fleet, concurrency: 2 });
+    const frozen = await WorkerProcess.start(url, { ...FAST, fleet, concurrency: 2 });
     await frozen.reported('begin');
     await sleep(300);
     frozen.kill('SIGSTOP');
@@ -90,7 +90,7 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('harm to a fleet')
     const fleet = fleetName();
     await using site = await Site.make({ seed: SEED });
     await plan(url, site.job(SLOW), { fleet });
-    const frozen = new WorkerProcess(url, { ...FAST, fleet, concurrency: 2, watchdog: true });
+    const frozen = await WorkerProcess.start(url, { ...FAST, fleet, concurrency: 2, watchdog: true });
     await frozen.reported('begin');
     const stopped = performance.now();
     frozen.kill('SIGSTOP');
@@ -132,7 +132,7 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('harm to a fleet')
     const fleet = fleetName();
     await using site = await Site.make({ seed: SEED, size: 4 * MIB });
     await plan(url, site.job({ rangeSize: 4 * MIB, limits: { rate: MIB } }), { fleet });
-    const leaving = new WorkerProcess(url, { ...FAST, fleet, checkpointEvery: MIB / 2 });
+    const leaving = await WorkerProcess.start(url, { ...FAST, fleet, checkpointEvery: MIB / 2 });
     await leaving.reported('begin');
     while (!(await hasKey(redis, `*${fleet}*checkpoint*`))) await sleep(50);
     leaving.kill('SIGTERM');

@@ -1,11 +1,10 @@
 // Workers in processes of their own, which specs kill, stop and continue.
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { join } from 'node:path';
 
 import type { WorkOptions } from '../../lib/fleet/index.js';
+import { bundled } from '../support/bundled.js';
 import { until } from '../support/waiting.js';
-import { ROOT } from '../support/type-check.js';
 
 export interface WorkerLine {
   readonly event: string;
@@ -22,6 +21,8 @@ export interface WorkerLine {
 
 const running = new Set<WorkerProcess>();
 
+let program: Promise<string> | undefined;
+
 /** Ends what is still running. */
 export async function stopAllWorkers(): Promise<void> {
   await Promise.all([...running].map((worker) => worker.stop()));
@@ -35,11 +36,14 @@ export class WorkerProcess {
   log = '';
   readonly #child: ChildProcess;
 
-  constructor(redis: string, options: WorkOptions) {
-    const args = ['--import', 'tsx', 'spec/fleet/programs/worker.ts', JSON.stringify({ redis, options })];
-    const child = spawn(process.execPath, args, {
-      cwd: ROOT,
-      env: { ...process.env, TSX_TSCONFIG_PATH: join(ROOT, 'tsconfig.json'), NODE_OPTIONS: '' },
+  static async start(redis: string, options: WorkOptions): Promise<WorkerProcess> {
+    program ??= bundled(['spec/fleet/programs/worker.ts']).then((path) => path('worker'));
+    return new WorkerProcess(await program, redis, options);
+  }
+
+  private constructor(path: string, redis: string, options: WorkOptions) {
+    const child = spawn(process.execPath, [path, JSON.stringify({ redis, options })], {
+      env: { ...process.env, NODE_OPTIONS: '' },
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     let rest = '';

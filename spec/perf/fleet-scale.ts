@@ -63,9 +63,10 @@ try {
   await plan(redis.url, jobs, { concurrency: 32 });
   const replanning = seconds(again);
 
-  const all = Array.from(
-    { length: workers },
-    () => new WorkerProcess(redis.url, { lease, concurrency: 8, untilSettled: true, backoff: { delay: 200 } }),
+  const all = await Promise.all(
+    Array.from({ length: workers }, () =>
+      WorkerProcess.start(redis.url, { lease, concurrency: 8, untilSettled: true, backoff: { delay: 200 } }),
+    ),
   );
   await Promise.all(all.map((worker) => worker.reported('ready')));
   const working = performance.now();

@@ -1,7 +1,6 @@
 // Ends and aborts at every moment: everything settles, and nothing is left.
 
 import { getEventListeners } from 'node:events';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { describe, expect, it } from '@jest/globals';
@@ -10,18 +9,18 @@ import { NbdPool } from '../../lib/index.js';
 import { CALLS } from '../client/calls.js';
 import { Random } from '../fuzz/random.js';
 import { SEED, withSeed } from '../fuzz/seed.js';
+import { bundled } from '../support/bundled.js';
 import { runTool } from '../support/tools.js';
-import { ROOT } from '../support/type-check.js';
 import { Place } from './place.js';
 
 const TIMEOUT = 60_000;
 
 const program = async (...args: string[]): Promise<string[]> => {
-  const { stdout, stderr } = await runTool(
-    process.execPath,
-    ['--import', 'tsx', 'spec/pool/programs/leave-nothing.ts', ...args],
-    { cwd: ROOT, env: { TSX_TSCONFIG_PATH: join(ROOT, 'tsconfig.json'), FORCE_COLOR: '0' }, timeout: TIMEOUT },
-  );
+  const path = (await bundled(['spec/pool/programs/leave-nothing.ts']))('leave-nothing');
+  const { stdout, stderr } = await runTool(process.execPath, [path, ...args], {
+    env: { FORCE_COLOR: '0' },
+    timeout: TIMEOUT,
+  });
   expect(stderr).toBe('');
   return stdout.trim().split('\n');
 };

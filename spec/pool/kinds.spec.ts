@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { NbdError, NbdPool, type NbdPoolOptions, NbdUnflushedError } from '../../lib/index.js';
 import { MemoryBackend } from '../../lib/server/index.js';
-import { ROOT } from '../support/type-check.js';
+import { ROOT } from '../support/root.js';
 import { Place, SIZE } from './place.js';
 
 interface Case {

@@ -11,7 +11,7 @@ import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 
 import { cliPath } from '../cli/support.js';
 import { describeWith, findTool, runTool } from '../support/real-servers.js';
-import { ROOT } from '../support/type-check.js';
+import { ROOT } from '../support/root.js';
 
 /** The user of a session of libvirt where the tests run as root, whose libvirt is the system's. */
 const NOBODY = 65534;

@@ -12,7 +12,8 @@ import { join } from 'node:path';
 
 import { MemoryBackend, NbdServer } from '../../lib/server/index.js';
 import { runTool } from '../support/tools.js';
-import { ROOT, typeCheck } from '../support/type-check.js';
+import { ROOT } from '../support/root.js';
+import { typeCheck } from '../support/type-check.js';
 
 export interface Block {
   /** The line of the fence, from 1. */

@@ -11,7 +11,7 @@ import { nbd as cli, out } from '../cli/support.js';
 import { caught, rejection } from '../support/caught.js';
 import * as g from '../support/golden.js';
 import { listenRaw, newConnection, openRaw, type RawPeer } from '../support/raw-server.js';
-import { ROOT } from '../support/type-check.js';
+import { ROOT } from '../support/root.js';
 
 const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
 

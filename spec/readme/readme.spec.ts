@@ -4,7 +4,7 @@ import { describe, expect, it } from '@jest/globals';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { ROOT } from '../support/type-check.js';
+import { ROOT } from '../support/root.js';
 import { checkTypes, findBlocks, runBlocks } from './blocks.js';
 import * as optionTables from './option-tables.js';
 import * as readmeTables from './tables.js';

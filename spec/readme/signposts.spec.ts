@@ -4,7 +4,7 @@ import { describe, expect, it } from '@jest/globals';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join, posix } from 'node:path';
 
-import { ROOT } from '../support/type-check.js';
+import { ROOT } from '../support/root.js';
 
 const PAGES = ['lib/README.md', 'examples/README.md', 'CONTRIBUTING.md', 'spec/README.md'].filter((page) =>
   existsSync(join(ROOT, page)),

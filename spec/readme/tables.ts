@@ -12,7 +12,8 @@ import { makeSettings } from '../../lib/client/options/options.js';
 import { makePoolSettings } from '../../lib/pool/options.js';
 import { COMMANDS, DISCONNECT, FLAG_NEEDS } from '../../lib/protocol/commands.js';
 import * as serverApi from '../../lib/server/index.js';
-import { ROOT, typeCheck } from '../support/type-check.js';
+import { ROOT } from '../support/root.js';
+import { typeCheck } from '../support/type-check.js';
 
 export type Row = Readonly<Record<string, string>>;
 

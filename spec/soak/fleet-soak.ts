@@ -72,11 +72,11 @@ class Round implements AsyncDisposable {
   }
 
   /** There are as many workers as there should be. */
-  staff(): void {
+  async staff(): Promise<void> {
     const alive = this.#workers.filter((worker) => worker.isAlive);
     this.#workers.splice(0, this.#workers.length, ...alive);
     const options: WorkOptions = { ...FAST, fleet: this.#fleet, attempts: 1000, untilSettled: false };
-    while (this.#workers.length < WORKERS) this.#workers.push(new WorkerProcess(this.url, options));
+    while (this.#workers.length < WORKERS) this.#workers.push(await WorkerProcess.start(this.url, options));
   }
 
   async harm(harm: Harm): Promise<void> {
@@ -162,7 +162,7 @@ export async function soakFleet({ random, until }: FleetSoakOptions): Promise<Re
   while (performance.now() < until) {
     await using round = await Round.start(random, `soak-${counts['rounds'] ?? 0}`);
     await round.plan();
-    round.staff();
+    await round.staff();
     const begun = performance.now();
     while (!(await round.isDone())) {
       if (performance.now() - begun > ROUND_LIMIT) throw new Error('a round does not end');
@@ -170,7 +170,7 @@ export async function soakFleet({ random, until }: FleetSoakOptions): Promise<Re
       const harm = random.pick(HARMS);
       counts[harm] = (counts[harm] ?? 0) + 1;
       await round.harm(harm);
-      round.staff();
+      await round.staff();
       // Every other harm is left alone, so that the work can go on.
       if (random.oneIn(2)) await sleep(2 * LEASE);
     }

@@ -3,7 +3,7 @@
 import { join, relative } from 'node:path';
 import ts from 'typescript';
 
-export const ROOT = join(import.meta.dirname, '../..');
+import { ROOT } from './root.js';
 
 /** A program over some files, and the errors of the compiler in exactly those files. */
 export interface CheckedProgram {

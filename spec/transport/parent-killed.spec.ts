@@ -3,21 +3,26 @@
 
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { describe, expect, it } from '@jest/globals';
+import { beforeAll, describe, expect, it } from '@jest/globals';
 
+import { bundled } from '../support/bundled.js';
 import { runTool } from '../support/tools.js';
 import { isAlive } from '../support/transport-probe.js';
-import { ROOT } from '../support/type-check.js';
+
+let programs: (name: string) => string;
+beforeAll(async () => {
+  programs = await bundled(['lib/transport/subprocess.ts', 'lib/transport/socket-activation.ts']);
+});
 
 const source = (body: string): string[] => [
-  ...['--import', 'tsx', '--input-type=module', '-e'],
-  `import { runCommand } from ${JSON.stringify(join(ROOT, 'lib/transport/subprocess.ts'))};
-   import { activate } from ${JSON.stringify(join(ROOT, 'lib/transport/socket-activation.ts'))};
+  ...['--input-type=module', '-e'],
+  `import { runCommand } from ${JSON.stringify(programs('subprocess'))};
+   import { activate } from ${JSON.stringify(programs('socket-activation'))};
    import { closeSync, openSync, readdirSync } from 'node:fs';
    import { tmpdir } from 'node:os';
    const options = { errorOutput: 'inherit', grace: 60000, socketName: '' };
@@ -47,7 +52,7 @@ describe('a process that a signal ends', () => {
 });
 
 async function leavesNothing(signal: NodeJS.Signals): Promise<void> {
-  const parent = spawn(process.execPath, source(PARENT), { cwd: ROOT, stdio: ['ignore', 'pipe', 'inherit'] });
+  const parent = spawn(process.execPath, source(PARENT), { stdio: ['ignore', 'pipe', 'inherit'] });
   const ended = new Promise((resolve) => parent.once('exit', (_code, name) => resolve(name)));
   const line = await firstLine(parent.stdout);
   const [command = '', activated = '', path = ''] = line.split(' ');
@@ -78,7 +83,7 @@ describe('a process without descriptors', () => {
       console.log(left());
       process.exit(0);`;
     const script = ['ulimit -n 120; exec "$@"', 'sh', process.execPath, ...source(body)];
-    const { stdout, code } = await runTool('/bin/sh', ['-c', ...script], { cwd: ROOT });
+    const { stdout, code } = await runTool('/bin/sh', ['-c', ...script]);
     const lines = stdout.trim().split('\n');
     expect({ code, left: lines.pop(), count: lines.length }).toEqual({ code: 0, left: '0', count: 18 });
     expect(lines.filter((line) => !/ (EMFILE|runs)$/.test(line))).toEqual([]);

@@ -1,6 +1,6 @@
 // Programs behind a connection: how they are started, what they inherit, how they end. Only a shell is needed.
 
-import { describe, expect, it } from '@jest/globals';
+import { beforeAll, describe, expect, it } from '@jest/globals';
 import { existsSync } from 'node:fs';
 import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -8,10 +8,10 @@ import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { runCommand, type Running } from '../../lib/transport/subprocess.js';
+import { bundled } from '../support/bundled.js';
 import { rejection } from '../support/caught.js';
 import { runTool } from '../support/tools.js';
 import { held, isAlive, privateFolders, Probe, stillHeld } from '../support/transport-probe.js';
-import { ROOT } from '../support/type-check.js';
 
 const OPTIONS = { errorOutput: 'capture', grace: 100 } as const;
 
@@ -194,17 +194,14 @@ describe('a command whose connection is gone', () => {
 });
 
 describe('a process that exits without closing its connections', () => {
+  let imports = '';
+  beforeAll(async () => {
+    const path = await bundled(['lib/transport/subprocess.ts', 'lib/transport/socket-activation.ts']);
+    imports = `import { runCommand } from ${JSON.stringify(path('subprocess'))};
+               import { activate } from ${JSON.stringify(path('socket-activation'))};`;
+  });
   const program = (body: string): Promise<{ code: number; stdout: string; stderr: string }> =>
-    runTool(
-      process.execPath,
-      [
-        ...['--import', 'tsx', '--input-type=module', '-e'],
-        `import { runCommand } from ${JSON.stringify(join(ROOT, 'lib/transport/subprocess.ts'))};
-         import { activate } from ${JSON.stringify(join(ROOT, 'lib/transport/socket-activation.ts'))};
-         ${body}`,
-      ],
-      { cwd: ROOT, env: { FORCE_COLOR: '0' } },
-    );
+    runTool(process.execPath, ['--input-type=module', '-e', imports + body], { env: { FORCE_COLOR: '0' } });
 
   it('takes its programs along', async () => {
     const { stdout, code } = await program(`

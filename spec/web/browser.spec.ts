@@ -221,11 +221,15 @@ describeWith(['chromium', 'websockify', 'nbdkit', 'nbdcopy'], 'nbd-sdk/web in Ch
     it(
       'a server does not produce replies that nobody takes',
       async () => {
-        const connecting = accepted();
+        // At once: a greeting that comes before there is a listener is lost.
+        const connecting = accepted().then(async (ws) => ({
+          socket: ws,
+          opened: await NbdConnection.connect(ws, { exportName: 'image', connectTimeout: LIMIT }),
+        }));
         const size = 24 * MIB;
         await run('serve', url(), size);
-        const socket = await connecting;
-        await using connection = await NbdConnection.connect(socket, { exportName: 'image' });
+        const { socket, opened } = await connecting;
+        await using connection = opened;
         socket.pause();
         const reads = Array.from({ length: size / MIB }, (_, at) => connection.pread(MIB, at * MIB));
         // What Chromium, the kernel and ws hold is sent; then nothing more.

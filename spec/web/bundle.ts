@@ -6,7 +6,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 
-import { ROOT } from '../support/type-check.js';
+import { ROOT } from '../support/root.js';
 
 const ALIAS = {
   'nbd-sdk/web/bulk': join(ROOT, 'lib/web/bulk/index.ts'),

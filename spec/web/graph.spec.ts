@@ -6,7 +6,7 @@ import { dirname, join, relative } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import ts from 'typescript';
 
-import { ROOT } from '../support/type-check.js';
+import { ROOT } from '../support/root.js';
 import { bundle } from './bundle.js';
 
 const LIMIT = 60_000;

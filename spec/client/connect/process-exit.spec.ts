@@ -1,12 +1,15 @@
 import { spawn } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 
-import { beforeEach, describe, expect, it } from '@jest/globals';
+import { beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 
+import { bundled } from '../../support/bundled.js';
 import * as g from '../../support/golden.js';
 import { listenRaw, type RawPeer } from '../../support/raw-server.js';
 
-const PROGRAM = fileURLToPath(new URL('programs/leave-nothing.ts', import.meta.url));
+let program = '';
+beforeAll(async () => {
+  program = (await bundled(['spec/client/connect/programs/leave-nothing.ts']))('leave-nothing');
+});
 
 /** Plays the server that the export name describes. */
 async function serve(peer: RawPeer): Promise<void> {
@@ -71,7 +74,7 @@ interface Ended {
 
 function run(scenario: string, deadline: number): Promise<Ended> {
   return new Promise((resolve) => {
-    const child = spawn(process.execPath, ['--import', 'tsx', PROGRAM, path, scenario], {
+    const child = spawn(process.execPath, [program, path, scenario], {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, NODE_OPTIONS: '' },
     });

@@ -148,6 +148,8 @@ async function run(name: string, act: Scenario): Promise<void> {
   console.log(`${name}: ${outcome}${left === before ? '' : `, left ${left} (before ${before})`}`);
 }
 
+// The first use of a standard stream opens it.
+void [process.stdout, process.stderr];
 const before = resources();
 if (scenario === 'unref') {
   const pool = await NbdPool.connect({ path });

@@ -99,6 +99,8 @@ async function leaveNothing(): Promise<void> {
     connection.close();
   });
   await new Promise((resolve) => setTimeout(resolve, 20));
+  // The first use of a standard stream opens it.
+  void [process.stdout, process.stderr];
   const before = resources().sort().join();
   for (const [name, run] of Object.entries(SCENARIOS)) {
     const outcome = await run();
