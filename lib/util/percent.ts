@@ -1,6 +1,7 @@
 // Percent-encoding as in RFC 3986: escapes are bytes of UTF-8, and '+' is a plain character.
 
 import { Buffer } from './buffer.js';
+import { TextDecoder } from './platform.js';
 
 const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
