@@ -15,6 +15,7 @@ import type { Member } from '../connections/member.js';
 import type { Roster } from '../connections/roster.js';
 import type { PoolState } from '../state.js';
 import { FlushTask, ReadIntoTask, type Task } from './task.js';
+import { inNextTurn } from '../../util/timers.js';
 import type { U64 } from '../../util/u64.js';
 import type { Risk } from '../unflushed/unflushed.js';
 
@@ -382,7 +383,7 @@ export class Dispatcher implements DirectOwner {
       if (task.reject !== null) this.#refuse(task, makeError(task));
     }
     if (to === tasks.length) return;
-    setImmediate(() => {
+    inNextTurn(() => {
       this.#rejectAll(tasks, makeError, to);
     });
   }
