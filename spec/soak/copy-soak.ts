@@ -211,7 +211,7 @@ class KilledCopy {
     counts.worst = counts.mostAgain / EVERY;
     this.#options.onCopy?.(
       `${this.#isQcow2 ? 'qcow2' : 'raw'}, ${this.#size} bytes, ${runs} runs, ${this.#kills} kills, ` +
-        `read again after each death: ${this.#costs.join(', ')} bytes (at most ${EVERY})`,
+        `read again after each death: ${this.#costs.join(', ') || 'no'} bytes (at most ${EVERY})`,
     );
   }
 
@@ -272,7 +272,10 @@ class KilledCopy {
     }
     const code = await ended;
     if (code !== 0 && code !== 1 && code !== 'SIGKILL') throw new Error(`nbd copy ended with ${code}: ${failure}`);
-    if (code === 1 && !isKilled) this.#options.onCopy?.(`exit code 1: ${failure}`);
+    if (code === 1) {
+      if (!isKilled) this.#options.onCopy?.(`exit code 1: ${failure}`);
+      await this.#endedByDeath();
+    }
     return code;
   }
 
@@ -311,6 +314,14 @@ class KilledCopy {
       await this.#source.start();
       await this.#destination.start();
     }
+  }
+
+  /** The process has ended because a server did. What it has read meanwhile is lost by the same death. */
+  async #endedByDeath(): Promise<void> {
+    await this.#allLeft();
+    await this.#countReads();
+    const deaths = this.#costs.length;
+    for (const [unit, epoch] of this.#reads.entries()) if (epoch === deaths + 1) this.#reads[unit] = deaths;
   }
 
   /** The source's server has nothing left to do for a process that was killed, or is gone. */
