@@ -1,8 +1,14 @@
 // Errors of whole-export work: where it was when something failed. Invariant: the class, the code and the fields of the
 // error stay what they are, so that a caller can distinguish a lost connection from a refused command.
 
-import { NbdCommandError, NbdConnectionError, NbdError, NbdProtocolError, NbdStateError } from '../errors.js';
-import { withMessage } from '../util/renamed-error.js';
+import {
+  NbdCommandError,
+  NbdConnectionError,
+  NbdError,
+  NbdProtocolError,
+  NbdStateError,
+  withMessage,
+} from '../errors.js';
 
 /** Where a piece of work failed. */
 export interface Place {

@@ -7,10 +7,10 @@ import {
   NbdProtocolError,
   NbdStateError,
   NbdUnflushedError,
+  withMessage,
 } from '../errors.js';
 import { FLUSH } from '../protocol/commands.js';
 import type { Complete } from '../util/option-checks.js';
-import { withMessage } from '../util/renamed-error.js';
 import type { Member } from './connections/member.js';
 import type { RetryOptions } from './options.js';
 import { messageOf } from './connections/targets.js';

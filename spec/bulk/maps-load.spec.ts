@@ -98,8 +98,10 @@ describe(`a map of ${COUNT} extents`, () => {
       clearInterval(timer);
       if (process.env['EXTENTS'] !== undefined) {
         process.stderr.write(
-          `${name}: longest turns ${turns.slice(0, 5).map((ms) => ms.toFixed(1))} ms, ` +
-            `${((peak - before) / 1e6).toFixed(0)} MB\n`,
+          `${name}: longest turns ${turns
+            .slice(0, 5)
+            .map((ms) => ms.toFixed(1))
+            .join(', ')} ms, ` + `${((peak - before) / 1e6).toFixed(0)} MB\n`,
         );
       }
       expect(result).toBe(wanted);
