@@ -237,7 +237,7 @@ const WORKS: Readonly<Record<string, Work>> = {
       const into = Buffer.alloc(SIZE, 1);
       await copy(
         pool,
-        { size: SIZE, write: async (bytes, offset) => void bytes.copy(into, offset) },
+        { size: SIZE, write: async (bytes, Number(offset)) => void bytes.copy(into, offset) },
         { requestSize: PIECE },
       );
       return sha256(into);
@@ -261,7 +261,7 @@ function* pieces(): Generator<Buffer> {
 
 const fileOf = async (bytes: Buffer): Promise<CopySource> => ({
   size: bytes.length,
-  read: async (into, offset) => void bytes.copy(into, 0, Number(offset)),
+  read: async (into, offset) => void bytes.copy(into, 0, offset),
 });
 
 const OLD = Buffer.alloc(SIZE, 0xaa);
