@@ -1,5 +1,5 @@
-// Chooses a folder for Node's compile cache. Node executes what it finds in the cache, so the folder must be writable by
-// this user alone. Node's own default is a folder in the temporary directory, which another user may have created first.
+// Chooses a folder for compiled code. Node executes what it finds there, so the folder must be writable by this user
+// alone. Node's own default is a folder in the temporary directory, which another user may have created first.
 
 import { lstatSync, mkdirSync, realpathSync } from 'node:fs';
 import { homedir } from 'node:os';
@@ -34,10 +34,12 @@ export function compileCacheFolder({ environment, home, uid }: User): string | n
     makeFolder(base);
     const real = realpathSync(base);
     if (!isSafeBelow(real, uid)) return null;
-    const folder = join(real, 'nbd-sdk');
+    const parent = join(real, 'nbd-sdk');
+    makeFolder(parent);
+    if (!isOwn(parent, uid, WRITABLE_BY_OTHERS)) return null;
+    const folder = join(parent, 'code');
     makeFolder(folder);
-    const stats = lstatSync(folder);
-    return stats.isDirectory() && stats.uid === uid && (stats.mode & GROUP_OR_OTHERS) === 0 ? folder : null;
+    return isOwn(folder, uid, GROUP_OR_OTHERS) ? folder : null;
   } catch {
     // The file system is read-only or full, or access is denied: the program only starts a little more slowly.
     return null;
@@ -54,6 +56,12 @@ function isSafeBelow(path: string, uid: number): boolean {
   }
 }
 
+/** Whether it is a folder of this user, and others have none of these rights. */
+function isOwn(path: string, uid: number, rights: number): boolean {
+  const stats = lstatSync(path);
+  return stats.isDirectory() && stats.uid === uid && (stats.mode & rights) === 0;
+}
+
 function makeFolder(path: string): void {
   try {
     mkdirSync(path, { mode: 0o700 });
@@ -62,12 +70,15 @@ function makeFolder(path: string): void {
   }
 }
 
-/** Enables the cache. Node 22.8 and later can keep compiled code between runs; `enable` is undefined before. */
-export function useCompileCache(enable: ((folder: string) => unknown) | undefined): void {
-  if (enable === undefined) return;
+/**
+ * Enables Node's cache, which Node 22.8 and later have; `enable` is undefined before. Returns the folder for other code
+ * that V8 has compiled, or null.
+ */
+export function useCompileCache(enable: ((folder: string) => unknown) | undefined): string | null {
   const uid = process.getuid?.();
   // Not safe in a process with the rights of one user and the environment of another.
-  if (uid !== process.geteuid?.()) return;
+  if (uid !== process.geteuid?.()) return null;
   const folder = compileCacheFolder({ environment: process.env, home: homedir(), uid });
-  if (folder !== null) enable(folder);
+  if (folder !== null) enable?.(folder);
+  return folder;
 }

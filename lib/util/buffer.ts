@@ -3,7 +3,6 @@
 
 import { nodeModule } from './platform.js';
 
-const UTF8 = new TextDecoder('utf-8', { ignoreBOM: true });
 const ENCODER = new TextEncoder();
 
 type Encoding = 'utf8' | 'latin1' | 'hex';
@@ -129,7 +128,7 @@ export class PortableBuffer extends Uint8Array {
   override toString(encoding?: Encoding, start = 0, end = this.length): string {
     if (encoding === undefined) return super.toString();
     const bytes = this.subarray(start, end);
-    if (encoding === 'utf8') return UTF8.decode(bytes);
+    if (encoding === 'utf8') return new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes);
     const encoded = (byte: number): string =>
       encoding === 'hex' ? byte.toString(16).padStart(2, '0') : String.fromCharCode(byte);
     let text = '';

@@ -2,19 +2,18 @@
 
 import { Buffer } from './buffer.js';
 
-const UTF8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
-
 /** Whether a `%` is not followed by two hexadecimal digits. */
 export const hasBadEscape = (text: string): boolean => /%(?![0-9A-Fa-f]{2})/.test(text);
 
 /** Decodes an ASCII string without bad escapes; null if its bytes are not UTF-8. */
 export function percentDecode(text: string): string | null {
+  if (!text.includes('%')) return text;
   const bytes = Buffer.from(
     text.replace(/%([0-9A-Fa-f]{2})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 16))),
     'latin1',
   );
   try {
-    return UTF8.decode(bytes);
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
     return null;
   }

@@ -4,6 +4,7 @@
 // Run as a script it is a part of `npm run build`: node spec/support/bundle-cli.mjs dist
 
 import { build } from 'esbuild';
+import { createHash } from 'node:crypto';
 import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -26,17 +27,45 @@ const COMMON = {
   logLevel: 'warning',
 };
 
-/** In main.js, run() is that of the file that has the command. */
-const CHOICE = {
+/** In main.js, run() is that of the file that has the command. `hashes` are those of the files' contents. */
+const choice = (hashes) => ({
   name: 'choice',
   setup({ onLoad }) {
     const words = Object.entries(SEPARATE).flatMap(([file, each]) => each.map((word) => [word, file]));
     onLoad({ filter: /[/\\]cli[/\\]run\.ts$/ }, () => ({
+      loader: 'ts',
       contents: `
-        import { createRequire } from 'node:module';
-        const files = new Map(${JSON.stringify(words)});
-        export const { run } = createRequire(import.meta.url)('./' + (files.get(process.argv[2]) ?? 'nbd') + '.cjs');`,
+        import module, { createRequire } from 'node:module';
+        import { join } from 'node:path';
+        import { requireCompiled } from './code-cache.js';
+        import { useCompileCache } from './compile-cache.js';
+        const name = new Map(${JSON.stringify(words)}).get(process.argv[2]) ?? 'nbd';
+        const file = join(__dirname, name + '.cjs');
+        const enable = module.enableCompileCache;
+        // What prints a version is compiled sooner than looked for.
+        const folder = name === 'version' ? null : useCompileCache(enable);
+        export const { run } =
+          folder === null || enable !== undefined
+            ? createRequire(__filename)(file)
+            : requireCompiled(file, ${JSON.stringify(hashes)}[name], folder);`,
     }));
+  },
+});
+
+/** Loads node:fs/promises at its first call: it takes 2 ms, and many commands read no file. */
+const LATE = {
+  name: 'late',
+  setup({ onResolve, onLoad }) {
+    onResolve({ filter: /^node:fs\/promises$/ }, ({ path, namespace }) =>
+      namespace === 'late' ? { path, external: true } : { path, namespace: 'late' },
+    );
+    onLoad({ filter: /.*/, namespace: 'late' }, async ({ path }) => {
+      const calls = Object.entries(await import('node:fs/promises')).filter(([, each]) => typeof each === 'function');
+      const lines = calls
+        .filter(([name]) => name !== 'default')
+        .map(([name]) => `export const ${name} = (...words) => require('${path}').${name}(...words);`);
+      return { contents: [`export { constants } from 'node:fs';`, ...lines].join('\n') };
+    });
   },
 };
 
@@ -57,21 +86,40 @@ export async function bundleCli(folder) {
   const cli = join(folder, 'cli');
   // An earlier build may have had other files.
   await rm(cli, { recursive: true, force: true });
-  const main = { entryPoints: ['lib/cli/main.ts'], outfile: join(cli, 'main.js'), format: 'esm', plugins: [CHOICE] };
-  const builds = [
-    { ...COMMON, ...main },
-    ...['nbd', ...Object.keys(SEPARATE)].map((name) => ({
-      ...COMMON,
-      entryPoints: ['lib/cli/run.ts'],
-      outfile: join(cli, `${name}.cjs`),
-      format: 'cjs',
-      external: EXTERNAL,
-      supported: { 'dynamic-import': false },
-      plugins: name === 'nbd' ? [] : [only(name)],
-      metafile: true,
-    })),
-  ];
-  const results = await Promise.all(builds.map((each) => build(each)));
+  const names = ['nbd', ...Object.keys(SEPARATE)];
+  const results = await Promise.all(
+    names.map((name) =>
+      build({
+        ...COMMON,
+        entryPoints: ['lib/cli/run.ts'],
+        outfile: join(cli, `${name}.cjs`),
+        format: 'cjs',
+        external: EXTERNAL,
+        supported: { 'dynamic-import': false },
+        plugins: name === 'nbd' ? [LATE] : [LATE, only(name)],
+        metafile: true,
+      }),
+    ),
+  );
+  const hashes = await Promise.all(
+    names.map(async (name) => [
+      name,
+      createHash('sha256')
+        .update(await readFile(join(cli, `${name}.cjs`)))
+        .digest('hex')
+        .slice(0, 16),
+    ]),
+  );
+  await build({
+    ...COMMON,
+    entryPoints: ['lib/cli/main.ts'],
+    outfile: join(cli, 'main.js'),
+    format: 'cjs',
+    supported: { 'dynamic-import': false },
+    plugins: [choice(Object.fromEntries(hashes))],
+  });
+  // Node's loader of ES modules takes 10 ms.
+  await writeFile(join(cli, 'package.json'), '{ "type": "commonjs" }\n');
   const inputs = results.flatMap(({ metafile }) => Object.keys(metafile?.inputs ?? {}));
   await writeFile(join(cli, 'LICENSES.txt'), await licensesOf(inputs));
 }
@@ -80,11 +128,7 @@ export async function bundleCli(folder) {
 export async function bundleSingle(file) {
   await build({
     ...COMMON,
-    // main.ts waits at its top level, which CommonJS cannot.
-    stdin: {
-      contents: `import { run } from './run.js';\nvoid run(process.argv.slice(2), process.argv[1] ?? 'nbd');\n`,
-      resolveDir: join(ROOT, 'lib/cli'),
-    },
+    entryPoints: ['lib/cli/main.ts'],
     outfile: file,
     format: 'cjs',
     // Those that are not installed with this package stay outside.

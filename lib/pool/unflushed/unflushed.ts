@@ -4,11 +4,11 @@
 
 import type { ByteRange } from '../../errors.js';
 import type { U64 } from '../../util/u64.js';
-import { IntervalSet, MOST_INTERVALS } from './interval-set.js';
+import { WrittenRanges, MOST_RANGES } from './written-ranges.js';
 
 /** Writes that may be gone. One for all losses between two reports. */
 export class Risk {
-  readonly #ranges = new IntervalSet();
+  readonly #ranges = new WrittenRanges();
   /** What the first loss was. */
   cause: unknown = undefined;
   /** They have been written again and flushed. */
@@ -18,19 +18,19 @@ export class Risk {
     return this.isRestored || this.#ranges.isEmpty;
   }
 
-  add(ranges: IntervalSet, cause: unknown): void {
+  add(ranges: WrittenRanges, cause: unknown): void {
     if (this.#ranges.isEmpty) this.cause = cause;
     this.#ranges.addAll(ranges);
   }
 
-  addTo(set: IntervalSet): void {
+  addTo(set: WrittenRanges): void {
     set.addAll(this.#ranges);
   }
 }
 
 /** The ranges of all of them, in order. */
 export function rangesOf(risks: readonly Risk[]): ByteRange[] {
-  const all = new IntervalSet();
+  const all = new WrittenRanges();
   for (const risk of risks) risk.addTo(all);
   return all.ranges();
 }
@@ -38,11 +38,11 @@ export function rangesOf(risks: readonly Risk[]): ByteRange[] {
 /** Writes that were acknowledged between two flushes' beginnings. */
 interface Segment {
   readonly number: number;
-  readonly ranges: IntervalSet;
+  readonly ranges: WrittenRanges;
 }
 
 export class UnflushedWrites {
-  #segments: Segment[] = [{ number: 1, ranges: new IntervalSet() }];
+  #segments: Segment[] = [{ number: 1, ranges: new WrittenRanges() }];
   #open: Segment = this.#segments[0] as Segment;
   #risk = new Risk();
 
@@ -86,7 +86,7 @@ export class UnflushedWrites {
   }
 
   #openNext(): void {
-    this.#open = { number: this.#open.number + 1, ranges: new IntervalSet() };
+    this.#open = { number: this.#open.number + 1, ranges: new WrittenRanges() };
     this.#segments.push(this.#open);
     this.#bound();
   }
@@ -95,7 +95,7 @@ export class UnflushedWrites {
   #bound(): void {
     if (this.#segments.length < 3) return;
     const total = this.#segments.reduce((sum, { ranges }) => sum + ranges.size, 0);
-    if (this.#segments.length < 64 && total <= MOST_INTERVALS) return;
+    if (this.#segments.length < 64 && total <= MOST_RANGES) return;
     const closed = this.#segments.slice(0, -1);
     const last = closed.at(-1) as Segment;
     for (const { ranges } of closed.slice(0, -1)) last.ranges.addAll(ranges);

@@ -1,10 +1,11 @@
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
 
-import { IntervalSet } from '../../lib/pool/unflushed/interval-set.js';
+import { WrittenRanges } from '../../lib/pool/unflushed/written-ranges.js';
+import { fromBigInt } from '../../lib/util/u64.js';
 import { UnflushedWrites } from '../../lib/pool/unflushed/unflushed.js';
 
-const covered = (set: IntervalSet, size: number): boolean[] => {
+const covered = (set: WrittenRanges, size: number): boolean[] => {
   const bytes = Array<boolean>(size).fill(false);
   for (const { offset, length } of set.ranges()) bytes.fill(true, Number(offset), Number(offset + length));
   return bytes;
@@ -12,11 +13,11 @@ const covered = (set: IntervalSet, size: number): boolean[] => {
 
 const ADDITIONS = fc.array(fc.tuple(fc.nat(200), fc.nat(30)), { maxLength: 60 });
 
-describe('an interval set', () => {
-  it('holds what was added and no more, in order, none touching another', () => {
+describe('the ranges of writes', () => {
+  it('hold what was added and no more, in order, none touching another', () => {
     fc.assert(
       fc.property(ADDITIONS, fc.array(fc.nat(60), { maxLength: 3 }), (additions, looks) => {
-        const set = new IntervalSet();
+        const set = new WrittenRanges();
         const model = Array<boolean>(256).fill(false);
         additions.forEach(([start, length], i) => {
           set.add(start, length);
@@ -33,10 +34,10 @@ describe('an interval set', () => {
     );
   });
 
-  it('of few intervals holds no less than what was added, and closes the smallest gaps', () => {
+  it('with a limit hold no less than what was added, and closes the smallest gaps', () => {
     fc.assert(
       fc.property(ADDITIONS, fc.integer({ min: 1, max: 8 }), (additions, limit) => {
-        const set = new IntervalSet(limit);
+        const set = new WrittenRanges(limit);
         const model = Array<boolean>(256).fill(false);
         for (const [start, length] of additions) {
           set.add(start, length);
@@ -47,7 +48,7 @@ describe('an interval set', () => {
         expect(model.every((isIn, at) => !isIn || found[at] === true)).toBe(true);
       }),
     );
-    const set = new IntervalSet(4);
+    const set = new WrittenRanges(4);
     for (const start of [0, 100, 110, 300, 400]) set.add(start, 1);
     expect(set.ranges()).toEqual([
       { offset: 0n, length: 111n },
@@ -56,8 +57,8 @@ describe('an interval set', () => {
     ]);
   });
 
-  it('of a million scattered blocks is bounded, and quick', () => {
-    const set = new IntervalSet();
+  it('of a million scattered blocks are bounded, and quick', () => {
+    const set = new WrittenRanges();
     let place = 1;
     for (let i = 0; i < 1_000_000; i++) {
       place = (place * 48271) % 0x7fff_ffff;
@@ -67,8 +68,29 @@ describe('an interval set', () => {
     expect(set.size).toBeGreaterThan(40_000);
   });
 
-  it('takes offsets above 2^53', () => {
-    const set = new IntervalSet();
+  it('hold the same when some of them are above 2^53, whenever the first of those is added', () => {
+    const base = BigInt(Number.MAX_SAFE_INTEGER) - 100n;
+    fc.assert(
+      fc.property(ADDITIONS, fc.array(fc.nat(60), { maxLength: 3 }), (additions, looks) => {
+        const set = new WrittenRanges();
+        const low = new WrittenRanges();
+        additions.forEach(([start, length], i) => {
+          set.add(fromBigInt(base + BigInt(start)), length);
+          low.add(start, length);
+          if (looks.includes(i)) expect(set.size).toBe(low.size);
+        });
+        const all = new WrittenRanges();
+        all.add(3, 4);
+        all.addAll(set);
+        const expected = low.ranges().map(({ offset, length }) => ({ offset: offset + base, length }));
+        expect(set.ranges()).toEqual(expected);
+        expect(all.ranges()).toEqual([{ offset: 3n, length: 4n }, ...expected]);
+      }),
+    );
+  });
+
+  it('take offsets above 2^53', () => {
+    const set = new WrittenRanges();
     set.add(2n ** 62n, 10);
     set.add(2n ** 62n + 10n, 5);
     set.add(7, 1);
@@ -82,7 +104,7 @@ describe('an interval set', () => {
 describe('unflushed writes', () => {
   const lostOf = (writes: UnflushedWrites): unknown[] => {
     writes.lost('gone');
-    const set = new IntervalSet();
+    const set = new WrittenRanges();
     writes.risk.addTo(set);
     return set.ranges().map(({ offset, length }) => [Number(offset), Number(length)]);
   };
