@@ -237,7 +237,7 @@ const WORKS: Readonly<Record<string, Work>> = {
       const into = Buffer.alloc(SIZE, 1);
       await copy(
         pool,
-        { size: SIZE, write: async (bytes, Number(offset)) => void bytes.copy(into, offset) },
+        { size: SIZE, write: async (bytes, offset) => void bytes.copy(into, Number(offset)) },
         { requestSize: PIECE },
       );
       return sha256(into);
