@@ -9,7 +9,7 @@ import { CMD_FLAG_FUA } from '../../protocol/client-constants.js';
 import { checkTask } from './check-task.js';
 import type { DirectOwner } from './direct.js';
 import { trace } from '../events.js';
-import { judge, noConnection, poolEnded, unflushed } from '../failures.js';
+import { finalFailure, judge, noConnection, poolEnded, unflushed } from '../failures.js';
 import { Line } from './line.js';
 import type { Member } from '../connections/member.js';
 import type { Roster } from '../connections/roster.js';
@@ -224,7 +224,7 @@ export class Dispatcher implements DirectOwner {
       case 'reject':
         this.#settled(task);
         task.fail();
-        throw error;
+        throw finalFailure(task, error);
       case 'retry':
         return this.#retryLater(task, error as NbdError);
       case 'again':
