@@ -1,7 +1,14 @@
 // Errors of whole-export work: where it was when something failed. Invariant: the class, the code and the fields of the
 // error stay what they are, so that a caller can distinguish a lost connection from a refused command.
 
-import { NbdCommandError, NbdConnectionError, NbdError, NbdProtocolError, NbdStateError } from '../errors.js';
+import {
+  NbdCommandError,
+  NbdConnectionError,
+  NbdError,
+  NbdProtocolError,
+  NbdStateError,
+  withMessage,
+} from '../errors.js';
 
 /** Where a piece of work failed. */
 export interface Place {
@@ -32,15 +39,8 @@ export function located(cause: unknown, place: Place, signal?: AbortSignal): unk
       cause,
     });
   }
-  if (cause instanceof NbdError) {
-    // A range of its own is more exact than the piece's.
-    const fields = Object.fromEntries(Object.entries(cause));
-    const error = new NbdError(message, { ...where, ...fields, code: cause.code, syscall, cause });
-    // Its own class, which may be one that a user has derived.
-    Object.setPrototypeOf(error, Object.getPrototypeOf(cause) as object);
-    Error.captureStackTrace(error, located);
-    return error;
-  }
+  // A range of its own is more exact than the piece's.
+  if (cause instanceof NbdError) return withMessage(cause, message, where);
   const code = (cause as { code?: unknown } | null | undefined)?.code;
   const known = typeof code === 'string' && /^E[A-Z0-9]+$/.test(code) ? code : 'EIO';
   return new NbdError(message, { ...where, code: known, cause });

@@ -2,6 +2,7 @@
 // rejects, nothing that it started is still running, but for what does not heed an abort.
 
 import { inNextTurn } from '../util/timers.js';
+
 /** How many pieces run at a time, where that changes on the way. */
 export interface Depth {
   readonly limit: number;
@@ -16,6 +17,9 @@ const GRACE_TURN = 10;
 /** A lane costs some memory, even one that never gets anything to do. */
 const MOST_LANES = 65_536;
 
+/** Resolves in the next turn of the event loop. */
+export const anotherTurn = (): Promise<void> => new Promise(inNextTurn);
+
 /** Milliseconds after which the event loop gets a turn: a quarter of what is promised, as a busy machine takes its share. */
 const TURN = 5;
 
@@ -29,11 +33,8 @@ export function makeBreather(): () => Promise<void> | null {
   return () => {
     // A look at the clock costs more than an extent.
     if ((++calls & 15) !== 0 || performance.now() - since < TURN) return null;
-    return new Promise((resolve) => {
-      inNextTurn(() => {
-        since = performance.now();
-        resolve();
-      });
+    return anotherTurn().then(() => {
+      since = performance.now();
     });
   };
 }

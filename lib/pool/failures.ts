@@ -7,6 +7,7 @@ import {
   NbdProtocolError,
   NbdStateError,
   NbdUnflushedError,
+  withMessage,
 } from '../errors.js';
 import { FLUSH } from '../protocol/commands.js';
 import type { Complete } from '../util/option-checks.js';
@@ -38,10 +39,17 @@ const because = (cause: unknown): string => (cause === undefined ? '' : `: ${mes
 
 const sentOf = (task: Task): { sent: boolean } => ({ sent: task.failure?.sent ?? false });
 
+const triesOf = ({ tries }: Task): string => `${tries} ${tries === 1 ? 'try' : 'tries'}`;
+
+/** What a command has failed with for good; of one that was tried again, with the number of tries. */
+export function finalFailure(task: Task, error: unknown): unknown {
+  if (task.retries === 0 || !(error instanceof NbdError)) return error;
+  return withMessage(error, `${error.message}, after ${triesOf(task)}`);
+}
+
 /** For a command that waited for a connection in vain, or lost one for too long. */
 export function noConnection(task: Task, why: string, cause: unknown): NbdError {
-  const tries = `${task.tries} ${task.tries === 1 ? 'try' : 'tries'}`;
-  return new NbdConnectionError(`${task.what}: ${why}, after ${tries}${because(cause)}`, {
+  return new NbdConnectionError(`${task.what}: ${why}, after ${triesOf(task)}${because(cause)}`, {
     code: cause instanceof NbdError && cause.code === 'ESTALE' ? 'ESTALE' : 'ENOTCONN',
     ...task.details,
     ...sentOf(task),

@@ -37,6 +37,9 @@ export const SCRATCH_LENGTH = 256 * 1024;
  */
 export const DIRECT_LENGTH = 128 * 1024;
 
+/** From this length on, a chunk is decoded while it arrives, so that no turn of the event loop has all the work. */
+const LONG_CHUNK = 32 * 1024;
+
 const HEADER = 0; // collecting a reply's header
 const DATA = 1; // payload bytes on their way into the command's buffer
 const SMALL = 2; // collecting the bounded rest of a chunk, which is parsed as a whole
@@ -141,7 +144,7 @@ export class ReplyDecoder<Target extends ReplyTarget = ReplyTarget> {
       if (this.#remaining === 0) this.#dataComplete();
     } else {
       this.#smallLength += length;
-      if (this.#remaining === 0) this.#smallComplete(this.#small, 0, this.#smallLength);
+      this.#smallArrived();
     }
   }
 
@@ -167,7 +170,7 @@ export class ReplyDecoder<Target extends ReplyTarget = ReplyTarget> {
           this.#smallLength += take;
           this.#remaining -= take;
           at += take;
-          if (this.#remaining === 0) this.#smallComplete(this.#small, 0, this.#smallLength);
+          this.#smallArrived();
           break;
         }
         default: {
@@ -283,6 +286,13 @@ export class ReplyDecoder<Target extends ReplyTarget = ReplyTarget> {
       this.#chunkStart = length; // of DATA: kept here until its offset is known
       this.#small = wanted <= this.#partial.length ? this.#partial : allocate(wanted);
     }
+  }
+
+  /** More of a SMALL one, or all of it. */
+  #smallArrived(): void {
+    if (this.#remaining === 0) this.#smallComplete(this.#small, 0, this.#smallLength);
+    else if (this.#smallLength >= LONG_CHUNK)
+      this.#rules.arriving(this.#command as Target, this.#type, this.#small, this.#smallLength);
   }
 
   /** The bounded part of a chunk has arrived: the offset of data, or all of any other chunk. */

@@ -4,7 +4,7 @@
 import { Buffer } from '../util/buffer.js';
 import { NbdCommandError, NbdError, NbdProtocolError } from '../errors.js';
 import { add, distance, fromHalves, type U64 } from '../util/u64.js';
-import { decodeBlockStatus, MAX_EXTENTS } from './block-status.js';
+import { ArrivingBlockStatus, type BlockStatusRequest, decodeBlockStatus, MAX_EXTENTS } from './block-status.js';
 import { READ_DATA, READ_ERROR, READ_HOLE } from './client-constants.js';
 import { callDetails, describeCall } from './commands.js';
 import type { ChunkStatus, ReplyTarget } from './reply-target.js';
@@ -35,6 +35,8 @@ const MAX_ERROR_PAYLOAD = 4 + 2 + 65535 + 8;
 
 export class ReplyRules {
   readonly #context: ReplyContext;
+  /** The chunk that arrives, if it is long, and its memory. */
+  #arriving: { readonly memory: ArrayBufferLike; readonly status: ArrivingBlockStatus } | null = null;
 
   constructor(context: ReplyContext) {
     this.#context = context;
@@ -178,6 +180,18 @@ export class ReplyRules {
     this.#notify(command, start, length, READ_DATA, null);
   }
 
+  /** The first `length` bytes of a long chunk, in memory of its own, have arrived. */
+  arriving(command: ReplyTarget, type: number, bytes: Buffer, length: number): void {
+    const isExtended = type === c.NBD_REPLY_TYPE_BLOCK_STATUS_EXT;
+    if (!isExtended && type !== c.NBD_REPLY_TYPE_BLOCK_STATUS) return;
+    const from = isExtended ? 8 : 4;
+    if (this.#arriving?.memory !== bytes.buffer) {
+      const status = new ArrivingBlockStatus(bytes.subarray(from), isExtended, this.#statusRequest(command));
+      this.#arriving = { memory: bytes.buffer, status };
+    }
+    this.#arriving.status.arrived(length - from);
+  }
+
   /** A whole chunk that is not data. */
   payload(command: ReplyTarget, type: number, bytes: Buffer): void {
     switch (type) {
@@ -242,6 +256,8 @@ export class ReplyRules {
 
   #blockStatus(command: ReplyTarget, type: number, bytes: Buffer): void {
     const extended = type === c.NBD_REPLY_TYPE_BLOCK_STATUS_EXT;
+    const arriving = this.#arriving?.memory === bytes.buffer ? this.#arriving.status : null;
+    this.#arriving = null;
     const id = bytes.readUInt32BE(0);
     if (extended && bytes.readUInt32BE(4) !== (bytes.length - 8) / 16) {
       throw this.violation(command, `${bytes.readUInt32BE(4)} extents in a chunk of ${bytes.length} bytes`);
@@ -257,26 +273,28 @@ export class ReplyRules {
       return;
     }
     command.reported.push(id);
+    const data = bytes.subarray(extended ? 8 : 4);
     // Only short payloads share memory with the next chunk.
     const mayKeep = bytes.length > c.EXTENDED_REPLY_LENGTH;
-    const { entries, problem } = decodeBlockStatus(
-      bytes.subarray(extended ? 8 : 4),
-      extended,
-      {
-        count: command.count,
-        offset: command.offset,
-        exportSize: this.#context.exportSize,
-        onlyFirst: (command.flags & c.NBD_CMD_FLAG_REQ_ONE) !== 0,
-        wide: command.spec.wideExtents,
-      },
-      mayKeep,
-    );
+    arriving?.arrived(data.length);
+    const { entries, problem } =
+      arriving?.decoded() ?? decodeBlockStatus(data, extended, this.#statusRequest(command), mayKeep);
     if (problem !== null) {
       this.#reject(command, `in the server's extents for ${printableText(context)} ${problem.reason}`, problem.code);
     }
     if (entries.length > 0 && command.onExtent !== null && !command.settled) {
       this.#guard(command, () => command.onExtent?.(context, BigInt(command.offset), entries));
     }
+  }
+
+  #statusRequest(command: ReplyTarget): BlockStatusRequest {
+    return {
+      count: command.count,
+      offset: command.offset,
+      exportSize: this.#context.exportSize,
+      onlyFirst: (command.flags & c.NBD_CMD_FLAG_REQ_ONE) !== 0,
+      wide: command.spec.wideExtents,
+    };
   }
 
   #notify(command: ReplyTarget, start: number, length: number, status: ChunkStatus, error: NbdError | null): void {

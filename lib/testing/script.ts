@@ -100,7 +100,7 @@ export class Plan {
 
 function commandScripts(reply: PeerScript['reply']): CommandScript[] {
   if (reply === undefined) return [];
-  if (typeof reply === 'function' || reply instanceof Uint8Array) return [{ steps: reply }];
+  if (typeof reply === 'function' || ArrayBuffer.isView(reply)) return [{ steps: reply }];
   if (Array.isArray(reply)) {
     const list = reply as readonly unknown[];
     return list.every(isCommandScript) ? [...list] : [{ steps: reply as CommandScript['steps'] }];

@@ -58,7 +58,8 @@ export class ScriptedPeer implements AsyncDisposable {
     server.on('connection', (socket) => {
       this.#sockets.add(socket);
       socket.once('close', () => this.#sockets.delete(socket));
-      this.connections.push(serve(socket, scriptFor(this.connections.length)));
+      const index = this.connections.length;
+      this.connections.push(serve(socket, () => scriptFor(index)));
     });
   }
 
@@ -81,7 +82,7 @@ export class ScriptedPeer implements AsyncDisposable {
 
   /** Serves an existing stream and returns its recording. */
   static attach(stream: Duplex, script: PeerScript = {}): PeerRecording {
-    return serve(stream, script);
+    return serve(stream, () => script);
   }
 
   /** The recording of the first client; throws if no client has connected. */
@@ -122,11 +123,15 @@ export class ScriptedPeer implements AsyncDisposable {
   }
 }
 
-function serve(stream: Duplex, script: PeerScript): PeerRecording {
+function serve(stream: Duplex, scriptFor: () => PeerScript): PeerRecording {
   const recording = new PeerRecording();
   // A mistake in a script is reported in the recording: an exception here would end the process.
-  new PeerSession(new Wire(stream, recording), new Plan(script), recording).run().catch((error: unknown) => {
+  const run = async (): Promise<void> => {
+    await new PeerSession(new Wire(stream, recording), new Plan(scriptFor()), recording).run();
+  };
+  run().catch((error: unknown) => {
     recording.violations.push(`the script failed: ${String(error)}`);
+    stream.destroy();
   });
   return recording;
 }

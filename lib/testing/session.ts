@@ -250,7 +250,7 @@ export class PeerSession {
 
   async #step(step: Step): Promise<void> {
     const wire = this.#wire;
-    if (step instanceof Uint8Array) return wire.write(step);
+    if (ArrayBuffer.isView(step)) return wire.write(step);
     switch (step.do) {
       case 'close':
         return wire.close();

@@ -9,6 +9,7 @@ import { Guard } from './guard.js';
 import { connectedPair } from './private-socket.js';
 import { nameOf, startError } from './programs.js';
 import type { SocketTransport } from './socket.js';
+import { unrefTimer } from '../util/timers.js';
 
 /** Where a program's stderr goes: `capture` keeps it for error messages, `inherit` forwards it to this process's. */
 export type ErrorOutput = 'capture' | 'inherit';
@@ -237,7 +238,9 @@ export class Subprocess {
   }
 
   #later(delay: number, act: () => void): void {
-    if (this.isRunning) this.#timer = setTimeout(act, delay).unref();
+    if (!this.isRunning) return;
+    this.#timer = setTimeout(act, delay);
+    unrefTimer(this.#timer);
   }
 }
 

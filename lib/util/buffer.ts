@@ -1,7 +1,7 @@
 // Node's Buffer, or in browsers a Uint8Array with the few methods of it that this package uses. Files that import it run
 // in both; in Node it is Buffer itself, so that it costs nothing there.
 
-import { nodeModule } from './platform.js';
+import { nodeModule, TextDecoder, TextEncoder } from './platform.js';
 
 const ENCODER = new TextEncoder();
 

@@ -1,6 +1,7 @@
 // Percent-encoding as in RFC 3986: escapes are bytes of UTF-8, and '+' is a plain character.
 
 import { Buffer } from './buffer.js';
+import { TextDecoder } from './platform.js';
 
 /** Whether a `%` is not followed by two hexadecimal digits. */
 export const hasBadEscape = (text: string): boolean => /%(?![0-9A-Fa-f]{2})/.test(text);

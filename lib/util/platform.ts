@@ -7,6 +7,7 @@ import type * as diagnostics_channel from 'node:diagnostics_channel';
 import type * as os from 'node:os';
 import type * as timers from 'node:timers';
 import type * as tls from 'node:tls';
+import type * as util from 'node:util';
 import type * as worker_threads from 'node:worker_threads';
 
 /** Node's `process`, or what a bundler or a page has put in its place. */
@@ -31,6 +32,7 @@ interface NodeModules {
   readonly 'node:os': typeof os;
   readonly 'node:timers': typeof timers;
   readonly 'node:tls': typeof tls;
+  readonly 'node:util': typeof util;
   readonly 'node:worker_threads': typeof worker_threads;
 }
 
@@ -40,6 +42,16 @@ export function nodeModule<Name extends keyof NodeModules>(name: Name): NodeModu
   if (typeof parts?.getBuiltinModule !== 'function') return undefined;
   return (parts.getBuiltinModule as (name: Name) => NodeModules[Name] | undefined)(name);
 }
+
+// jest-environment-jsdom has neither as a global.
+const coding = globalThis as {
+  readonly TextDecoder?: typeof util.TextDecoder;
+  readonly TextEncoder?: typeof util.TextEncoder;
+};
+const coders =
+  coding.TextDecoder === undefined || coding.TextEncoder === undefined ? nodeModule('node:util') : undefined;
+export const TextDecoder = (coding.TextDecoder ?? coders?.TextDecoder) as typeof util.TextDecoder;
+export const TextEncoder = (coding.TextEncoder ?? coders?.TextEncoder) as typeof util.TextEncoder;
 
 /** A variable of the environment; undefined where there is none. */
 export function environment(name: string): string | undefined {

@@ -33,6 +33,11 @@ export function unrefTimer(timer: unknown): void {
   (timer as { unref?: () => unknown }).unref?.();
 }
 
+/** Keeps the process alive while the timer is pending, where {@link unrefTimer} has let it exit. */
+export function refTimer(timer: unknown): void {
+  (timer as { ref?: () => unknown }).ref?.();
+}
+
 // The server's timers are not affected by a test that replaces the global ones.
 export const setImmediate: (callback: () => void) => unknown = nodeTimers?.setImmediate ?? inNextTurn;
 export const setTimeout = nodeTimers?.setTimeout ?? globalThis.setTimeout.bind(globalThis);

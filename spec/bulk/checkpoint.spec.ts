@@ -1,6 +1,7 @@
 // Copies that go on where an earlier one has ended: no more is read again than one checkpoint's worth, nothing is taken
 // for done that was not flushed, and what does not belong together is refused.
 
+import { createHash } from 'node:crypto';
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -208,6 +209,12 @@ describe('fileCheckpoint', () => {
     await expect(copy(source, to, options(path))).rejects.toMatchObject({ cause: CRASH });
     return readFile(path, 'utf8');
   }
+  /** A text with a checksum that is right. */
+  const sealed = (contents: unknown): string => {
+    const body = JSON.stringify(contents);
+    const sha256 = createHash('sha256').update(body).digest('hex');
+    return `${JSON.stringify({ format: 'nbd-sdk copy checkpoint', version: 1, sha256, body })}\n`;
+  };
   const options = (path: string): object => ({
     checkpoint: fileCheckpoint(path, { every: EVERY }),
     requestSize: REQUEST,
@@ -233,6 +240,13 @@ describe('fileCheckpoint', () => {
     ['was cut short', (text: string) => text.slice(0, text.length >> 1), /cut short/],
     ['was cut short early', (text: string) => text.slice(0, 12), /cut short/],
     ['has a byte changed', (text: string) => text.replace(/\\"done\\":\[\[\\"0/, '\\"done\\":[[\\"1'), /checksum/],
+    [
+      'has a right checksum of something else',
+      () => sealed({ identity: {}, done: [['a', 'b']], missing: [] }),
+      /contents/,
+    ],
+    ['has no ranges', () => sealed({ identity: {}, done: 3 }), /contents/],
+    ['has nothing at all', () => sealed(null), /contents/],
     ['is of another version', (text: string) => text.replace('"version":1', '"version":2'), /version 2/],
   ])('refuses a file that %s, and leaves it as it is', async (_title, change, message) => {
     const path = join(folder, 'bad');

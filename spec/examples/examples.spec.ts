@@ -70,6 +70,12 @@ const OUTPUT: Readonly<Record<string, readonly (string | RegExp)[]>> = {
     'reply: 65536 +65536 0',
     'reply: 131072 +196608 3',
   ],
+  partitions: [
+    'gpt, sectors of 512 bytes',
+    '1: 1048576 +16777216 EFI System boot',
+    '2: 17825792 +48234496 Linux filesystem root',
+    'its contents have the hash 1448d99397a96317aaae14812906f04fedca1abfb4740e6c0fb670345d86a391',
+  ],
   cookies: [
     'after it was retired: false',
     'cookie 1: done',

@@ -1,10 +1,13 @@
 import { describe, expect, it } from '@jest/globals';
 
 import {
+  ArrivingBlockStatus,
   type BlockStatusRequest,
   decodeBlockStatus,
   encodeBlockStatusFilter,
 } from '../../lib/protocol/block-status.js';
+import { Random, seedOf } from '../fuzz/random.js';
+import { SEED, withSeed } from '../fuzz/seed.js';
 import { cat, u32, u64 } from '../support/golden.js';
 
 type Pairs = readonly (readonly [length: number | bigint, flags: number | bigint])[];
@@ -251,6 +254,36 @@ describe('a million extents', () => {
     decodeBlockStatus(data, false, request());
     expect(data).toEqual(narrow([[65536, 3]]));
   });
+});
+
+it(withSeed('a chunk that arrives in pieces is decoded as one that is there at once'), () => {
+  for (let life = 0; life < 400; life++) {
+    const random = new Random(seedOf(SEED, life));
+    const isExtended = random.oneIn(2);
+    const pairs = Array.from({ length: random.between(1, 60) }, (): [number | bigint, number | bigint] => [
+      random.oneIn(30) ? random.pick(isExtended ? [0, GIB4, 2n ** 62n] : [0, 0xffffffff]) : random.between(1, 5000),
+      random.oneIn(30) && isExtended ? GIB4 : random.between(0, 3),
+    ]);
+    const over = {
+      ...{ wide: random.oneIn(2), onlyFirst: random.oneIn(8), offset: random.pick([0, 512]) },
+      count: random.pick([65536, 1000, TIB, 2n ** 60n]),
+      exportSize: random.pick([2 ** 16, 2 ** 20, TIB, 2n ** 62n]),
+    };
+    const data = isExtended ? extended(pairs) : narrow(pairs);
+    const wanted = decodeBlockStatus(data, isExtended, request(over));
+    // Memory that has room for the identifier in front, as a chunk's has.
+    const memory = Buffer.from(new Uint8Array(data.length + 8).buffer)
+      .subarray(isExtended ? 8 : 4)
+      .subarray(0, data.length);
+    const arriving = new ArrivingBlockStatus(memory, isExtended, request(over));
+    for (let at = 0; at < data.length;) {
+      const next = Math.min(at + random.between(1, 100), data.length);
+      data.copy(memory, at, at, next);
+      arriving.arrived(next);
+      at = next;
+    }
+    expect({ life, ...arriving.decoded() }).toEqual({ life, ...wanted });
+  }
 });
 
 describe('encodeBlockStatusFilter', () => {

@@ -7,7 +7,7 @@ import { NbdConnection } from '../../lib/index.js';
 import { MemoryBackend, NbdServer } from '../../lib/server/index.js';
 import { rejection } from '../support/caught.js';
 
-type ErrorClass = Exclude<keyof typeof errors, 'errnoOf'>;
+type ErrorClass = Exclude<keyof typeof errors, 'errnoOf' | 'withMessage'>;
 
 const NETWORK = ['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTCONN'];
 

@@ -5,13 +5,16 @@ import { readFile, rm } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 
+import { type WebSocket, WebSocketServer } from 'ws';
+
+import { NbdConnection } from '../../lib/index.js';
 import { MemoryBackend, NbdServer } from '../../lib/server/index.js';
 import { projectWithPackage } from '../support/built-package.js';
 import { type Certificates, makeCertificates } from '../support/certificates.js';
 import { otherRuntimes } from '../support/runtimes.mjs';
 import { runTool } from '../support/tools.js';
 
-const STEPS = 32;
+const STEPS = 35;
 /** Ten times what the slowest takes. */
 const TIMEOUT = 120_000;
 jest.setTimeout(2 * TIMEOUT);
@@ -22,6 +25,7 @@ const WITHOUT_PSK = ['Bun', 'Deno'];
 let folder = '';
 let certificates: Certificates;
 const servers: NbdServer[] = [];
+const listeners: WebSocketServer[] = [];
 let places: Record<string, unknown> = {};
 
 beforeAll(async () => {
@@ -39,8 +43,15 @@ beforeAll(async () => {
     }).listenTcp(),
   ];
   servers.push(tcp, unix, tls, psk);
+  const behindWebSocket = new NbdServer({ exports: exports() });
+  servers.push(behindWebSocket);
+  const webSocket = await listenForWebSockets((socket) => {
+    behindWebSocket.serve(socket);
+  });
+  const media = await listenForWebSockets((socket) => void copyWithin(socket));
   places = {
     ...{ tcp: tcp.uri(), unix: unix.uri(), tls: tls.uri(), psk: psk.uri(), refusing: await refusingUri() },
+    ...{ webSocket, media },
     ...{ ca: certificates.ca, cert, key },
     wrongCa: await readFile(join(certificates.strangerFolder, 'ca-cert.pem'), 'utf8'),
   };
@@ -52,10 +63,28 @@ beforeAll(async () => {
 });
 
 afterAll(async () => {
+  for (const listener of listeners) {
+    for (const client of listener.clients) client.terminate();
+    listener.close();
+  }
   for (const server of servers) await server.close();
   await certificates.remove();
   await rm(folder, { recursive: true, force: true });
 });
+
+async function listenForWebSockets(onSocket: (socket: WebSocket) => void): Promise<string> {
+  const listener = new WebSocketServer({ host: '127.0.0.1', port: 0 });
+  listeners.push(listener);
+  listener.on('connection', onSocket);
+  await new Promise((resolve) => listener.once('listening', resolve));
+  return `ws://127.0.0.1:${String((listener.address() as AddressInfo).port)}`;
+}
+
+/** The client of what a runtime serves: copies the first half of the export to the second. */
+async function copyWithin(socket: WebSocket): Promise<void> {
+  await using connection = await NbdConnection.connect(socket);
+  await connection.pwrite(await connection.pread(65_536, 0), 65_536);
+}
 
 /** Of a port on which nothing listens any more. */
 async function refusingUri(): Promise<string> {

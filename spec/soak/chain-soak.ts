@@ -8,9 +8,16 @@ import { copyFile, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { copy, fileDestination, NbdConnection } from '../../lib/index.js';
+import { compare, copy, fileDestination, fileSource, NbdConnection } from '../../lib/index.js';
 import type { Random } from '../fuzz/random.js';
-import { type RealServer, runTool, startNbdkit, startQemuNbd } from '../support/real-servers.js';
+import {
+  hasTool,
+  type RealServer,
+  runTool,
+  startNbdkit,
+  startNbdServer,
+  startQemuNbd,
+} from '../support/real-servers.js';
 import { startTrixieQemuNbd } from '../support/trixie.js';
 
 const UNIT = 512;
@@ -20,6 +27,8 @@ const ALLOCATION = 'base:allocation';
 export interface ChainSoakOptions {
   readonly random: Random;
   readonly links?: number;
+  /** The command line: its main.js. */
+  readonly cli: string;
   /** Read with qemu-nbd of the Debian trixie root, which has extended headers. */
   readonly isTrixie: boolean;
 }
@@ -37,15 +46,72 @@ async function tool(name: string, ...args: string[]): Promise<void> {
   if (code !== 0) throw new Error(`${name} ${args.join(' ')}: ${stdout}${stderr}`);
 }
 
+interface Restored {
+  readonly file: string;
+  readonly size: number;
+  /** Of the same export as the connection. */
+  readonly uri: string;
+  /** The command line: its main.js. */
+  readonly cli: string;
+}
+
+async function toServer(starting: Promise<RealServer>, from: NbdConnection, exportName = ''): Promise<void> {
+  await using server = await starting;
+  await using to = await NbdConnection.connect(server.uri(exportName));
+  await copy(from, to);
+}
+
+/** Each copies an export to the file, which has the size of the export and other contents. */
+const RESTORES = {
+  file: async (from: NbdConnection, { file, size }: Restored) => {
+    await truncate(file, 0);
+    await using to = await fileDestination(file, { size });
+    await copy(from, to);
+  },
+  nbdkit: (from: NbdConnection, { file }: Restored) => toServer(startNbdkit({ plugin: 'file', args: [file] }), from),
+  'nbd-server': (from: NbdConnection, { file }: Restored) =>
+    toServer(startNbdServer({ exports: { x: { exportname: file, flush: true, trim: true } } }), from, 'x'),
+  pipes: async (_from: NbdConnection, { file, uri, cli }: Restored) => {
+    const nbd = `'${process.execPath}' '${cli}'`;
+    await tool('bash', '-o', 'pipefail', '-c', `${nbd} copy '${uri}' - | ${nbd} copy - '${file}'`);
+  },
+  'block device': async (from: NbdConnection, { file, size }: Restored) => {
+    const { code, stdout, stderr } = await runTool('losetup', ['-f', '--show', file]);
+    if (code !== 0) throw new Error(`losetup: ${stderr}`);
+    const device = stdout.trim();
+    try {
+      await using to = await fileDestination(device, { size });
+      await copy(from, to);
+      await using back = await fileSource(device);
+      const { equal } = await compare(from, back);
+      if (!equal) throw new Error(`${device} differs from the export`);
+    } finally {
+      await tool('losetup', '-d', device);
+    }
+  },
+};
+
+type Kind = keyof typeof RESTORES;
+
+/** Whether loop devices can be made here. */
+async function hasLoops(): Promise<boolean> {
+  if (!hasTool('losetup') || process.getuid?.() !== 0) return false;
+  return (await runTool('losetup', ['-f'])).code === 0;
+}
+
 class Chain {
   readonly #random: Random;
   readonly #isTrixie: boolean;
   readonly #folder: string;
   readonly #size: number;
+  readonly #cli: string;
+  readonly #kinds: readonly Kind[];
   readonly counts: ChainCounts;
 
-  constructor({ random, isTrixie }: ChainSoakOptions, folder: string) {
+  constructor({ random, isTrixie, cli }: ChainSoakOptions, folder: string, kinds: readonly Kind[]) {
     this.#random = random;
+    this.#cli = cli;
+    this.#kinds = kinds;
     this.#isTrixie = isTrixie;
     this.#folder = folder;
     // No multiple of a cluster, most of the time.
@@ -123,7 +189,7 @@ class Chain {
     this.counts.copied += Number(total);
   }
 
-  /** Restores the chain up to a link, to a file or a server, and compares. */
+  /** Restores the chain up to a link, to an end of a random kind, and compares. */
   async #check(link: number): Promise<void> {
     const image = this.#at(`link${link}`);
     const reference = this.#at(`reference${link}`);
@@ -132,17 +198,9 @@ class Chain {
     await writeFile(restored, Buffer.alloc(this.#size, 0xaa));
     await using source = await startQemuNbd({ file: image, format: 'qcow2', args: ['-r'] });
     await using from = await NbdConnection.connect(source.uri(), { metaContexts: [ALLOCATION] });
-    const kind = this.#random.pick(['file', 'nbdkit']);
+    const kind = this.#random.pick(this.#kinds);
     this.counts.ends[kind] = (this.counts.ends[kind] ?? 0) + 1;
-    if (kind === 'file') {
-      await truncate(restored, 0);
-      await using to = await fileDestination(restored, { size: this.#size });
-      await copy(from, to);
-    } else {
-      await using server = await startNbdkit({ plugin: 'file', args: [restored] });
-      await using to = await NbdConnection.connect(server.uri());
-      await copy(from, to);
-    }
+    await RESTORES[kind](from, { file: restored, size: this.#size, uri: source.uri(), cli: this.#cli });
     await tool('cmp', restored, reference);
     this.counts.restored += this.#size;
     await this.#same('qcow2', image, link);
@@ -158,8 +216,10 @@ class Chain {
 /** One chain from the full copy to its last link; rejects at the first difference. */
 export async function soakChain(options: ChainSoakOptions): Promise<ChainCounts> {
   const folder = await mkdtemp(join(tmpdir(), 'nbd-chain-soak-'));
+  const kinds = Object.keys(RESTORES) as Kind[];
+  const here = (await hasLoops()) ? kinds : kinds.filter((kind) => kind !== 'block device');
   try {
-    return await new Chain(options, folder).run(options.links ?? LINKS);
+    return await new Chain(options, folder, here).run(options.links ?? LINKS);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }

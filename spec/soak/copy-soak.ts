@@ -1,6 +1,7 @@
 // `nbd copy --checkpoint`, killed at random moments and run again: SIGKILL of the process, of the source's server, of the
 // destination's server, whose cache loses what was not flushed, or of several at once. In the end both ends are equal,
-// and no death has cost more reads than one checkpoint's worth. Reads are counted by nbdkit's log of the source.
+// and no death has cost more reads than one checkpoint's worth. Reads are counted by nbdkit's log of the source: what is
+// read again is the cost of the first death since it was read before, and without a death nothing is read again.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -19,12 +20,14 @@ const EVERY = 16 * MIB;
 const UNIT = 512;
 /** A copy that is not killed any more has to end by itself. */
 const MOST_RUNS = 100;
+/** Milliseconds for a server to see that a client is dead; it takes a few. */
+const LONGEST_LEAVING = 30_000;
 
 export interface CopySoakOptions {
   readonly random: Random;
   /** The command line: its main.js. */
   readonly cli: string;
-  /** Ends after this many deaths, or when the time is over. */
+  /** Ends after this many kills, or when the time is over. */
   readonly kills: number;
   readonly until: number;
   /** MiB of the largest export. */
@@ -35,13 +38,17 @@ export interface CopySoakOptions {
 export interface CopySoakCounts {
   copies: number;
   runs: number;
+  /** Moments at which something was killed; servers that ended by themselves are not among them. */
   kills: number;
-  /** Deaths by what died: `process`, `source`, `destination`, their combinations, and servers that ended by themselves. */
+  /** Kills by what was killed: `process`, `source`, `destination` and their combinations. */
   readonly killed: Record<string, number>;
+  /** Times that a server ended by itself. */
+  crashes: number;
   /** Bytes of data in the sources, and bytes read. */
   data: number;
   read: number;
-  /** The most that deaths have cost, as a share of one checkpoint's worth for each. */
+  /** The most bytes that were read again because of one death, and that as a share of one checkpoint's worth. */
+  mostAgain: number;
   worst: number;
 }
 
@@ -53,12 +60,13 @@ type Victim = 'process' | 'source' | 'destination';
  */
 class Place {
   readonly #start: () => Promise<RealServer>;
-  readonly #onCrash: (why: string) => void;
+  readonly #onCrash: (why: string) => Promise<void>;
   #server: RealServer | null = null;
   /** What has been asked of it is done one after the other. */
   #turn: Promise<void> = Promise.resolve();
 
-  constructor(start: () => Promise<RealServer>, onCrash: (why: string) => void) {
+  /** `onCrash` is called before the server is started again. */
+  constructor(start: () => Promise<RealServer>, onCrash: (why: string) => Promise<void>) {
     this.#start = start;
     this.#onCrash = onCrash;
   }
@@ -68,8 +76,13 @@ class Place {
       if (this.#server !== null) return;
       const server = await this.#start();
       this.#server = server;
-      void server.ended.then(() => this.#ended(server));
+      // What it rejects with is a difference in the log, which the next look at it reports as well.
+      void server.ended.then(() => this.#ended(server)).catch(() => undefined);
     });
+  }
+
+  get isRunning(): boolean {
+    return this.#server !== null;
   }
 
   kill(): Promise<void> {
@@ -93,8 +106,12 @@ class Place {
 
   async #ended(server: RealServer): Promise<void> {
     if (this.#server !== server) return;
-    this.#onCrash(`${server.name} ended by itself (${String(await server.endedBy(0))}): ${server.log()}`);
-    await this.kill();
+    const why = `${server.name} ended by itself (${String(await server.endedBy(0))}): ${server.log()}`;
+    await this.#inTurn(async () => {
+      if (this.#server !== server) return;
+      await this.#remove();
+      await this.#onCrash(why);
+    });
     await this.start();
   }
 }
@@ -108,13 +125,17 @@ class KilledCopy {
   readonly #isQcow2: boolean;
   readonly #source: Place;
   readonly #destination: Place;
-  /** How often each unit of the source was read. */
+  /** For each unit of the source, how many deaths there had been when it was last read, plus 1; 0: not read yet. */
   readonly #reads: Uint16Array;
+  /** Bytes that were read again because of each death. */
+  readonly #costs: number[] = [];
+  #counting: Promise<void> = Promise.resolve();
   #logged = 0;
-  #again = 0;
   #kills = 0;
   #crashes = 0;
   #read = 0;
+  /** Bytes that were read once at least. */
+  #distinct = 0;
 
   constructor(options: CopySoakOptions, counts: CopySoakCounts, folder: string) {
     const { random } = options;
@@ -126,10 +147,11 @@ class KilledCopy {
     const size = random.between(largest / 4, largest);
     this.#size = this.#isQcow2 ? size - (size % UNIT) : size;
     this.#reads = new Uint16Array(Math.ceil(this.#size / UNIT));
-    const onCrash = (why: string): void => {
+    const onCrash = async (why: string): Promise<void> => {
       this.#crashes++;
-      this.#died('a server by itself');
+      counts.crashes++;
       options.onCopy?.(why.trim());
+      await this.#died();
     };
     const source = (): Promise<RealServer> =>
       startNbdkit({
@@ -168,7 +190,7 @@ class KilledCopy {
         const crashes = this.#crashes;
         const code = await this.#runOnce(isKilled, random.oneIn(2));
         await this.#countReads();
-        if (code === 0) break;
+        if (code === 0 || (code === 'SIGKILL' && this.#isRemoved())) break;
         if (!isKilled && this.#crashes === crashes) {
           throw new Error(`nbd copy ended with ${code}, and nothing was killed`);
         }
@@ -187,12 +209,20 @@ class KilledCopy {
     counts.kills += this.#kills;
     counts.data += data;
     counts.read += this.#read;
-    const worth = this.#kills * EVERY;
-    if (worth > 0) counts.worst = Math.max(counts.worst, this.#again / worth);
+    counts.mostAgain = Math.max(counts.mostAgain, ...this.#costs);
+    counts.worst = counts.mostAgain / EVERY;
     this.#options.onCopy?.(
-      `${this.#isQcow2 ? 'qcow2' : 'raw'}, ${this.#size} bytes, ${runs} runs, ${this.#kills} deaths, ` +
-        `${this.#again} bytes read again (at most ${worth})`,
+      `${this.#isQcow2 ? 'qcow2' : 'raw'}, ${this.#size} bytes, ${runs} runs, ${this.#kills} kills, ` +
+        `read again after each death: ${this.#costs.join(', ') || 'no'} bytes (at most ${EVERY})`,
     );
+  }
+
+  /**
+   * The checkpoint is gone, although more has been read than may be without one: the process was killed when the copy was
+   * complete and it had removed it, on its way to the exit code 0. It has to be as good as that.
+   */
+  #isRemoved(): boolean {
+    return this.#distinct > EVERY && !existsSync(this.#at('checkpoint'));
   }
 
   /** Sparse, of random lengths; returns the bytes that are not holes. */
@@ -252,13 +282,17 @@ class KilledCopy {
     }
     const code = await ended;
     if (code !== 0 && code !== 1 && code !== 'SIGKILL') throw new Error(`nbd copy ended with ${code}: ${failure}`);
-    if (code === 1 && !isKilled) this.#options.onCopy?.(`exit code 1: ${failure}`);
+    if (code === 1) {
+      if (!isKilled) this.#options.onCopy?.(`exit code 1: ${failure}`);
+      await this.#endedByDeath();
+    }
     return code;
   }
 
-  #died(what: string): void {
-    this.#kills++;
-    this.#counts.killed[what] = (this.#counts.killed[what] ?? 0) + 1;
+  /** What is dead is not started again before this has resolved: what is read from then on is read after the death. */
+  async #died(): Promise<void> {
+    await this.#countReads();
+    this.#costs.push(0);
   }
 
   async #killSome(child: ChildProcess, isOver: () => boolean, reconnects: boolean): Promise<void> {
@@ -274,13 +308,17 @@ class KilledCopy {
       const victims = random.pick(few);
       await sleep(random.below(1000));
       if (isOver()) return;
-      this.#died(victims.join(' and '));
+      const what = victims.join(' and ');
+      this.#kills++;
+      this.#counts.killed[what] = (this.#counts.killed[what] ?? 0) + 1;
       // Those that die together do so in one turn.
       if (victims.includes('process')) child.kill('SIGKILL');
       await Promise.all([
         victims.includes('source') ? this.#source.kill() : null,
         victims.includes('destination') ? this.#destination.kill() : null,
       ]);
+      if (victims.includes('process')) await this.#allLeft();
+      await this.#died();
       if (victims.includes('process') || !reconnects) return;
       await sleep(random.below(300));
       await this.#source.start();
@@ -288,22 +326,63 @@ class KilledCopy {
     }
   }
 
-  /** What the source's log has more since the last time. */
-  async #countReads(): Promise<void> {
-    const text = await readFile(this.#at('log'), 'latin1');
-    for (const match of text.slice(this.#logged).matchAll(/ Read id=\d+ offset=(0x[0-9a-f]+) count=(0x[0-9a-f]+) /g)) {
-      const offset = Number(match[1]);
-      const count = Number(match[2]);
-      this.#read += count;
-      for (let at = offset; at < offset + count; at += UNIT) {
-        const unit = Math.floor(at / UNIT);
-        if ((this.#reads[unit] ?? 0) > 0) this.#again += Math.min(UNIT, offset + count - at);
-        this.#reads[unit] = (this.#reads[unit] ?? 0) + 1;
-      }
+  /** The process has ended because a server did. What it has read meanwhile is lost by the same death. */
+  async #endedByDeath(): Promise<void> {
+    await this.#allLeft();
+    await this.#countReads();
+    const deaths = this.#costs.length;
+    for (const [unit, epoch] of this.#reads.entries()) if (epoch === deaths + 1) this.#reads[unit] = deaths;
+  }
+
+  /** The source's server has nothing left to do for a process that was killed, or is gone. */
+  async #allLeft(): Promise<void> {
+    const begun = performance.now();
+    for (;;) {
+      const log = await this.#log();
+      const last = log.slice(log.lastIndexOf(' Ready '));
+      const count = (what: string): number => last.split(` ${what} `).length - 1;
+      if (count('Connect') <= count('Disconnect') || !this.#source.isRunning) return;
+      if (performance.now() - begun > LONGEST_LEAVING)
+        throw new Error('the source still serves a process that is dead');
+      await sleep(5);
     }
-    this.#logged = text.length;
-    if (this.#again > this.#kills * EVERY) {
-      throw new Error(`${this.#again} bytes were read again after ${this.#kills} deaths of ${EVERY} at most`);
+  }
+
+  #log(): Promise<string> {
+    return readFile(this.#at('log'), 'latin1');
+  }
+
+  /** What the source's log has more since the last time. */
+  #countReads(): Promise<void> {
+    this.#counting = this.#counting.then(async () => {
+      const start = this.#logged;
+      let end = start;
+      const text = (await this.#log()).slice(start);
+      // A server that is killed may leave half a line.
+      for (const match of text.matchAll(/ Read id=\d+ offset=(0x[0-9a-f]+) count=(0x[0-9a-f]+) /g)) {
+        this.#countRead(Number(match[1]), Number(match[2]));
+        end = start + match.index + match[0].length;
+      }
+      this.#logged = end;
+    });
+    return this.#counting;
+  }
+
+  #countRead(offset: number, count: number): void {
+    const deaths = this.#costs.length;
+    this.#read += count;
+    for (let at = offset; at < offset + count; at += UNIT) {
+      const unit = Math.floor(at / UNIT);
+      const before = this.#reads[unit] ?? 0;
+      this.#reads[unit] = deaths + 1;
+      if (before === 0) {
+        this.#distinct += Math.min(UNIT, offset + count - at);
+        continue;
+      }
+      if (before === deaths + 1) throw new Error(`offset ${at} was read twice, and nothing had died in between`);
+      const cost = (this.#costs[before - 1] ?? 0) + Math.min(UNIT, offset + count - at);
+      this.#costs[before - 1] = cost;
+      if (cost > EVERY) throw new Error(`${cost} bytes were read again because of one death, ${EVERY} at most`);
     }
   }
 
@@ -320,7 +399,17 @@ async function tool(name: string, ...args: string[]): Promise<void> {
 
 /** Runs one soak; resolves with what was counted, rejects at the first difference. */
 export async function soakCopy(options: CopySoakOptions): Promise<CopySoakCounts> {
-  const counts: CopySoakCounts = { copies: 0, runs: 0, kills: 0, killed: {}, data: 0, read: 0, worst: 0 };
+  const counts: CopySoakCounts = {
+    copies: 0,
+    runs: 0,
+    kills: 0,
+    killed: {},
+    crashes: 0,
+    data: 0,
+    read: 0,
+    mostAgain: 0,
+    worst: 0,
+  };
   while (counts.kills < options.kills && (counts.copies === 0 || performance.now() < options.until)) {
     const folder = await mkdtemp(join(tmpdir(), 'nbd-copy-soak-'));
     try {

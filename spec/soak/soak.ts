@@ -232,10 +232,12 @@ async function chainMain(chains: number, seconds: number, seed: number): Promise
   const done: Record<string, unknown>[] = [];
   const until = performance.now() + seconds * 1000;
   const missing = whyNoTrixie();
+  const cli = await cliPath();
   for (let number = 0; number < chains && performance.now() < until && problems.length === 0; number++) {
     for (const isTrixie of missing === null ? [false, true] : [false]) {
       try {
-        done.push({ number, isTrixie, ...(await soakChain({ random: new Random(seedOf(seed, number)), isTrixie })) });
+        const random = new Random(seedOf(seed, number));
+        done.push({ number, isTrixie, ...(await soakChain({ random, isTrixie, cli })) });
       } catch (error) {
         problems.push(`chain ${number}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
       }

@@ -2,6 +2,7 @@
 // is in scripts.spec.ts.
 
 import { describe, expect, it } from '@jest/globals';
+import { NbdConnection } from '../../lib/index.js';
 
 import {
   blockSizeInfo,
@@ -253,6 +254,14 @@ describe('what the protocol forbids', () => {
     await client.rest();
     await peer.idle();
     await new Promise(setImmediate);
+    expect(peer.connection.violations).toEqual(['the script failed: Error: oops']);
+  });
+
+  it('so is a function that has no script for a connection, which ends', async () => {
+    await using peer = await ScriptedPeer.listen(() => {
+      throw new Error('oops');
+    });
+    await expect(NbdConnection.connect(peer.uri())).rejects.toThrow(/closed|reset|ended/);
     expect(peer.connection.violations).toEqual(['the script failed: Error: oops']);
   });
 });

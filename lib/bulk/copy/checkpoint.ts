@@ -47,6 +47,7 @@ export interface CopyState {
 
 const FORMAT = 'nbd-sdk copy checkpoint';
 const VERSION = 1;
+const DIGITS = /^\d{1,19}$/;
 
 const NAMES: Readonly<Record<keyof CopyIdentity, string>> = {
   source: 'source',
@@ -100,16 +101,26 @@ export function decodeState(text: unknown): CopyState | null {
   if (version !== VERSION)
     throw refused(`it has version ${String(version)}, and this release reads version ${VERSION}`);
   if (typeof body !== 'string' || outer.sha256 !== sha256(body)) throw refused('it is damaged: its checksum is wrong');
-  const inner = parsed(body) as {
-    readonly isComplete?: unknown;
-    readonly identity: CopyIdentity;
-    readonly done: [string, string][];
-    readonly missing: [string, string][];
-  };
-  if (inner.isComplete === true) return null;
-  const set = (spans: readonly [string, string][]): IntervalSet =>
-    new IntervalSet(spans.map(([start, end]): Span => ({ start: BigInt(start), end: BigInt(end) })));
-  return { identity: inner.identity, done: set(inner.done), missing: set(inner.missing) };
+  const inner = parsed(body) as Partial<Record<string, unknown>> | null;
+  if (inner?.['isComplete'] === true) return null;
+  const identity = inner?.['identity'];
+  const [done, missing] = [spansIn(inner?.['done']), spansIn(inner?.['missing'])];
+  if (typeof identity !== 'object' || identity === null || done === null || missing === null) {
+    throw refused('its contents are not those of a checkpoint');
+  }
+  return { identity: identity as CopyIdentity, done, missing };
+}
+
+/** The ranges of a list as it is stored; null for anything else, whatever its checksum. */
+function spansIn(list: unknown): IntervalSet | null {
+  if (!Array.isArray(list)) return null;
+  const set = new IntervalSet();
+  for (const pair of list as unknown[]) {
+    const [start, end] = Array.isArray(pair) ? (pair as unknown[]) : [];
+    if (typeof start !== 'string' || typeof end !== 'string' || !DIGITS.test(start) || !DIGITS.test(end)) return null;
+    set.add(BigInt(start), BigInt(end));
+  }
+  return set;
 }
 
 function parsed(text: string): unknown {

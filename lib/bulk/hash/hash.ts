@@ -3,6 +3,7 @@
 
 import type { ByteCount } from '../../client/export.js';
 import { aFunction, aString, checkOptions, powerOfTwo } from '../../util/option-checks.js';
+import { inNextTurn } from '../../util/timers.js';
 import { BlockHasher, type BlockHasherOptions, newHash, ZERO_BLOCKS_A_TURN } from './block-hasher.js';
 import { pick, RANGE_CHECKS, type StatusOptions, WORK_CHECKS } from '../options.js';
 import { sourceOfConnections } from '../ends/endpoint.js';
@@ -117,7 +118,7 @@ export async function blockHash(connection: ExportLike, options: BlockHashOption
     const length = Number(run.end - run.start);
     if (run.isZero) {
       hasher.zero(run.start - start, run.end - run.start);
-      await new Promise<void>((resolve) => void setImmediate(resolve));
+      await new Promise<void>(inNextTurn);
     } else {
       let buffer = buffers[lane];
       if (buffer === undefined || buffer.length < length) {

@@ -7,6 +7,7 @@ import { CONTEXT_BASE_ALLOCATION } from '../../protocol/client-constants.js';
 import { quoted } from '../../util/visible.js';
 import type { ExportLike, Facts } from '../facts.js';
 import { located } from '../failures.js';
+import { anotherTurn } from '../lanes.js';
 
 /** What one block status command has answered, or failed with, for the range from `start` to `end`. */
 export interface Answer {
@@ -178,6 +179,7 @@ class LookAhead {
     const { contexts } = this.#question;
     const count = this.#alignUp(segment.end) - asked;
     let found: BigUint64Array[];
+    let covered = 0n;
     let failure: Answer['failure'] = null;
     this.#inFlight++;
     try {
@@ -187,6 +189,7 @@ class LookAhead {
         if (entries === undefined || entries.length < 2) throw this.#noExtent(context, asked);
         return entries;
       });
+      covered = await shortest(found);
     } catch (cause) {
       found = [];
       if (cause instanceof NbdQueueFullError && this.#inFlight > 1) {
@@ -199,19 +202,26 @@ class LookAhead {
       const isTail = asked >= this.#wholeEnd && cause instanceof NbdCommandError;
       if (isTail && contexts.every((context) => context === CONTEXT_BASE_ALLOCATION)) {
         found = contexts.map(() => BigUint64Array.of(count, 0n));
+        covered = count;
       } else failure = { error: this.#described(cause, segment.start) };
     }
     this.#inFlight--;
-    if (this.#segments.length > 0) this.#settle(segment, asked, found, failure);
+    if (this.#segments.length > 0) this.#settle(segment, asked, found, covered, failure);
   }
 
-  #settle(segment: Segment, asked: bigint, found: readonly BigUint64Array[], failure: Answer['failure']): void {
+  #settle(
+    segment: Segment,
+    asked: bigint,
+    found: readonly BigUint64Array[],
+    covered: bigint,
+    failure: Answer['failure'],
+  ): void {
     let problem = failure;
     const { start } = segment;
     let [reached, held] = [segment.end, 0];
     let kept = NO_CONTEXTS;
     if (problem === null) {
-      reached = asked + shortest(found);
+      reached = asked + covered;
       // The first extent may lie before the range, where that begins within a block.
       if (reached <= start) problem = { error: this.#stuck(asked) };
     }
@@ -235,14 +245,21 @@ class LookAhead {
   /** Chooses the size of the next questions, and how many extents to expect of their answers. */
   #adapt(segment: Segment, asked: bigint, reached: bigint, held: number): void {
     this.#expected = Math.max(held, Math.floor(this.#expected * 0.75));
+    const reach = reached - asked;
+    // What an answer may have, so that all that may be in flight can be held.
+    const share = Math.floor(MOST_HELD / this.#depth);
+    const fits = (reach * BigInt(Math.max(share, 1))) / BigInt(held);
     let piece: bigint;
-    if (reached < segment.end) {
+    if (held > share) {
+      piece = this.#alignUp(fits, false);
+    } else if (reached < segment.end) {
       // Several answers a piece, because the last one of each is cut short. Not of large ones, which would all be held.
-      const answers = Math.floor(MOST_HELD / (this.#depth * held));
-      piece = this.#alignUp((reached - asked) * BigInt(Math.min(Math.max(answers, 1), ANSWERS_A_PIECE)), false);
+      const answers = Math.floor(share / held);
+      piece = this.#alignUp(reach * BigInt(Math.min(Math.max(answers, 1), ANSWERS_A_PIECE)), false);
       if (piece > this.#piece) return;
     } else {
       piece = (segment.end - asked) * 2n;
+      if (piece > fits) piece = fits;
       piece -= piece % this.#minimum;
       if (piece < this.#piece) return;
     }
@@ -301,15 +318,19 @@ class LookAhead {
 const unasked = (start: bigint, end: bigint): Segment => ({ start, end, isAsked: false, answer: null, held: 0 });
 
 const LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
+/** Numbers of an answer that take a noticeable part of a turn of the event loop. */
+const MANY = 2 ** 19;
 /** 2^20 halves of 32 bits add up to a safe integer. */
 const SUMMED = 2 ** 20;
 
 /** How far the context goes that ends first: contexts may end at different places in a reply. */
-function shortest(contexts: readonly BigUint64Array[]): bigint {
+async function shortest(contexts: readonly BigUint64Array[]): Promise<bigint> {
   let least: bigint | null = null;
   for (const entries of contexts) {
     const length = sumOfLengths(entries);
     if (least === null || length < least) least = length;
+    // A million extents of each take some milliseconds.
+    if (entries.length > MANY) await anotherTurn();
   }
   return least ?? 0n;
 }
@@ -339,7 +360,8 @@ function behead(entries: BigUint64Array, length: bigint): BigUint64Array {
     rest -= entries[index] as bigint;
     index += 2;
   }
-  const left = entries.slice(index);
+  // Of a long answer a copy would hold the event loop; its memory is nobody else's.
+  const left = entries.subarray(index);
   left[0] = (left[0] as bigint) - rest;
   return left;
 }

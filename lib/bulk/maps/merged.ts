@@ -87,16 +87,22 @@ async function* answersOf(
 
 /** The extents of all contexts of an answer, laid over each other. */
 function* mergedIn({ start, end, contexts }: Answer): Generator<MergedExtent, void, undefined> {
+  // Of each context, the place of the extent that is current, and what is left of it. Plain loops: there may be millions.
   const at = contexts.map(() => -2);
   const left = contexts.map(() => 0n);
   for (let offset = start; offset < end;) {
     let length = end - offset;
-    const flags = contexts.map((entries, index) => {
-      while (left[index] === 0n) left[index] = entries[(at[index] = (at[index] as number) + 2)] as bigint;
-      const rest = left[index] as bigint;
+    const flags = new Array<bigint>(contexts.length);
+    for (let index = 0; index < contexts.length; index++) {
+      const entries = contexts[index] as BigUint64Array;
+      let place = at[index] as number;
+      let rest = left[index] as bigint;
+      while (rest === 0n) rest = entries[(place += 2)] as bigint;
       if (rest < length) length = rest;
-      return entries[(at[index] as number) + 1] as bigint;
-    });
+      flags[index] = entries[place + 1] as bigint;
+      at[index] = place;
+      left[index] = rest;
+    }
     for (let index = 0; index < left.length; index++) left[index] = (left[index] as bigint) - length;
     yield { offset, length, flags };
     offset += length;

@@ -9,12 +9,13 @@ import { CMD_FLAG_FUA } from '../../protocol/client-constants.js';
 import { checkTask } from './check-task.js';
 import type { DirectOwner } from './direct.js';
 import { trace } from '../events.js';
-import { judge, noConnection, poolEnded, unflushed } from '../failures.js';
+import { finalFailure, judge, noConnection, poolEnded, unflushed } from '../failures.js';
 import { Line } from './line.js';
 import type { Member } from '../connections/member.js';
 import type { Roster } from '../connections/roster.js';
 import type { PoolState } from '../state.js';
 import { FlushTask, ReadIntoTask, type Task } from './task.js';
+import { inNextTurn } from '../../util/timers.js';
 import type { U64 } from '../../util/u64.js';
 import type { Risk } from '../unflushed/unflushed.js';
 
@@ -223,7 +224,7 @@ export class Dispatcher implements DirectOwner {
       case 'reject':
         this.#settled(task);
         task.fail();
-        throw error;
+        throw finalFailure(task, error);
       case 'retry':
         return this.#retryLater(task, error as NbdError);
       case 'again':
@@ -382,7 +383,7 @@ export class Dispatcher implements DirectOwner {
       if (task.reject !== null) this.#refuse(task, makeError(task));
     }
     if (to === tasks.length) return;
-    setImmediate(() => {
+    inNextTurn(() => {
       this.#rejectAll(tasks, makeError, to);
     });
   }

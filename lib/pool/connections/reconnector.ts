@@ -2,6 +2,7 @@
 
 import { NbdConnectionError } from '../../errors.js';
 import type { Complete } from '../../util/option-checks.js';
+import { refTimer, unrefTimer } from '../../util/timers.js';
 import type { Opened, Opener } from './opener.js';
 import type { ReconnectOptions } from '../options.js';
 
@@ -60,8 +61,9 @@ export class Reconnector {
   /** Whether a pause keeps the process alive. */
   setReferenced(isReferenced: boolean): void {
     this.#isReferenced = isReferenced;
-    if (isReferenced) this.#timer?.ref();
-    else this.#timer?.unref();
+    if (this.#timer === null) return;
+    if (isReferenced) refTimer(this.#timer);
+    else unrefTimer(this.#timer);
   }
 
   async #run(deadline: number, isOneRound: boolean): Promise<void> {
@@ -132,7 +134,7 @@ export class Reconnector {
         resolve();
       };
       this.#timer = setTimeout(this.#wake, delay);
-      if (!this.#isReferenced) this.#timer.unref();
+      if (!this.#isReferenced) unrefTimer(this.#timer);
     });
   }
 }

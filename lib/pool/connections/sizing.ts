@@ -1,6 +1,8 @@
 // How many connections a pool has: one more when all are busy and another command comes, within what the server takes;
 // fewer when they have been idle for a while. One at a time in either direction.
 
+import { unrefTimer } from '../../util/timers.js';
+
 /** What the sizing is about. */
 export interface SizingOwner {
   /** Makes one more connection; false, or a rejection, when it did not come. */
@@ -60,14 +62,17 @@ export class Sizing {
     this.#penalty = setTimeout(() => {
       this.#penalty = null;
       this.mayGrow = true;
-    }, this.#penaltyTime).unref();
+    }, this.#penaltyTime);
+    unrefTimer(this.#penalty);
     this.#penaltyTime = Math.min(2 * this.#penaltyTime, LONGEST_PENALTY);
   }
 
   #watch(): void {
-    this.#idleTimer ??= setInterval(() => {
+    if (this.#idleTimer !== null) return;
+    this.#idleTimer = setInterval(() => {
       if (!this.#owner.shrink(LOOKS)) this.#rest();
-    }, LOOK).unref();
+    }, LOOK);
+    unrefTimer(this.#idleTimer);
   }
 
   #rest(): void {

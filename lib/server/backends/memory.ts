@@ -3,6 +3,7 @@
 import { Buffer } from '../../util/buffer.js';
 import { add, fromHalves, highHalf, isWithin, lowHalf, type U64 } from '../../util/u64.js';
 import { NBD_STATE_HOLE, NBD_STATE_ZERO } from '../../protocol/constants.js';
+import { isUint8Array } from '../../util/views.js';
 import { aBoolean, checkOptions, type OptionTable, refuse, shown } from '../../util/option-checks.js';
 import type { BackendExtent, BlockSize, NbdBackend, ZeroOptions } from './backend.js';
 import { aBlockSize, checkSize } from '../block-size.js';
@@ -81,7 +82,7 @@ export class MemoryBackend implements NbdBackend {
   static of(size: number | bigint, parts: Iterable<DataPart>, options: MemoryBackendOptions = {}): MemoryBackend {
     const backend = new MemoryBackend(size, options);
     for (const { offset, data } of parts) {
-      const isBytes = typeof data === 'string' || (data as unknown) instanceof Uint8Array;
+      const isBytes = typeof data === 'string' || isUint8Array(data);
       if (!isBytes) throw refuse('MemoryBackend.of: data', `must be a Uint8Array or a string, not ${shown(data)}`);
       const bytes = typeof data === 'string' ? Buffer.from(data) : bytesOf(data);
       const at = add(checkSize('MemoryBackend.of: offset', offset), 0);

@@ -74,6 +74,22 @@ function copies(id: string): (bench: Bench) => Promise<Check> {
   };
 }
 
+function poolCost(id: string): (bench: Bench) => Promise<Check> {
+  return async (bench) => {
+    const { ratios } = (await runProgram(bench, 'pool-cost', rowOf(id))) as { ratios: number[] };
+    const sorted = ratios.toSorted((a, b) => a - b);
+    const [low, middle, high] = [0.25, 0.5, 0.75].map((part) =>
+      (sorted[Math.floor(part * sorted.length)] ?? NaN).toFixed(3),
+    );
+    return {
+      name: `processor time through a pool of one connection, of that on the connection, ${id}`,
+      figure: `${middle} (quartiles ${low}–${high})`,
+      goal: '≤ 1.05',
+      values: { ratios },
+    };
+  };
+}
+
 interface Calls {
   readonly reads: number;
   readonly writes: number;
@@ -118,6 +134,9 @@ const CHECKS: Readonly<Record<string, (bench: Bench) => Promise<Check>>> = {
   'check-heap': heap,
   'check-copies-pread': copies('pread-1m-d16'),
   'check-copies-preadinto': copies('preadinto-1m-d16'),
+  'check-pool-cost-cache': poolCost('cache-4k-d64'),
+  'check-pool-cost-pread': poolCost('pread-4k-d64'),
+  'check-pool-cost-pwrite': poolCost('pwrite-4k-d64'),
   'check-syscalls-pread': systemCalls('pread-4k-d64'),
   'check-syscalls-pwrite': systemCalls('pwrite-4k-d64'),
   'check-syscalls-cache': systemCalls('cache-4k-d16'),

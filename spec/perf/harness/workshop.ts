@@ -20,6 +20,7 @@ const PROGRAMS = {
   heap: new URL('../programs/heap.ts', import.meta.url),
   'loop-delay': new URL('../programs/loop-delay.ts', import.meta.url),
   'map-in-turn': new URL('../programs/map-in-turn.ts', import.meta.url),
+  'pool-cost': new URL('../programs/pool-cost.ts', import.meta.url),
   server: new URL('../programs/server.ts', import.meta.url),
   work: new URL('../programs/work.ts', import.meta.url),
   vates: new URL('../peers/vates.ts', import.meta.url),

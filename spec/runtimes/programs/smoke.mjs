@@ -2,7 +2,7 @@
 // runs. Prints the name of each step that passed, then `steps: N`; a step that fails ends it with status 1. It does not
 // call exit(): that it ends by itself is the last step.
 
-/* global AbortController, AbortSignal, clearTimeout, setImmediate, setTimeout */
+/* global AbortController, AbortSignal, clearTimeout, setImmediate, setTimeout, TransformStream, WebSocket */
 
 import assert from 'node:assert/strict';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
@@ -13,8 +13,10 @@ import { pipeline } from 'node:stream/promises';
 import * as sdk from 'nbd-sdk';
 import { MemoryBackend, NbdServer } from 'nbd-sdk/server';
 import { ScriptedPeer, stall } from 'nbd-sdk/testing';
+import * as web from 'nbd-sdk/web';
+import { copy as copyOnWeb } from 'nbd-sdk/web/bulk';
 
-const { tcp, unix, tls, psk, ca, wrongCa, cert, key, refusing, hasPsk } = JSON.parse(process.argv[2]);
+const { tcp, unix, tls, psk, webSocket, media, ca, wrongCa, cert, key, refusing, hasPsk } = JSON.parse(process.argv[2]);
 const MIB = 1024 * 1024;
 const SIZE = 16 * MIB;
 const contexts = { metaContexts: [sdk.CONTEXT_BASE_ALLOCATION] };
@@ -208,6 +210,37 @@ await step('lists exports in option mode', async () => {
   );
   await own.optAbort();
   own.close();
+});
+await step('nbd-sdk/web: reads and writes over a WebSocket', async () => {
+  if (typeof WebSocket === 'undefined') return assert.rejects(web.NbdConnection.connect(webSocket), fails('ENOTSUP'));
+  await using own = await web.NbdConnection.connect(webSocket);
+  const large = new Uint8Array(bytes(4 * MIB, 3));
+  await own.pwrite(large, 4096);
+  const read = await own.pread(large.length, 4096);
+  assert.equal(read.constructor, Uint8Array);
+  assert.deepEqual(read, large);
+  await assert.rejects(own.pread(512, 0, { signal: AbortSignal.abort(new Error('enough')) }), /enough/);
+  const target = { size: Infinity, write: async () => undefined };
+  assert.equal((await copyOnWeb(own, target)).total, BigInt(SIZE));
+});
+await step('nbd-sdk/web: serves over a WebSocket', async () => {
+  if (typeof WebSocket === 'undefined') return;
+  // The other side copies the first 64 KiB behind themselves.
+  const backend = web.MemoryBackend.from(bytes(128 * 1024, 8));
+  await using server = new web.NbdServer({ exports: { '': backend } });
+  server.serve(new WebSocket(media, ['binary']));
+  while (server.statistics.requests.disconnect !== 1) await new Promise((resolve) => setTimeout(resolve, 5));
+  const found = new Uint8Array(128 * 1024);
+  backend.read(found, 0n);
+  assert.deepEqual(found.subarray(64 * 1024), found.subarray(0, 64 * 1024));
+});
+await step('nbd-sdk/web: both ends over web streams', async () => {
+  const [there, back] = [new TransformStream(), new TransformStream()];
+  await using server = new web.NbdServer({ exports: { '': new web.MemoryBackend(MIB) } });
+  server.serve({ readable: there.readable, writable: back.writable });
+  await using own = await web.NbdConnection.connect({ readable: back.readable, writable: there.writable });
+  await own.pwrite(new Uint8Array(block), 4096);
+  assert.deepEqual(Buffer.from(await own.pread(block.length, 4096)), block);
 });
 await rm(folder, { recursive: true, force: true });
 console.log(`steps: ${passed}`);
