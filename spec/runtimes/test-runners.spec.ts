@@ -6,7 +6,7 @@ import { join } from 'node:path';
 
 import { projectWithPackage } from '../support/built-package.js';
 import { runTool, type ToolResult } from '../support/tools.js';
-import { ROOT } from '../support/type-check.js';
+import { ROOT } from '../support/root.js';
 
 const TIMEOUT = 300_000;
 jest.setTimeout(2 * TIMEOUT);
