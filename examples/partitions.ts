@@ -1,4 +1,4 @@
-// Reads the partition table of a disk, and one of its partitions. Of a server of your own: partitions.ts URI
+// Reads the partition table of a disk, and one of its partitions (of a server of your own: partitions.ts URI).
 import { crc32 } from 'node:zlib';
 import { hash, NbdConnection, partitions } from 'nbd-sdk';
 import { MemoryBackend, NbdServer } from 'nbd-sdk/server';

@@ -239,7 +239,9 @@ describe('the build', () => {
     const documents = ['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json'];
     const bundled = files.filter((path) => path.startsWith('dist/cli/'));
     const commands = ['copy.cjs', 'info.cjs', 'main.js', 'nbd.cjs', 'version.cjs'];
-    expect(bundled.sort()).toEqual(['LICENSES.txt', 'package.json', ...commands].map((name) => `dist/cli/${name}`));
+    expect(bundled.sort()).toEqual(
+      ['LICENSES.txt', 'package.json', ...commands].sort().map((name) => `dist/cli/${name}`),
+    );
     expect(files.sort()).toEqual([...documents, ...built, ...bundled, ...sources, ...filesIn('examples')].sort());
     expect(packed.unpackedSize).toBeLessThan(6_000_000);
   });
