@@ -5,8 +5,8 @@ import { mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { projectWithPackage } from '../support/built-package.js';
-import { runTool, type ToolResult } from '../support/tools.js';
 import { ROOT } from '../support/root.js';
+import { runTool, type ToolResult } from '../support/tools.js';
 
 const TIMEOUT = 300_000;
 jest.setTimeout(2 * TIMEOUT);
