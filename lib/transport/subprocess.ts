@@ -209,8 +209,8 @@ export class Subprocess {
     await within(OUTPUT_DELAY, this.#closed);
     const { exitCode, signalCode } = this.#child;
     const how = exitCode === null ? `was ended by ${String(signalCode)}` : `exited with status ${exitCode}`;
-    const said = this.#said;
-    return `the command ${this.#name} ${how}${said === '' ? '' : `: ${said}`}`;
+    const printed = this.#printed;
+    return `the command ${this.#name} ${how}${printed === '' ? '' : `: ${printed}`}`;
   }
 
   /** The error to report instead of `error`: how the program ended, unless it succeeded or still runs. */
@@ -223,7 +223,7 @@ export class Subprocess {
   }
 
   /** The end of its stderr, on one line. */
-  get #said(): string {
+  get #printed(): string {
     const lines = this.#tail.toString().split(/[\r\n]+/);
     const shown = lines.map((line) => line.replaceAll(UNSHOWN, ' ').trim()).filter((line) => line !== '');
     return shown.join(' | ');

@@ -59,27 +59,27 @@ export function explainTls(cause: Error | null, moment: TlsMoment, facts: TlsFac
   if (VERIFICATION.test(code)) {
     if (pskIdentity === null) return explainVerification(cause as Error, code, facts);
     const what = `the server showed a certificate in place of the pre-shared key of user "${shownUser(pskIdentity)}"`;
-    return failed('pskUnused', what, said(cause), 'EACCES', cause);
+    return failed('pskUnused', what, textOf(cause), 'EACCES', cause);
   }
   const isTls = code.startsWith('ERR_SSL_') || code.startsWith('ERR_TLS_') || code === 'EPROTO';
-  if (moment === 'later') return isTls ? failed('broken', 'the session failed', said(cause), 'EPROTO', cause) : cause;
+  if (moment === 'later') return isTls ? failed('broken', 'the session failed', textOf(cause), 'EPROTO', cause) : cause;
   if (pskIdentity !== null && (!isTls || WRONG_KEY.test(code))) {
     const what = `the server did not accept the pre-shared key of user "${shownUser(pskIdentity)}"`;
-    return failed('pskRefused', what, said(cause), 'EACCES', cause);
+    return failed('pskRefused', what, textOf(cause), 'EACCES', cause);
   }
   const shown = facts.hasCertificate ? 'the client certificate' : 'a client without a certificate';
   const problem = facts.hasCertificate ? 'clientCertificate' : 'noClientCertificate';
   if (REFUSED.test(code)) {
-    return failed(problem, `the server did not accept ${shown}`, said(cause), 'EACCES', cause);
+    return failed(problem, `the server did not accept ${shown}`, textOf(cause), 'EACCES', cause);
   }
   if (isTls) {
     const why = problemOf(code, HANDSHAKE_PROBLEMS) ?? 'handshake';
-    return failed(why, `the handshake failed: ${said(cause)}`, '', 'EPROTO', cause);
+    return failed(why, `the handshake failed: ${textOf(cause)}`, '', 'EPROTO', cause);
   }
   // Servers that use GnuTLS close the connection without an alert.
   const isAfter = moment === 'beginning';
   const what = `the server hung up ${isAfter ? 'after' : 'during'} the handshake: it may not accept ${shown}`;
-  return failed(problem, what, said(cause), isAfter ? 'EACCES' : 'ENOTCONN', cause);
+  return failed(problem, what, textOf(cause), isAfter ? 'EACCES' : 'ENOTCONN', cause);
 }
 
 /** What a certificate's names are checked against once its chain is verified. */
@@ -122,7 +122,7 @@ const wrongName = (message: string, certificate: PeerCertificate): Error =>
 function explainVerification(cause: Error, code: string, facts: TlsFacts): Error {
   const known = problemOf(code, VERIFICATION_PROBLEMS) ?? 'certificate';
   const problem = known === 'name' && facts.name === '' ? 'noName' : known;
-  let what = `the server's certificate was not accepted: ${said(cause)}`;
+  let what = `the server's certificate was not accepted: ${textOf(cause)}`;
   if (known === 'name') {
     const { subjectaltname, subject } = (cause as { cert?: Partial<PeerCertificate> }).cert ?? {};
     const names = subjectaltname ?? (typeof subject?.CN === 'string' ? `CN:${subject.CN}` : undefined);
@@ -135,7 +135,7 @@ function explainVerification(cause: Error, code: string, facts: TlsFacts): Error
 const shownUser = (identity: string): string => printable(Buffer.from(identity), 64);
 
 /** OpenSSL's reason if there is one: its full text contains thread numbers and file names. */
-function said(cause: Error | null): string {
+function textOf(cause: Error | null): string {
   const { reason, code } = (cause ?? {}) as { reason?: unknown; code?: unknown };
   const text =
     typeof reason === 'string' && code !== 'ERR_TLS_CERT_ALTNAME_INVALID' ? reason : (cause?.message ?? 'it ended');

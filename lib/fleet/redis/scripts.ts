@@ -23,8 +23,8 @@ local function holder(job)
   local space = string.find(held, ' ', 1, true)
   return string.sub(held, space + 1), tonumber(string.sub(held, 1, space - 1))
 end
--- One whose time is over still holds what nobody else has begun: it has stopped itself by then, and what it reports was
--- done in time.
+-- A worker whose lease has ended still holds a range that no other worker has begun: it has stopped by itself by then,
+-- and what it reports was done within its lease.
 local function holds(job, token)
   return holder(job) == token
 end
