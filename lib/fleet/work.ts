@@ -27,7 +27,7 @@ import {
   type FleetOptions,
   storeFor,
 } from './options.js';
-import type { EngineWorker } from './redis/engine.js';
+import { type EngineWorker, ignoreLateErrors } from './redis/engine.js';
 import { DEFAULT_FLEET, prefixOf, QUEUE } from './redis/keys.js';
 import { isSoon, type Store } from './redis/store.js';
 import { aRedis, type FleetRedis } from './redis/target.js';
@@ -220,6 +220,7 @@ export class FleetWorker extends EventEmitter<FleetWorkerEvents> {
       },
       autorun: false,
     });
+    ignoreLateErrors(this.#worker);
     this.#worker.on('error', (error) => this.#away(error));
     store.queue.on('error', (error) => this.#away(error));
     store.client.on('ready', this.#ready);

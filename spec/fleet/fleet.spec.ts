@@ -309,6 +309,19 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('a fleet'), () => 
     expect(most).toBeLessThanOrEqual(4);
   });
 
+  it('can be aborted at any moment of connecting to Redis, and nothing else fails', async () => {
+    const job = { kind: 'hash', source: 'nbd://127.0.0.1:1' } as const;
+    for (let moment = 0; moment < 60; moment++) {
+      const abort = new AbortController();
+      const planned = Promise.allSettled([plan(redis.url, [job], { fleet: `abort-${moment}`, signal: abort.signal })]);
+      // Turns of the event loop, then microtasks.
+      await sleep(moment % 2 === 1 ? moment / 8 : 0);
+      for (let at = 0; at < moment; at++) await Promise.resolve();
+      abort.abort();
+      expect(await planned).toMatchObject([{ status: 'rejected' }]);
+    }
+  });
+
   it('refuses a Redis that does not answer', async () => {
     expect(await rejection(report('redis://127.0.0.1:1', { connectTimeout: 200 }))).toMatchObject({
       code: 'ETIMEDOUT',

@@ -92,3 +92,24 @@ export function loadEngine(syscall: string): Promise<Engine> {
     );
   });
 }
+
+interface Emitter {
+  on(event: 'error', listener: () => void): unknown;
+  removeAllListeners(...names: unknown[]): unknown;
+}
+
+/**
+ * For a queue or a worker that may be closed while it connects. BullMQ's connections remove their own listeners when
+ * they are closed, and report afterwards, as an 'error' event, that they could not connect: an unhandled rejection.
+ */
+export function ignoreLateErrors(part: object): void {
+  const { connection, blockingConnection } = part as { connection?: Emitter; blockingConnection?: Emitter };
+  for (const each of [connection, blockingConnection]) {
+    if (each === undefined) continue;
+    const remove = each.removeAllListeners.bind(each);
+    each.removeAllListeners = (...names) => {
+      remove(...names);
+      return each.on('error', () => undefined);
+    };
+  }
+}

@@ -1,7 +1,7 @@
 // A fleet in Redis: its queue, its scripts, and connecting to both. Invariant: close() leaves no connection and no timer.
 
 import { NbdConnectionError } from '../../errors.js';
-import { type Engine, type EngineQueue, loadEngine, type RedisClient } from './engine.js';
+import { type Engine, type EngineQueue, ignoreLateErrors, loadEngine, type RedisClient } from './engine.js';
 import { Keys, prefixOf, QUEUE } from './keys.js';
 import { SCRIPTS, type ScriptName } from './scripts.js';
 import { isClient } from './target.js';
@@ -58,6 +58,7 @@ export class Store {
       streams: { events: { maxLen: 100 } },
     });
     let last: Error | null = null;
+    ignoreLateErrors(queue);
     queue.on('error', (error) => (last = error));
     try {
       const client = (await inTime(queue.client, timeout, signal, () => {
