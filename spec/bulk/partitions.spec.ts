@@ -285,6 +285,24 @@ describeWith(['sfdisk', 'fdisk', 'sgdisk'], 'partitions', () => {
       expect(await damaged(wipe(446, 66), wipe(512, 512))).toBeNull();
     });
 
+    it('reads the MBR as sfdisk does where that has partitions and no protective one, and reports the GPT', async () => {
+      const mbr = (bytes: Buffer): void => {
+        wipe(446, 64)(bytes);
+        bytes[450] = 0x83;
+        bytes.writeUInt32LE(2048, 454);
+        bytes.writeUInt32LE(2048, 458);
+      };
+      const file = await makeImage(0);
+      const changed = Buffer.from(good);
+      mbr(changed);
+      await writeFile(file, changed);
+      const table = await damaged(mbr);
+      expect(shown(table)).toEqual(await expected(file));
+      const problem = 'there is a GPT too, which is ignored: the MBR has partitions, and no protective one';
+      expect(table?.problems).toEqual([problem]);
+      expect((await damaged(mbr, wipe(512, 512)))?.problems).toEqual([]);
+    });
+
     it('reports partitions that cannot be', async () => {
       const first = (each: Buffer, value: bigint): unknown => each.writeBigUInt64LE(value, 32);
       const last = (each: Buffer, value: bigint): unknown => each.writeBigUInt64LE(value, 40);

@@ -61,6 +61,13 @@ export async function readGpt(
   return { type: 'gpt', sectorSize: size, id: UNUSED, partitions: [], problems };
 }
 
+/** Whether a valid GPT is at the beginning of the export, whatever its MBR is. */
+export async function hasGpt(sectors: Sectors, sectorSize: number | undefined): Promise<boolean> {
+  const sizes = sectorSize === undefined ? SECTOR_SIZES : [sectorSize];
+  const [found] = await firstFound(sizes, (each) => readHeader(sectors, each, 1n));
+  return typeof found !== 'string';
+}
+
 /** The first size of a sector with which there is a header; without a header, the most specific reason. */
 async function firstFound(
   sizes: readonly number[],

@@ -3,7 +3,7 @@
 import { anAbortSignal, checkOptions, powerOfTwo } from '../../util/option-checks.js';
 import type { ExportLike } from '../facts.js';
 import { withJson } from '../ranges.js';
-import { readGpt } from './gpt.js';
+import { hasGpt, readGpt } from './gpt.js';
 import { isProtective, MBR_BYTES, readMbr } from './mbr.js';
 import { Sectors } from './sectors.js';
 import type { PartitionTable } from './table.js';
@@ -17,6 +17,8 @@ export interface PartitionsOptions {
 }
 
 const PARTITIONS_OPTIONS = { sectorSize: powerOfTwo(512, 4096), signal: anAbortSignal };
+
+const IGNORED = 'there is a GPT too, which is ignored: the MBR has partitions, and no protective one';
 
 /**
  * Reads the partition table of an export: a GPT, or an MBR with its logical partitions. It takes a few small reads and
@@ -39,8 +41,11 @@ export async function partitions(from: ExportLike, options: PartitionsOptions = 
   if (first === null) return null;
   const isProtected = isProtective(first);
   const mbr = isProtected ? null : await readMbr(sectors, first, sectorSize ?? 512);
-  // A table that does not stand for a GPT was written after it: what is left of the GPT does not count.
-  const table =
-    mbr !== null && mbr.partitions.length > 0 ? mbr : ((await readGpt(sectors, isProtected, sectorSize)) ?? mbr);
+  if (mbr !== null && mbr.partitions.length > 0) {
+    // A table that does not stand for a GPT was written after it: the GPT does not count, as for Linux and sfdisk.
+    const problems = (await hasGpt(sectors, sectorSize)) ? [...mbr.problems, IGNORED] : mbr.problems;
+    return withJson({ ...mbr, problems });
+  }
+  const table = (await readGpt(sectors, isProtected, sectorSize)) ?? mbr;
   return table === null ? null : withJson(table);
 }
