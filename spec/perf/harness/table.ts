@@ -1,6 +1,7 @@
 // The figures as text, as Markdown and as JSON.
 
 import { type Pair, ratios, type Spread, spread, summarize, type Summary } from './measure.js';
+import { SEED } from '../programs/work.js';
 import { type WholeResult, wholeText } from './whole.js';
 import { KIB, MIB, type PeerName, type Row } from './rows.js';
 
@@ -229,5 +230,5 @@ export function toJson(
       pairs,
     };
   });
-  return `${JSON.stringify({ system, rows, whole, checks }, null, 2)}\n`;
+  return `${JSON.stringify({ system, seed: SEED, rows, whole, checks }, null, 2)}\n`;
 }

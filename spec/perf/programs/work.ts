@@ -3,6 +3,9 @@
 
 import { readFileSync } from 'node:fs';
 
+/** Where the random offsets begin, here and in the peers in C: every run reads the same places. */
+export const SEED = 0x9e3779b9;
+
 /** The arguments, `key=value` each. Sizes in bytes, times in seconds. */
 export interface Work {
   readonly uri: string;
@@ -74,7 +77,7 @@ export class Offsets {
     this.#first = writer ?? 0;
     this.#blocks = Math.floor(work.image / work.size / this.#stride);
     this.#random = work.size < 65536;
-    this.#state = 0x9e3779b9 + this.#first;
+    this.#state = SEED + this.#first;
   }
 
   next(): number {
