@@ -98,6 +98,18 @@ function machineProgress(fd: number, total: number): Progress {
   };
 }
 
+/** Milliseconds without an update after which the bar shows that nothing moves, and between two looks. */
+const STALLED = 5000;
+const LOOK = 1000;
+
+/** The speed that a bar shows when its last update was `idle` milliseconds ago: it falls to 0 while nothing moves. */
+export function shownSpeed({ rate, eta }: Speed, idle: number): Speed {
+  // Updates of slow requests are a second apart.
+  if (idle < 2 * LOOK) return { rate, eta };
+  const left = Math.max(0, 1 - idle / STALLED);
+  return { rate: rate * left, eta: left === 0 ? null : eta };
+}
+
 async function barProgress(total: number): Promise<Progress> {
   const { SingleBar, Presets } = await import('cli-progress');
   const begun = performance.now();
@@ -126,17 +138,26 @@ async function barProgress(total: number): Promise<Progress> {
       eta: value > 0 ? ((total - value) * (now - begun)) / value : null,
     };
   };
-  const facts = (): Record<string, string> => ({
-    amount: roundSize(done),
-    rate: roundSize(speed.rate),
-    left: duration(speed.eta === null ? Infinity : speed.eta / 1000),
-  });
+  let updated = begun;
+  const facts = (): Record<string, string> => {
+    const { rate, eta } = isComplete ? speed : shownSpeed(speed, performance.now() - updated);
+    return {
+      amount: roundSize(done),
+      rate: roundSize(rate),
+      left: duration(eta === null ? Infinity : eta / 1000),
+    };
+  };
   // With a total of 0, the bar would show 100 % at once.
   const scale = Math.max(total, 1);
   bar.start(scale, 0, facts());
+  const looks = setInterval(() => {
+    if (performance.now() - updated >= 2 * LOOK) bar.update(done, facts());
+  }, LOOK);
+  looks.unref();
   const end = (): void => {
     if (ended) return;
     ended = true;
+    clearInterval(looks);
     bar.update(isComplete ? scale : done, facts());
     bar.stop();
   };
@@ -144,6 +165,7 @@ async function barProgress(total: number): Promise<Progress> {
     update: (value, given) => {
       speed = given ?? measured(value);
       done = value;
+      updated = performance.now();
       if (!ended) bar.update(value, facts());
     },
     stop: end,
