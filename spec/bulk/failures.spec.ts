@@ -247,7 +247,8 @@ it('a write stream that is destroyed sends nothing more', async () => {
   stream.destroy();
   await once(stream, 'close');
   await expect(pipeline(Readable.from([Buffer.alloc(1)]), stream)).rejects.toMatchObject({
-    code: 'ERR_STREAM_PREMATURE_CLOSE',
+    // The second is what Node 24 reports.
+    code: expect.stringMatching(/^ERR_STREAM_(PREMATURE_CLOSE|UNABLE_TO_PIPE)$/) as unknown,
   });
   expect(server.statistics.requests.pwrite).toBe(1);
 });

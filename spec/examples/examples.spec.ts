@@ -41,7 +41,9 @@ beforeAll(async () => {
 /** Runs an example in a process of its own; the colours of a developer's terminal must not be in its output. */
 function run(name: string, ...args: readonly string[]): Promise<ToolResult> {
   const program = AS_WRITTEN.has(name) ? ['--import', 'tsx', `examples/${name}.ts`] : [compiled(name)];
-  return runTool(process.execPath, [...program, ...args], {
+  // Later versions of Node have another reporter unless they are asked for this one.
+  const reporter = name === 'testing' ? ['--test-reporter=tap'] : [];
+  return runTool(process.execPath, [...reporter, ...program, ...args], {
     cwd: ROOT,
     env: { FORCE_COLOR: '0' },
     timeout: TIMEOUT,

@@ -111,7 +111,7 @@ describe.each(RUNTIMES)('%s', (name, program, args) => {
       timeout: TIMEOUT,
     });
     const steps = stdout.trim().split('\n');
-    expect({ code, last: steps.at(-1), errors: code === 0 ? '' : stderr }).toEqual({
+    expect({ code, last: steps.at(-1), errors: code === 0 ? '' : `${stderr}${steps.slice(-20).join('\n')}` }).toEqual({
       ...{ code: 0, last: `steps: ${String(STEPS)}`, errors: '' },
     });
   });
