@@ -41,7 +41,8 @@ async function serve(...words: string[]): Promise<ChildProcess & { said: () => s
 const uriOf = (name = 's', exportName = ''): string => `nbd+unix:///${exportName}?socket=${at(name)}`;
 
 async function sizeOf(uri: string): Promise<bigint> {
-  await using connection = await NbdConnection.connect(uri);
+  // A socket is there before it listens.
+  await using connection = await NbdConnection.connect(uri, { waitFor: 60_000 });
   return connection.getSize();
 }
 
