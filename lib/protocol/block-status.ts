@@ -148,25 +148,26 @@ export class ArrivingBlockStatus {
    */
   #findUsable(): void {
     const words = this.#words;
-    const stride = this.#isExtended ? 4 : 2;
+    const isExtended = this.#isExtended;
     const limit = Math.min(
       Number(this.#request.count),
       Number(this.#request.exportSize) - Number(this.#request.offset),
     );
+    const stride = isExtended ? 4 : 2;
     const end = Math.floor(this.#have / stride);
     let used = this.#used;
     let covered = Number(this.#covered);
-    const low = this.#isExtended ? LOW : 0;
-    while (used < end) {
+    for (; used < end; used++) {
       const at = used * stride;
       // Sums of such lengths up to the limit are exact; what is above it is not taken.
-      const length = (words[at + low] as number) + (this.#isExtended ? (words[at + HIGH] as number) * TWO_32 : 0);
+      const length = isExtended
+        ? (words[at + LOW] as number) + (words[at + HIGH] as number) * TWO_32
+        : (words[at] as number);
       if (length === 0 || covered + length > limit) {
         this.#isPlain = false;
         break;
       }
       covered += length;
-      used++;
     }
     this.#used = used;
     this.#covered = covered;

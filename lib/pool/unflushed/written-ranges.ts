@@ -133,7 +133,7 @@ export class WrittenRanges {
 const at = (offsets: Offsets, index: number): U64 => offsets[index] as U64;
 
 function put(offsets: Offsets, index: number, value: U64): void {
-  if (offsets instanceof Float64Array) offsets[index] = value as number;
+  if (typeof offsets[index] === 'number') offsets[index] = value;
   else offsets[index] = BigInt(value);
 }
 
