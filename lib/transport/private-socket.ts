@@ -1,7 +1,7 @@
 // Unix sockets that no other user can connect to, each in a folder of its own with mode 0700. They replace
 // socketpair(), which Node lacks, and provide a listening socket for a child process to inherit.
 
-import { renameSync, rmSync } from 'node:fs';
+import { renameSync, rmdirSync, unlinkSync } from 'node:fs';
 import { mkdtemp } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -119,9 +119,21 @@ async function makeFolder(): Promise<string> {
   throw Object.assign(new Error(message), { code: 'ENAMETOOLONG' });
 }
 
-/** Synchronous, because it also runs when the process is about to exit. */
+/**
+ * Synchronous, because it also runs when the process is about to exit. Name by name, because looking into the folder
+ * takes a descriptor, which a process may not have.
+ */
 function removeFolder(folder: string): void {
-  rmSync(folder, { recursive: true, force: true });
+  for (const name of ['s', 'socket']) ifPresent(() => unlinkSync(join(folder, name)));
+  ifPresent(() => rmdirSync(folder));
+}
+
+function ifPresent(remove: () => void): void {
+  try {
+    remove();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
 }
 
 function listen(server: Server, path: string): Promise<void> {
