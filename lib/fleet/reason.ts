@@ -21,13 +21,17 @@ export interface FleetReason {
 export interface FleetFailure extends FleetReason {
   /** The identity of the export. */
   readonly id: string;
+  /** What was done with the export. */
   readonly kind: FleetKind;
+  /** The URI or the name of its source. */
   readonly source: string;
+  /** The same of its destination; null where there is none. */
   readonly destination: string | null;
   /** `work`, or `verify` where it failed after copying; left out where planning failed. */
   readonly phase?: 'work' | 'verify';
-  /** The range. */
+  /** First byte of the range. */
   readonly start?: bigint;
+  /** Its number of bytes. */
   readonly length?: bigint;
   /** How often it was tried. */
   readonly attempts?: number;

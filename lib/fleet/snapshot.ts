@@ -8,9 +8,13 @@ import type { Store } from './redis/store.js';
 
 /** Numbers of exports. */
 export interface FleetExportCounts {
+  /** All exports, settled or not. */
   readonly total: number;
+  /** Those of which every range is done. */
   readonly done: number;
+  /** Those of which a range failed for good. */
   readonly failed: number;
+  /** Those that were cancelled. */
   readonly cancelled: number;
   /** Those that could not be planned. */
   readonly unplanned: number;
@@ -18,14 +22,19 @@ export interface FleetExportCounts {
 
 /** Numbers of ranges. The verification of a range is a range too. */
 export interface FleetRangeCounts {
+  /** All ranges. */
   readonly total: number;
+  /** Those that are done. */
   readonly done: number;
+  /** Those that failed for good. */
   readonly failed: number;
+  /** Those that live workers are working on. */
   readonly running: number;
 }
 
 /** A worker that has reported. */
 export interface FleetWorkerState {
+  /** The name of the worker: host name and process id, unless it was given one. */
   readonly name: string;
   /** Ranges that it is working on. */
   readonly ranges: number;
@@ -49,7 +58,9 @@ export interface FleetServerState {
   readonly moved: bigint;
   /** Bytes per second of one range, on average. */
   readonly rate: number;
+  /** Attempts that failed, and were put back. */
   readonly retries: number;
+  /** Ranges that failed for good. */
   readonly failures: number;
 }
 
@@ -61,15 +72,24 @@ export interface FleetSnapshot {
   readonly paused: boolean;
   /** Whether every export is done, failed, cancelled, or could not be planned. */
   readonly settled: boolean;
+  /** Exports, by their state. */
   readonly exports: FleetExportCounts;
+  /** Ranges, by their state. */
   readonly ranges: FleetRangeCounts;
-  /** Bytes of data in all ranges, and in what is done of them. What was copied and is verified counts twice. */
-  readonly bytes: { readonly total: bigint; readonly done: bigint };
+  /** Bytes of data in ranges. What was copied and is verified counts twice. */
+  readonly bytes: {
+    /** In all ranges. */
+    readonly total: bigint;
+    /** In what is done of them. */
+    readonly done: bigint;
+  };
   /** Bytes that were read, or asked for. */
   readonly moved: bigint;
   /** Attempts that failed, and were put back. */
   readonly retries: number;
+  /** Workers that have reported, sorted by their names. */
   readonly workers: readonly FleetWorkerState[];
+  /** Servers, sorted by their names. */
   readonly servers: readonly FleetServerState[];
 }
 
@@ -77,24 +97,46 @@ export interface FleetSnapshot {
 export interface FleetExport {
   /** The identity: what {@link cancel} and {@link retry} take. */
   readonly id: string;
+  /** What is done with it. */
   readonly kind: FleetKind;
+  /** The URI of its source, or its name where `resolve` makes URIs of names. */
   readonly source: string;
+  /** The same of its destination; null where there is none. */
   readonly destination: string | null;
   /** `planning`: a planner is at it, or was interrupted. `planned`: there are ranges left. */
   readonly state: 'planning' | 'planned' | 'done' | 'failed' | 'cancelled' | 'unplanned';
   /** Bytes of the source; 0 before it was planned. */
   readonly size: bigint;
   /** Ranges of its work. */
-  readonly ranges: { readonly total: number; readonly done: number; readonly failed: number };
+  readonly ranges: {
+    /** All of them. */
+    readonly total: number;
+    /** Those that are done. */
+    readonly done: number;
+    /** Those that failed for good. */
+    readonly failed: number;
+  };
   /** Bytes of data in them. */
-  readonly bytes: { readonly total: bigint; readonly done: bigint };
-  /** Ranges that were compared after copying; null where none are. */
-  readonly verified: { readonly total: number; readonly done: number } | null;
+  readonly bytes: {
+    /** In all ranges. */
+    readonly total: bigint;
+    /** In those that are done. */
+    readonly done: bigint;
+  };
+  /** Ranges that are compared after copying; null where none are. */
+  readonly verified: {
+    /** All of them. */
+    readonly total: number;
+    /** Those that were compared, and are equal. */
+    readonly done: number;
+  } | null;
   /** Bytes that were read, or asked for. */
   readonly moved: bigint;
+  /** Attempts that failed, and were put back. */
   readonly retries: number;
   /** Milliseconds since 1970; null before. */
   readonly startedAt: number | null;
+  /** Milliseconds since 1970; null before. */
   readonly endedAt: number | null;
   /** The block hash of a `hash`, in hexadecimal. */
   readonly hash: string | null;

@@ -130,6 +130,12 @@ describe('package.json', () => {
       );
     }
   });
+
+  it('has every entry point in the API reference', () => {
+    const { entryPoints: documented } = json('typedoc.json') as { entryPoints: string[] };
+    const sources = entryPoints.map((name) => posix.join('lib', posix.relative(manifest.name, name), 'index.ts'));
+    expect(documented.toSorted()).toEqual(sources.toSorted());
+  });
 });
 
 describe('package-lock.json', () => {

@@ -288,3 +288,54 @@ describeWith(['nbdinfo', 'openssl'], 'nbd serve --tls-verify-peer', () => {
     }
   });
 });
+
+describeWith(['nbdcopy', 'python3-libnbd'], 'nbd serve for tests of other clients', () => {
+  const MIB = 1024 * 1024;
+
+  it('keeps what nbdcopy writes in memory with --overlay, at the pace of --rate', async () => {
+    const before = Buffer.alloc(4 * MIB, 1);
+    await writeFile(at('disk'), before);
+    await writeFile(at('new'), Buffer.alloc(4 * MIB, 2));
+    await serve(at('disk'), '--overlay', '--rate=8M', '--unix', at('s'));
+    const begun = performance.now();
+    expect(await runTool('nbdcopy', [at('new'), uriOf()])).toMatchObject({ code: 0 });
+    expect(performance.now() - begun).toBeGreaterThan(300);
+    expect(await runTool('nbdcopy', [uriOf(), at('back')])).toMatchObject({ code: 0 });
+    expect((await readFile(at('back'))).equals(Buffer.alloc(4 * MIB, 2))).toBe(true);
+    expect((await readFile(at('disk'))).equals(before)).toBe(true);
+  });
+
+  it('fails the requests that follow from --error-rate and --seed', async () => {
+    const failing = async (name: string, seed: string): Promise<string> => {
+      await serve('-m1M', '--error-rate=20%', `--seed=${seed}`, '--unix', at(name));
+      const lines = [
+        'import nbd',
+        'h = nbd.NBD()',
+        'h.set_uri_allow_local_file(True)',
+        `h.connect_uri("${uriOf(name)}")`,
+        'failed = []',
+        'for i in range(100):',
+        '  try: h.pread(512, 0)',
+        '  except nbd.Error as e: failed.append(i) if e.errno == "EIO" else print(e)',
+        'print(failed)',
+      ];
+      return (await runLibnbd(lines.join('\n'))).stdout;
+    };
+    const first = await failing('a', '1');
+    expect((JSON.parse(first) as number[]).length).toBeGreaterThan(5);
+    expect((JSON.parse(first) as number[]).length).toBeLessThan(50);
+    expect(await failing('b', '1')).toBe(first);
+    expect(await failing('c', '2')).not.toBe(first);
+  });
+
+  it.each([
+    [['--seed=1'], /--seed requires --error-rate/],
+    [['--error-rate=101'], /--error-rate: must be a percentage from 0 to 100, not "101"/],
+    [['--rate=0'], /--rate: must be at least 1 byte per second/],
+    [['--overlay', '--read-only'], /--overlay/],
+  ])('refuses %p', async (words, message) => {
+    expect(await nbd(['serve', '-m1M', '--unix', at('s'), ...words])).toMatchObject({
+      ...{ code: 1, stderr: expect.stringMatching(message) },
+    });
+  });
+});

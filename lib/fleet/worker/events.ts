@@ -8,12 +8,17 @@ import type { FenceReason } from './lease.js';
 export interface FleetRange {
   /** The identity of the export. */
   readonly id: string;
+  /** What is done with the export. */
   readonly kind: FleetKind;
+  /** The URI or the name of its source. */
   readonly source: string;
+  /** The same of its destination; null where there is none. */
   readonly destination: string | null;
   /** `work`, or `verify` where what was copied is compared. */
   readonly phase: 'work' | 'verify';
+  /** First byte. */
   readonly offset: bigint;
+  /** Number of bytes. */
   readonly length: bigint;
 }
 
@@ -27,6 +32,7 @@ export interface FleetRangeDone extends FleetRange {
 
 /** A range failed, and is tried again. */
 export interface FleetRangeRetry extends FleetRange {
+  /** The error of this attempt. */
   readonly reason: FleetReason;
   /** The number of the attempt that failed, from 1. */
   readonly attempt: number;
@@ -34,6 +40,7 @@ export interface FleetRangeRetry extends FleetRange {
 
 /** A range failed for good. */
 export interface FleetRangeFailed extends FleetRange {
+  /** The error of the last attempt. */
   readonly reason: FleetReason;
   /** How often it was tried. */
   readonly attempts: number;
