@@ -25,7 +25,7 @@ export interface FleetFailure extends FleetReason {
   readonly kind: FleetKind;
   /** The URI or the name of its source. */
   readonly source: string;
-  /** The same of its destination; null where there is none. */
+  /** The same of the destination; null for a job without a destination. */
   readonly destination: string | null;
   /** `work`, or `verify` where it failed after copying; left out where planning failed. */
   readonly phase?: 'work' | 'verify';

@@ -101,7 +101,7 @@ export interface FleetExport {
   readonly kind: FleetKind;
   /** The URI of its source, or its name where `resolve` makes URIs of names. */
   readonly source: string;
-  /** The same of its destination; null where there is none. */
+  /** The same of the destination; null for a job without a destination. */
   readonly destination: string | null;
   /** `planning`: a planner is at it, or was interrupted. `planned`: there are ranges left. */
   readonly state: 'planning' | 'planned' | 'done' | 'failed' | 'cancelled' | 'unplanned';

@@ -287,7 +287,7 @@ describe.each(Object.entries(WORKS))('%s over a pool', (name, { run, wanted, fai
     await using pool = await connected(place, { attempts: 1, codes: ['EIO'], delay: 1 });
     const done = run(pool, backend);
     if (name === 'createWriteStream') {
-      // Acknowledged and not flushed: without `rewrite` nobody can promise that they are there.
+      // Acknowledged and not flushed: without `rewrite`, these writes may be lost.
       expect(await rejection(done)).toMatchObject({ name: 'NbdUnflushedError', code: 'EIO' });
     } else expect(await done).toEqual(wanted);
     expect(pool.statistics.reconnects).toBeGreaterThan(0);

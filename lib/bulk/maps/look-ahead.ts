@@ -360,7 +360,7 @@ function behead(entries: BigUint64Array, length: bigint): BigUint64Array {
     rest -= entries[index] as bigint;
     index += 2;
   }
-  // Of a long answer a copy would hold the event loop; its memory is nobody else's.
+  // Not a copy: copying a long answer would block the event loop, and no other code uses its memory.
   const left = entries.subarray(index);
   left[0] = (left[0] as bigint) - rest;
   return left;

@@ -12,7 +12,7 @@ export interface FleetRange {
   readonly kind: FleetKind;
   /** The URI or the name of its source. */
   readonly source: string;
-  /** The same of its destination; null where there is none. */
+  /** The same of the destination; null for a job without a destination. */
   readonly destination: string | null;
   /** `work`, or `verify` where what was copied is compared. */
   readonly phase: 'work' | 'verify';
