@@ -125,6 +125,8 @@ describeWith(['nbdkit', 'qemu-nbd'], 'nbd copy --reconnect', () => {
     await using destination = await qemuOf('destination', 'to');
     const child = spawn(process.execPath, [await cliPath(), 'copy', '--reconnect=60', '-', destination.uri]);
     const exit = exitOf(child);
+    // A copy that ends with 1, which is right when its first half was lost, does not read the second half.
+    child.stdin.on('error', () => undefined);
     child.stdin.write(bytes.subarray(0, SIZE / 2));
     await destination.kill();
     await destination.start();
