@@ -163,7 +163,9 @@ export default defineConfig(
     // jest and eslint read the default export of their configuration.
     files: [
       ...['jest.config.js', 'eslint.config.js'],
-      ...['result-reporter', 'longest-first', 'transform'].map((name) => `spec/support/${name}.mjs`),
+      ...['result-reporter', 'longest-first', 'transform', 'plain-environment'].map(
+        (name) => `spec/support/${name}.mjs`,
+      ),
     ],
     rules: { 'no-restricted-syntax': 'off' },
   },

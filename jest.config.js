@@ -25,7 +25,7 @@ const config = {
   roots: ['<rootDir>/spec', '<rootDir>/lib'],
   testMatch: isLong ? ['**/*.long.spec.ts', ...ofBothLengths()] : ['**/*.spec.ts'],
   testPathIgnorePatterns: ['/node_modules/', '/spec/perf/', ...(isLong ? [] : ['\\.long\\.spec\\.ts$'])],
-  testEnvironment: 'node',
+  testEnvironment: '<rootDir>/spec/support/plain-environment.mjs',
   extensionsToTreatAsEsm: ['.ts'],
   moduleNameMapper: {
     '^nbd-sdk$': '<rootDir>/lib/index.ts',
