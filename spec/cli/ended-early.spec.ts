@@ -126,7 +126,12 @@ async function endEarly(work: Work, how: 'server' | 'interrupt'): Promise<void> 
   const child = await start(work.words(server.uri(), other.uri()));
   const exit = exitOf(child);
   const { begun = (said) => /[1-9]\d?\/100/.test(said) } = work;
-  await until(() => begun(child.said() + child.err(), server));
+  let isOver = false;
+  void exit.then(() => (isOver = true));
+  const hasBegun = (): boolean => begun(child.said() + child.err(), server);
+  await until(() => hasBegun() || isOver);
+  // One that has ended by itself is not waited for.
+  expect({ hasBegun: hasBegun(), isOver, err: child.err() }).toMatchObject({ hasBegun: true, isOver: false });
   if (how === 'server') server.kill('SIGKILL');
   else child.kill('SIGINT');
   expect(await exit).toBe(how === 'server' ? 1 : 130);
