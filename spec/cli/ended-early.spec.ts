@@ -127,12 +127,11 @@ async function endEarly(work: Work, how: 'server' | 'interrupt'): Promise<void> 
   const child = await start(work.words(server.uri(), other.uri(), join(folder, how)));
   const exit = exitOf(child);
   const { begun = (said) => /[1-9]\d?\/100/.test(said) } = work;
-  let isOver = false;
-  void exit.then(() => (isOver = true));
   const hasBegun = (): boolean => begun(child.said() + child.err(), server);
-  await until(() => hasBegun() || isOver);
+  const isOver = (): boolean => child.exitCode !== null || child.signalCode !== null;
+  await until(() => hasBegun() || isOver());
   // One that has ended by itself is not waited for.
-  if (isOver) throw new Error(`it ended by itself: ${child.said()}${child.err()}`);
+  if (isOver()) throw new Error(`it ended by itself: ${child.said()}${child.err()}`);
   if (how === 'server') server.kill('SIGKILL');
   else child.kill('SIGINT');
   expect(await exit).toBe(how === 'server' ? 1 : 130);
