@@ -8,6 +8,7 @@ import { Socket } from 'node:net';
 import { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CliError } from '../errors.js';
+import { allocateForInput } from '../../util/memory.js';
 import { systemReason } from '../../util/system-reason.js';
 
 const STDIN = 0;
@@ -55,7 +56,7 @@ const noRoom = (): Error => Object.assign(new Error('write returned 0 bytes'), {
 /** Reads from the current position of the descriptor to its end. Rejects with the system's error. */
 async function* chunksOf(fd: number): AsyncGenerator<Buffer> {
   for (;;) {
-    const buffer = Buffer.allocUnsafe(READ_SIZE);
+    const buffer = allocateForInput(READ_SIZE);
     const count = await transfer((done) => read(fd, buffer, 0, READ_SIZE, null, done));
     if (count === 0) return;
     yield buffer.subarray(0, count);
