@@ -2,7 +2,7 @@
 // started are waited for when all went well, and only then.
 
 import { spawn } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,7 +13,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { describeWith, runTool, startNbdkit } from '../support/real-servers.js';
 import { isAlive } from '../support/transport-probe.js';
 import { until } from '../support/waiting.js';
-import { cliPath, exitOf, nbd, start } from './support.js';
+import { catchesSignals, cliPath, exitOf, nbd, start } from './support.js';
 
 let folder: string;
 const at = (name: string): string => join(folder, name);
@@ -58,12 +58,6 @@ describeWith(['nbdkit'], 'a signal while nothing moves', () => {
   });
 });
 
-/** Whether the command listens for signals, as Linux reports: for SIGHUP, which Node itself does not catch. */
-function catches(pid: number): boolean {
-  const mask = /^SigCgt:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? '0';
-  return (BigInt(`0x${mask}`) & 1n) !== 0n;
-}
-
 describe('a signal while a pipe is silent', () => {
   const WAITING: readonly (readonly [title: string, words: string[], stdin: 'pipe' | 'ignore'])[] = [
     ['standard input', ['copy', '-', 'copied'], 'pipe'],
@@ -79,7 +73,7 @@ describe('a signal while a pipe is silent', () => {
     });
     // Nobody reads from its standard output, or writes to its input.
     const exit = new Promise((resolve) => child.once('exit', (code, signal) => resolve(code ?? signal)));
-    await until(() => catches(child.pid ?? 0));
+    await until(() => catchesSignals(child));
     await sleep(200);
     child.kill('SIGINT');
     expect(await exit).toBe(130);

@@ -2,6 +2,7 @@
 // bundle is made once for each state of lib/ and kept in node_modules/.cache.
 
 import { spawn, type ChildProcess } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { cachedBuild } from '../support/cached-build.js';
@@ -53,4 +54,19 @@ export async function start(
 /** The exit code of a child, or the name of the signal that ended it. */
 export function exitOf(child: ChildProcess): Promise<number | string | null> {
   return new Promise((done) => child.once('close', (code, signal) => done(code ?? signal)));
+}
+
+/**
+ * Whether the command listens for signals, as Linux reports: for SIGHUP, which Node itself does not catch. Before that, a
+ * signal ends the process, and there is no exit code. True once it has ended.
+ */
+export function catchesSignals({ pid = 0 }: ChildProcess): boolean {
+  let status: string;
+  try {
+    status = readFileSync(`/proc/${pid}/status`, 'utf8');
+  } catch {
+    return true;
+  }
+  const mask = /^SigCgt:\s*([0-9a-f]+)$/m.exec(status)?.[1];
+  return mask === undefined || (BigInt(`0x${mask}`) & 1n) !== 0n;
 }

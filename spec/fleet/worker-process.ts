@@ -53,7 +53,8 @@ export class WorkerProcess {
       for (const line of parts) this.lines.push(JSON.parse(line) as WorkerLine);
     });
     child.stderr.setEncoding('utf8').on('data', (text: string) => (this.log += text));
-    this.ended = new Promise((resolve) => child.once('exit', (code) => resolve(code)));
+    // When all that it printed has been read, too, which 'exit' does not wait for.
+    this.ended = new Promise((resolve) => child.once('close', (code) => resolve(code)));
     void this.ended.then(() => running.delete(this));
     this.#child = child;
     running.add(this);

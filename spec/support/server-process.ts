@@ -2,6 +2,7 @@
 // its own pid, at the latest when the test file that started it is done.
 
 import { spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
@@ -55,6 +56,8 @@ export interface Launch {
 }
 
 const HOST = '127.0.0.1';
+/** Linux gives out those from 32768 on, other systems higher ones. */
+const OWN_PORTS = [15_000, 32_000] as const;
 /** Milliseconds, for the slowest machine. */
 const READY_DEADLINE = 120_000;
 const STOP_DEADLINE = 30_000;
@@ -168,16 +171,26 @@ async function launchOnce(options: Launch): Promise<RealServer> {
   return server;
 }
 
-/** A TCP port of the loopback interface that was free a moment ago. */
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
+/**
+ * A TCP port of the loopback interface that was free a moment ago. It is none of those that the system gives to outgoing
+ * connections, which would take it while a server that is to come back at it is away.
+ */
+export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = randomInt(...OWN_PORTS);
+    if (await isFree(port)) return port;
+  }
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
     const probe = createServer();
-    probe.once('error', reject);
-    probe.listen(0, HOST, () => {
-      const address = probe.address();
-      const port = typeof address === 'object' && address !== null ? address.port : 0;
+    probe.once('error', () => {
+      resolve(false);
+    });
+    probe.listen(port, HOST, () => {
       probe.close(() => {
-        resolve(port);
+        resolve(true);
       });
     });
   });
