@@ -141,7 +141,7 @@ describeWith(['chromium', 'websockify', 'nbdkit', 'nbdcopy'], 'nbd-sdk/web in Ch
   it(
     'aborts a command, and reports a lost connection',
     async () => {
-      const server = await serveNbd({ plugin: 'pattern', filters: ['delay'], args: ['1M', 'rdelay=400ms'] });
+      const server = await serveNbd({ plugin: 'pattern', filters: ['delay'], args: ['1M', 'rdelay=1'] });
       expect(await run('abort', server.url)).toEqual({
         error: expect.objectContaining({ name: 'AbortError' }) as unknown,
         inFlight: 1,
