@@ -51,7 +51,13 @@ beforeAll(async () => {
   });
   const media = await listenForWebSockets((socket) => void copyWithin(socket));
   places = {
-    ...{ tcp: tcp.uri(), unix: unix.uri(), tls: tls.uri(), psk: psk.uri(), refusing: `nbd://127.0.0.1:${await freePort()}` },
+    ...{
+      tcp: tcp.uri(),
+      unix: unix.uri(),
+      tls: tls.uri(),
+      psk: psk.uri(),
+      refusing: `nbd://127.0.0.1:${await freePort()}`,
+    },
     ...{ webSocket, media },
     ...{ ca: certificates.ca, cert, key },
     wrongCa: await readFile(join(certificates.strangerFolder, 'ca-cert.pem'), 'utf8'),
