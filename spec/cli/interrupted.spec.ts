@@ -13,7 +13,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { describeWith, runTool, startNbdkit } from '../support/real-servers.js';
 import { isAlive } from '../support/transport-probe.js';
 import { until } from '../support/waiting.js';
-import { catchesSignals, cliPath, exitOf, nbd, start } from './support.js';
+import { catchesSignals, cliPath, exitOf, HALF_WAY, nbd, printed, start } from './support.js';
 
 let folder: string;
 const at = (name: string): string => join(folder, name);
@@ -35,7 +35,7 @@ describeWith(['nbdkit'], 'a signal while nothing moves', () => {
     await using server = await startNbdkit({ plugin: 'pattern', filters: ['delay'], args: ['1G', 'rdelay=50ms'] });
     const child = await start(['copy', '-R2', '--progress=1', server.uri(), 'null:']);
     const exit = exitOf(child);
-    await until(() => /[1-9]\/100/.test(child.said()));
+    await printed(child, HALF_WAY);
     process.kill(server.pid, 'SIGSTOP');
     await sleep(100);
     child.kill(signal);
@@ -47,9 +47,9 @@ describeWith(['nbdkit'], 'a signal while nothing moves', () => {
   it('leaves the server as it was: the connection ends in good order', async () => {
     await using server = await startNbdkit({ plugin: 'pattern', filters: ['delay'], args: ['1G', 'rdelay=20ms'] });
     for (let i = 0; i < 3; i++) {
-      const child = await start(['copy', '--progress=1', server.uri(), 'null:']);
+      const child = await start(['copy', '-R16', '--progress=1', server.uri(), 'null:']);
       const exit = exitOf(child);
-      await until(() => /[1-9]\/100/.test(child.said()));
+      await printed(child, HALF_WAY);
       child.kill('SIGINT');
       expect(await exit).toBe(130);
     }
@@ -116,7 +116,7 @@ describeWith(['nbdkit'], 'a server that was started for a command', () => {
     for (const times of [1, 2]) {
       const child = await start(['copy', at('source'), ...slow(at(`never-${times}`), 30)]);
       const exit = exitOf(child);
-      await until(() => child.err().includes('waiting for the server'));
+      await printed(child, 'waiting for the server');
       const pid = Number(/process (\d+)/.exec(child.err())?.[1]);
       child.kill('SIGINT');
       if (times === 2) {

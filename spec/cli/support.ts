@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { cachedBuild } from '../support/cached-build.js';
 import { ROOT } from '../support/root.js';
 import { runTool, type RunToolOptions, type ToolResult } from '../support/tools.js';
+import { until } from '../support/waiting.js';
 
 const BUNDLER = 'spec/support/bundle-cli.mjs';
 
@@ -39,16 +40,42 @@ export async function out(words: readonly string[], code = 0, options: RunToolOp
   return result.stdout;
 }
 
+/** A command that runs. */
+export interface Started extends ChildProcess {
+  /** What it has written to standard output so far. */
+  said(): string;
+  /** And to standard error. */
+  err(): string;
+  /** Whether it has ended, and all that it wrote is known. */
+  hasEnded(): boolean;
+}
+
 /** Starts `nbd` and leaves it running. */
-export async function start(
-  words: readonly string[],
-): Promise<ChildProcess & { said: () => string; err: () => string }> {
+export async function start(words: readonly string[]): Promise<Started> {
   const child = spawn(process.execPath, [await cliPath(), ...words], { stdio: ['ignore', 'pipe', 'pipe'] });
   let said = '';
   let err = '';
   child.stdout.setEncoding('utf8').on('data', (chunk: string) => (said += chunk));
   child.stderr.setEncoding('utf8').on('data', (chunk: string) => (err += chunk));
-  return Object.assign(child, { said: () => said, err: () => err });
+  let hasEnded = false;
+  child.once('close', () => (hasEnded = true));
+  return Object.assign(child, { said: () => said, err: () => err, hasEnded: () => hasEnded });
+}
+
+/** Some progress, and not all of it: between two lines of it any number of them may be missing. */
+export const HALF_WAY = /\b[1-9]\d?\/100/;
+
+/** The first line of `nbd serve`. */
+export const A_URI = /^nbds?[+:].*\n/;
+
+/** Waits until a command has printed this; fails at once when it ends without. */
+export async function printed(child: Started, what: RegExp | string): Promise<void> {
+  await until(() => {
+    const text = child.said() + child.err();
+    if (typeof what === 'string' ? text.includes(what) : what.test(text)) return true;
+    if (child.hasEnded()) throw new Error(`nbd ended without printing ${String(what)}: ${text}`);
+    return false;
+  });
 }
 
 /** The exit code of a child, or the name of the signal that ended it. */
