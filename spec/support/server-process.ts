@@ -98,6 +98,8 @@ async function launchOnce(options: Launch): Promise<RealServer> {
 
   let said = '';
   let gone = false;
+  let isReady = false;
+  const sent = new Set<NodeJS.Signals | null>();
   const isGone = (): boolean => gone;
   const child = spawn(findTool(options.name) ?? options.name, args, {
     stdio: ['ignore', 'ignore', 'pipe'],
@@ -110,8 +112,13 @@ async function launchOnce(options: Launch): Promise<RealServer> {
       gone = true;
       resolve();
     });
-    child.once('exit', () => {
+    child.once('exit', (code, name) => {
       gone = true;
+      // What a test sees of a server that crashed, or that something else has ended, is a connection refused.
+      const isOurs = code === 0 || name === 'SIGKILL' || sent.has(name);
+      if (isReady && !isOurs) {
+        process.stderr.write(`${options.name} (process ${child.pid}) ended by itself: ${name ?? code}: ${said}\n`);
+      }
       resolve();
     });
   });
@@ -132,7 +139,14 @@ async function launchOnce(options: Launch): Promise<RealServer> {
     await sleep(5);
   }
 
+  isReady = true;
   const serverPid = pid;
+  const send = (which: NodeJS.Signals): void => {
+    // The number of a process that has ended may be that of another one, such as another test's server.
+    if (gone && !forks) return;
+    sent.add(which);
+    signal(serverPid, which);
+  };
   const ended = forks ? untilDead(serverPid) : childEnded;
   let stopping: Promise<void> | undefined;
   const server: RealServer = {
@@ -145,7 +159,7 @@ async function launchOnce(options: Launch): Promise<RealServer> {
     uri: (exportName = '') => formatUri(address, options.tls, exportName),
     log: () => said,
     kill: (which = 'SIGKILL') => {
-      signal(serverPid, which);
+      send(which);
     },
     ended,
     endedBy: async (ms) => {
@@ -157,8 +171,8 @@ async function launchOnce(options: Launch): Promise<RealServer> {
   };
   async function stop(): Promise<void> {
     running.delete(server);
-    signal(serverPid, 'SIGTERM');
-    signal(serverPid, 'SIGCONT'); // a stopped process would never see the first
+    send('SIGTERM');
+    send('SIGCONT'); // a stopped process would never see the first
     const timer = setTimeout(() => {
       // A forking server leaves one process per client behind, in its own process group.
       signal(forks ? -serverPid : serverPid, 'SIGKILL');
