@@ -1,9 +1,10 @@
 // Comparing two exports: what both know to be zero is not read, what one knows to be zero is only looked for in the
 // other.
 
-import { Buffer } from '../util/buffer.js';
+import type { Buffer } from '../util/buffer.js';
 import type { ByteCount } from '../client/export.js';
 import { aBoolean, checkOptions, oneOf } from '../util/option-checks.js';
+import { allocateForReads } from '../util/memory.js';
 import { type Source, type SourceLike, toSource } from './ends/ends.js';
 import type { Run, RunOptions } from './ends/runs.js';
 import { runsOf } from './ends/span-runs.js';
@@ -139,7 +140,7 @@ export async function compare(
       let pair = buffers[lane];
       if (pair === undefined || pair[0].length < length) {
         const most = Math.max(length, inFlight.requestSize / 2);
-        pair = [Buffer.allocUnsafeSlow(most), Buffer.allocUnsafeSlow(most)];
+        pair = [allocateForReads(most), allocateForReads(most)];
         buffers[lane] = pair;
       }
       const both = pair;

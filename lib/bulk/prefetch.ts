@@ -1,9 +1,10 @@
 // Prefetching an export: cache commands for a range or for its data only, split and bounded.
 
-import { Buffer } from '../util/buffer.js';
+import type { Buffer } from '../util/buffer.js';
 import type { ByteCount } from '../client/export.js';
 import { CONTEXT_BASE_ALLOCATION } from '../protocol/client-constants.js';
 import { aBoolean, aFunction, checkOptions, refuse, wholeNumber } from '../util/option-checks.js';
+import { allocateForReads } from '../util/memory.js';
 import { DEPTH_CHECKS, pick, RANGE_CHECKS, SIGNAL_CHECKS, STATUS_CHECKS, type StatusOptions } from './options.js';
 import { sourceOfConnections } from './ends/endpoint.js';
 import { Source } from './ends/ends.js';
@@ -129,7 +130,7 @@ export async function prefetch(connection: ExportLike, options: PrefetchOptions 
       const count = Number(until - from);
       const begun = inFlight.begin();
       if (read) {
-        const buffer = (buffers[lane] ??= Buffer.allocUnsafeSlow(requestSize)).subarray(0, count);
+        const buffer = (buffers[lane] ??= allocateForReads(requestSize)).subarray(0, count);
         await at(connection.preadInto(buffer, from, 0, signal), 'prefetch', 'read', from, signal);
       } else {
         await at(connection.cache(count, from, 0, signal), 'prefetch', 'cache', from, signal);

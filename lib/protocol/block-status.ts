@@ -34,6 +34,9 @@ const LITTLE_ENDIAN = new Uint8Array(new Uint16Array([1]).buffer)[0] === 1;
 const HIGH = LITTLE_ENDIAN ? 1 : 0;
 const LOW = 1 - HIGH;
 
+/** Descriptors that sumOfBlock() checks together. */
+const BLOCK = 8;
+
 /** Length to which an extent that exceeds 32 bits is truncated: a multiple of every block size, as in libnbd. */
 const MAX_NARROW_LENGTH = TWO_32 - 65536;
 
@@ -157,7 +160,18 @@ export class ArrivingBlockStatus {
     const end = Math.floor(this.#have / stride);
     let used = this.#used;
     let covered = Number(this.#covered);
-    for (; used < end; used++) {
+    const integers = isExtended || end - used < BLOCK ? null : new Int32Array(words.buffer, words.byteOffset);
+    for (let single = 0; used < end; used++) {
+      if (integers !== null && used >= single) {
+        // Most extents are short: the sum of eight is checked in a third of the time of eight sums.
+        for (; used + BLOCK <= end; used += BLOCK) {
+          const sum = sumOfBlock(integers, used * 2);
+          if (sum === 0 || covered + sum > limit) break;
+          covered += sum;
+        }
+        if (used >= end) break;
+        single = used + BLOCK;
+      }
       const at = used * stride;
       // Sums of such lengths up to the limit are exact; what is above it is not taken.
       const length = isExtended
@@ -184,6 +198,20 @@ export class ArrivingBlockStatus {
     if (lastLength !== null) out[used * 2 - 2] = Number(lastLength);
     return out;
   }
+}
+
+/** The lengths of eight descriptors of 32 bits; 0 unless each is from 1 to 2^27, so that the sum is exact. */
+function sumOfBlock(words: Int32Array, at: number): number {
+  const a = words[at] as number;
+  const b = words[at + 2] as number;
+  const c = words[at + 4] as number;
+  const d = words[at + 6] as number;
+  const e = words[at + 8] as number;
+  const f = words[at + 10] as number;
+  const g = words[at + 12] as number;
+  const h = words[at + 14] as number;
+  const bits = (a - 1) | (b - 1) | (c - 1) | (d - 1) | (e - 1) | (f - 1) | (g - 1) | (h - 1);
+  return bits >>> 27 === 0 ? (a + b + c + d + e + f + g + h) | 0 : 0;
 }
 
 function join(high: number, low: number): U64 {

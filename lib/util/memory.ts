@@ -1,6 +1,7 @@
 // Memory for data from a server: large blocks with short lives.
 
 import { Buffer, type OwnBuffer } from './buffer.js';
+import { nodeModule } from './platform.js';
 
 /**
  * glibc returns free memory to the system beyond twice the largest block that was ever freed, and gets it back page
@@ -23,3 +24,45 @@ export function allocate(length: number): OwnBuffer {
   }
   return Buffer.allocUnsafeSlow(length);
 }
+
+const DETACHING = ['transfer', 'transferToFixedLength', 'transferToImmutable'] as const;
+
+type Mark = (memory: object) => void;
+/** Null where there is none, as in browsers; undefined before it was looked up. */
+let mark: Mark | null | undefined;
+
+/**
+ * Makes postMessage() and structuredClone() copy the memory (Node 20) or refuse to transfer it (later ones), as they do
+ * with Node's own pool of small Buffers. For what several results share, and for what a socket reads into, which keeps
+ * the bare address and would write into memory that was freed. Returns false where there is no such mark. `reason` is
+ * the message of a method that would transfer it.
+ */
+export function markUntransferable(memory: ArrayBuffer, reason: string): boolean {
+  // Loaded by the first read: it takes 2 ms, which a program that reads nothing does not need to spend.
+  if (mark === undefined) mark = nodeModule('node:worker_threads')?.markAsUntransferable ?? null;
+  mark?.(memory);
+  const refuse = (): never => {
+    throw new TypeError(reason);
+  };
+  for (const method of DETACHING) {
+    // Node 22 respects the mark only in messages.
+    if (method in memory) Object.defineProperty(memory, method, { value: refuse });
+  }
+  return mark !== null;
+}
+
+const FOR_READS = new WeakSet<object>();
+
+/**
+ * Memory that whole-export work reads into again and again. The caller uses no part of it before a read has succeeded,
+ * and gives it up with the first read that is aborted: so it need not be cleared, and a socket may read straight into it.
+ */
+export function allocateForReads(length: number): OwnBuffer {
+  const bytes = allocate(length);
+  if (markUntransferable(bytes.buffer, 'this memory is used again for other reads: copy it first'))
+    FOR_READS.add(bytes.buffer);
+  return bytes;
+}
+
+/** Whether it is a part of what allocateForReads() returned. */
+export const isForReads = (bytes: Uint8Array): boolean => FOR_READS.has(bytes.buffer);

@@ -256,6 +256,31 @@ describe('a million extents', () => {
   });
 });
 
+/** The extents that a 32-bit answer of such lengths within `count` bytes has, one by one. */
+function usable(lengths: readonly number[], count: number): number {
+  let used = 0;
+  for (let covered = 0; used < lengths.length && covered < count; used++) {
+    if (lengths[used] === 0) break;
+    covered += lengths[used]!;
+  }
+  return used;
+}
+
+describe.each([1, 0, 2 ** 27, 2 ** 27 + 1, 2 ** 31 - 1, 2 ** 31, 2 ** 31 + 1, 2 ** 32 - 1])(
+  'an extent of length %d among short ones',
+  (length) => {
+    it.each([TIB, 20 * 4096, 20 * 4096 + 1, 2 ** 31])('in a request of %d bytes', (count) => {
+      for (let position = 1; position < 40; position++) {
+        const lengths = Array.from({ length: 40 }, (_, index) => (index === position ? length : 4096));
+        const data = narrow(lengths.map((value, index) => [value, index & 3] as const));
+        const { entries, problem } = decodeBlockStatus(data, false, request({ count, exportSize: TIB }));
+        const wanted = lengths.slice(0, usable(lengths, count)).flatMap((value, index) => [value, index & 3]);
+        expect([position, problem, [...entries]]).toEqual([position, null, wanted]);
+      }
+    });
+  },
+);
+
 it(withSeed('a chunk that arrives in pieces is decoded as one that is there at once'), () => {
   for (let life = 0; life < 400; life++) {
     const random = new Random(seedOf(SEED, life));

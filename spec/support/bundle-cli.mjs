@@ -37,13 +37,14 @@ const choice = (hashes) => ({
       contents: `
         import module, { createRequire } from 'node:module';
         import { join } from 'node:path';
-        import { requireCompiled } from './code-cache.js';
+        import { optimizeLater, requireCompiled } from './code-cache.js';
         import { useCompileCache } from './compile-cache.js';
         const name = new Map(${JSON.stringify(words)}).get(process.argv[2]) ?? 'nbd';
         const file = join(__dirname, name + '.cjs');
         const enable = module.enableCompileCache;
         // What prints a version is compiled sooner than looked for.
         const folder = name === 'version' ? null : useCompileCache(enable);
+        if (name === 'copy' || name === 'nbd') optimizeLater();
         export const { run } =
           folder === null || enable !== undefined
             ? createRequire(__filename)(file)

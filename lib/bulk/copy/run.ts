@@ -2,6 +2,7 @@
 // `done` has is at the destination, unless a lost connection has put it at risk, and then it is copied again.
 
 import { Buffer } from '../../util/buffer.js';
+import { allocateForReads } from '../../util/memory.js';
 import { NbdStrictError } from '../../errors.js';
 import { isNullDestination } from '../ends/endpoint.js';
 import type { Destination, Source } from '../ends/ends.js';
@@ -211,7 +212,7 @@ export class CopyRun {
     const slot = this.#isDiscarding ? 0 : lane;
     let buffer = buffers[slot];
     if (buffer === undefined || buffer.length < length) {
-      buffer = Buffer.allocUnsafeSlow(Math.max(length, this.#inFlight.requestSize));
+      buffer = allocateForReads(Math.max(length, this.#inFlight.requestSize));
       buffers[slot] = buffer;
     }
     return buffer.subarray(0, length);

@@ -4,6 +4,7 @@
 import type { ByteCount } from '../../client/export.js';
 import { aFunction, aString, checkOptions, powerOfTwo } from '../../util/option-checks.js';
 import { inNextTurn } from '../../util/timers.js';
+import { allocateForReads } from '../../util/memory.js';
 import { BlockHasher, type BlockHasherOptions, newHash, ZERO_BLOCKS_A_TURN } from './block-hasher.js';
 import { pick, RANGE_CHECKS, type StatusOptions, WORK_CHECKS } from '../options.js';
 import { sourceOfConnections } from '../ends/endpoint.js';
@@ -122,7 +123,7 @@ export async function blockHash(connection: ExportLike, options: BlockHashOption
     } else {
       let buffer = buffers[lane];
       if (buffer === undefined || buffer.length < length) {
-        buffer = Buffer.allocUnsafeSlow(Math.max(length, inFlight.requestSize));
+        buffer = allocateForReads(Math.max(length, inFlight.requestSize));
         buffers[lane] = buffer;
       }
       const bytes = buffer.subarray(0, length);

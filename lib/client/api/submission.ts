@@ -8,8 +8,10 @@ import { CMD_FLAG_PAYLOAD_LEN } from '../../protocol/client-constants.js';
 import type { ChunkCallback, ExtentCallback } from '../../protocol/reply-target.js';
 import { Command, type CommandObserver, type CompletionCallback } from '../transmission/command.js';
 import { type CommandSpec, PREAD, PREAD_STRUCTURED, PWRITE } from '../../protocol/commands.js';
+import { DIRECT_LENGTH } from '../../protocol/reply-decoder.js';
 import { checkStrict, toBytes, toCallback, toFlags, toU64 } from '../../protocol/strict.js';
 import { Extents } from '../../util/extents.js';
+import { isForReads } from '../../util/memory.js';
 import type { U64 } from '../../util/u64.js';
 import { byteLengthOf, isUint8Array, memoryOf } from '../../util/views.js';
 import type { Lifecycle } from '../lifecycle.js';
@@ -274,6 +276,8 @@ export class Submission {
     const command = this.#checked(spec, length, toU64(offset, method, 'offset'), flags);
     command.buffer = bytes;
     command.weight = length;
+    // Below, the socket does not read into it in any case.
+    if (length >= DIRECT_LENGTH) command.ownsBuffer = isForReads(bytes);
     return command;
   }
 
@@ -324,7 +328,8 @@ export class Submission {
 
   /** Done before any check, as in libnbd, so that even a refused read leaves no old bytes. */
   #initialize(buffer: unknown): void {
-    if (this.#lifecycle.settings.preadInitialize && isUint8Array(buffer)) fill.call(buffer, 0);
+    if (!this.#lifecycle.settings.preadInitialize || !isUint8Array(buffer) || isForReads(buffer)) return;
+    fill.call(buffer, 0);
   }
 
   #promise<Result>(

@@ -3,37 +3,20 @@
 
 import { Buffer, type OwnBuffer } from '../../util/buffer.js';
 import type { ResultAllocator } from '../platform.js';
-import { nodeModule } from '../../util/platform.js';
-import { allocate } from '../../util/memory.js';
+import { allocate, markUntransferable } from '../../util/memory.js';
 
 /** Results up to this are cut from slabs: a separate allocation costs as much as the rest of a small read. */
 const POOLED_LENGTH = 16 * 1024;
 /** The most memory that one small result can keep alive. */
 const SLAB_LENGTH = 64 * 1024;
 
-type Mark = (memory: object) => void;
-let mark: Mark | null = null;
-
-/**
- * Memory that `postMessage()` and `structuredClone()` copy (Node 20) or refuse to transfer (later ones), as they do
- * with Node's own pool of small Buffers.
- */
 function allocateShared(): OwnBuffer {
   const slab = allocate(SLAB_LENGTH);
-  // Loaded by the first small read: it takes 2 ms, which a program that reads nothing does not need to spend.
-  mark ??= nodeModule('node:worker_threads')?.markAsUntransferable ?? ((): void => undefined);
-  mark(slab.buffer);
-  for (const method of DETACHING) {
-    // Node 22 respects the mark only in messages.
-    if (method in slab.buffer) Object.defineProperty(slab.buffer, method, { value: refuseTransfer });
-  }
+  markUntransferable(
+    slab.buffer,
+    `a result of up to ${POOLED_LENGTH} bytes shares its memory with others: copy it first`,
+  );
   return slab;
-}
-
-const DETACHING = ['transfer', 'transferToFixedLength', 'transferToImmutable'] as const;
-
-function refuseTransfer(): never {
-  throw new TypeError(`a result of up to ${POOLED_LENGTH} bytes shares its memory with others: copy it first`);
 }
 
 export class ResultMemory implements ResultAllocator {

@@ -9,6 +9,7 @@ import type { ChunkCallback, ChunkStatus, ExtentCallback } from '../../protocol/
 import * as spec from '../../protocol/commands.js';
 import { MAX_PAYLOAD } from '../../protocol/constants.js';
 import { fromBigInt, type U64 } from '../../util/u64.js';
+import { isForReads } from '../../util/memory.js';
 import { byteLengthOf, isUint8Array } from '../../util/views.js';
 import type { Member } from '../connections/member.js';
 import type { Risk } from '../unflushed/unflushed.js';
@@ -191,7 +192,7 @@ export class ReadIntoTask extends BufferTask {
 
   /** As a connection does at the call. */
   clear(): void {
-    if (this.count !== 0) this.buffer.fill(0);
+    if (this.count !== 0 && !isForReads(this.buffer)) this.buffer.fill(0);
   }
 
   protected transfer(connection: NbdConnection): Promise<void> {

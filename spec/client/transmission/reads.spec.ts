@@ -1,6 +1,7 @@
-import { describe, expect, it } from '@jest/globals';
+import { describe, expect, it, jest } from '@jest/globals';
 
 import { CMD_FLAG_DF, type NbdError, READ_DATA, READ_ERROR, READ_HOLE } from '../../../lib/index.js';
+import { allocateForReads } from '../../../lib/util/memory.js';
 import { caught, rejection } from '../../support/caught.js';
 import * as g from '../../support/golden.js';
 import { newConnection, openRaw, type OpenOptions } from '../../support/raw-server.js';
@@ -34,12 +35,38 @@ describe.each(SETTINGS)('reads with %s', (_title, settings) => {
     const { connection, peer } = await openRaw({ size: 64 * MIB, ...settings });
     void peer.serve();
     for (const size of [1, 4096, 300 * KIB]) {
-      const whole = new Uint8Array(size + 20).fill(0x55);
-      await expect(connection.preadInto(whole.subarray(10, 10 + size), 77)).resolves.toBeUndefined();
-      expect(Buffer.compare(whole.subarray(10, 10 + size), g.content(77, size))).toBe(0);
-      expect(Buffer.from(whole.subarray(0, 10)).equals(Buffer.alloc(10, 0x55))).toBe(true);
-      expect(Buffer.from(whole.subarray(10 + size)).equals(Buffer.alloc(10, 0x55))).toBe(true);
+      for (const whole of [new Uint8Array(size + 20), allocateForReads(size + 20)]) {
+        whole.fill(0x55);
+        await expect(connection.preadInto(whole.subarray(10, 10 + size), 77)).resolves.toBeUndefined();
+        expect(Buffer.compare(whole.subarray(10, 10 + size), g.content(77, size))).toBe(0);
+        expect(Buffer.from(whole.subarray(0, 10)).equals(Buffer.alloc(10, 0x55))).toBe(true);
+        expect(Buffer.from(whole.subarray(10 + size)).equals(Buffer.alloc(10, 0x55))).toBe(true);
+      }
     }
+  });
+});
+
+describe('a large read', () => {
+  it.each([
+    ['memory for reads: the socket writes into it, and it is not cleared', () => allocateForReads(4 * MIB), false],
+    ['a buffer of the caller: it is cleared, and the decoder writes into it', () => Buffer.alloc(4 * MIB), true],
+  ] as const)('into %s', async (_title, allocate, isCopied) => {
+    const { connection, peer } = await openRaw({ size: 64 * MIB });
+    void peer.serve();
+    const bytes = allocate().fill(1);
+    const copies = jest.spyOn(Buffer.prototype, 'copy');
+    const reading = connection.preadInto(bytes, 99);
+    expect(bytes[0]).toBe(isCopied ? 0 : 1);
+    await reading;
+    const copied = copies.mock.results.map(({ value }, index) =>
+      (copies.mock.calls[index]?.[0] as Uint8Array | undefined)?.buffer === bytes.buffer ? Number(value) : 0,
+    );
+    copies.mockRestore();
+    const sum = copied.reduce((total, each) => total + each, 0);
+    expect(Buffer.compare(bytes, g.content(99, bytes.length))).toBe(0);
+    // What comes behind a header in the same read is copied in any case.
+    if (isCopied) expect(sum).toBe(bytes.length);
+    else expect(sum).toBeLessThan(MIB);
   });
 });
 

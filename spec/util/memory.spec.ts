@@ -1,0 +1,42 @@
+import { expect, it, describe } from '@jest/globals';
+
+import { allocateForReads, isForReads } from '../../lib/util/memory.js';
+
+const MIB = 1 << 20;
+
+describe('memory for reads', () => {
+  it('is recognised in all its parts, and no other is', () => {
+    const bytes = allocateForReads(MIB);
+    expect(bytes).toHaveLength(MIB);
+    expect([bytes, bytes.subarray(5, 7), new Uint8Array(bytes.buffer)].map(isForReads)).toEqual([true, true, true]);
+    expect([Buffer.alloc(MIB), Buffer.from(bytes), new Uint8Array(0)].map(isForReads)).toEqual([false, false, false]);
+  });
+
+  it.each<[string, (buffer: ArrayBuffer) => unknown]>([
+    ['structuredClone', (buffer) => structuredClone(buffer, { transfer: [buffer] })],
+    ['postMessage', (buffer) => postAway(buffer)],
+    ['transfer()', (buffer) => (buffer as unknown as { transfer?: () => unknown }).transfer?.()],
+    [
+      'transferToFixedLength()',
+      (buffer) => (buffer as unknown as { transferToFixedLength?: () => unknown }).transferToFixedLength?.(),
+    ],
+  ])('is not taken away by %s: a socket may be writing into it', (_title, take) => {
+    const bytes = allocateForReads(4096).fill(7);
+    try {
+      take(bytes.buffer);
+    } catch (error) {
+      expect((error as Error).name).toMatch(/DataCloneError|TypeError/);
+    }
+    expect(bytes.equals(Buffer.alloc(4096, 7))).toBe(true);
+  });
+});
+
+function postAway(buffer: ArrayBuffer): void {
+  const { port1, port2 } = new MessageChannel();
+  try {
+    port1.postMessage(buffer, [buffer]);
+  } finally {
+    port1.close();
+    port2.close();
+  }
+}
