@@ -3,8 +3,9 @@
 // block device or a directory, Node substitutes streams that are empty or discard everything. Those descriptors are read
 // and written here by number, in loops that check every count.
 
-import { close, fstatSync, fsync, read, write, writeSync } from 'node:fs';
+import { close, fstatSync, fsync, openSync, read, write, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
+import { devNull } from 'node:os';
 import { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CliError } from '../errors.js';
@@ -48,6 +49,15 @@ export async function writeAll(fd: number, bytes: Uint8Array): Promise<void> {
     const count = await transfer((done) => write(fd, bytes, at, bytes.length - at, null, done));
     if (count === 0) throw noRoom();
     at += count;
+  }
+}
+
+/** Opens the null device, which gets the lowest free descriptor. */
+function fillDescriptor(): void {
+  try {
+    openSync(devNull, 'w');
+  } catch {
+    // Nothing is to be written any more.
   }
 }
 
@@ -142,6 +152,8 @@ export class StandardOutput {
       if (this.#failure === null && fstatSync(STDOUT).isBlockDevice()) await this.flush();
       await new Promise<void>((resolve, reject) => {
         close(STDOUT, (error) => {
+          // The next file to be opened would get this descriptor, and libuv ends the process when it closes one of 0 to 2.
+          fillDescriptor();
           if (error == null) resolve();
           else reject(this.#fail(error));
         });
