@@ -42,6 +42,8 @@ const config = {
   // Much of a run is waiting for processes: three workers, whatever jest would take of the cores.
   maxWorkers: 3,
   testSequencer: '<rootDir>/spec/support/longest-first.mjs',
+  // A worker has nothing to wait for, and needs more than half a second to exit where a dozen other processes are busy.
+  workerGracefulExitTimeout: 30_000,
   // Only a test that hangs takes this long: no test may fail because the machine is busy.
   testTimeout: 300_000,
   collectCoverageFrom: ['lib/**/*.ts'],

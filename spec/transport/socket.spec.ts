@@ -9,6 +9,7 @@ import { dialTcp, dialUnix } from '../../lib/transport/dial.js';
 import { SocketTransport } from '../../lib/transport/socket.js';
 import { rejection } from '../support/caught.js';
 import { freePort } from '../support/server-process.js';
+import { until } from '../support/waiting.js';
 import { Recording } from './recording.js';
 
 let folder: string;
@@ -53,9 +54,9 @@ describe('SocketTransport', () => {
     const transport = await dialUnix(path);
     const peer = await accepted;
     peer.write('x'.repeat(6000));
-    await turns();
+    await until(() => transport.socket.bytesRead === 6000);
     peer.write('early');
-    await turns();
+    await until(() => transport.socket.bytesRead === 6005);
     const receiver = new Recording();
     transport.start(receiver);
     expect([receiver.bytes.length, receiver.bytes.replaceAll('x', '')]).toEqual([6005, 'early']);

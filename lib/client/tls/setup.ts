@@ -24,6 +24,8 @@ export interface TlsNames {
 export class TlsSetup {
   readonly #settings: TlsSettings;
   readonly #material: TlsMaterial;
+  /** Kept, because making it takes milliseconds. */
+  #checked: SecureContext | null = null;
 
   private constructor(settings: TlsSettings, material: TlsMaterial) {
     this.#settings = settings;
@@ -36,7 +38,7 @@ export class TlsSetup {
 
   /** Throws if the material cannot be used, before anything is opened. */
   check(): void {
-    makeContext(this.#material);
+    this.#checked = makeContext(this.#material);
   }
 
   /** Takes ownership of the stream at once, and resolves when the session is verified. */
@@ -65,6 +67,7 @@ export class TlsSetup {
 
   /** The server has already agreed to TLS: if this side cannot do it now, the connection fails. */
   #context(): SecureContext {
+    if (this.#checked !== null) return this.#checked;
     try {
       return makeContext(this.#material);
     } catch (cause) {

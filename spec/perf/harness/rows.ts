@@ -111,7 +111,8 @@ function large(): Row[] {
 function special(): Row[] {
   return [
     row('pread', 4 * KIB, 64, { libnbd: 0 }, { name: 'tls', transport: 'tcp', tls: true }),
-    row('pread', 256 * KIB, 16, { libnbd: 0 }, { name: 'tls', transport: 'tcp', tls: true }),
+    row('pread', 256 * KIB, 16, { libnbd: 1 }, { name: 'tls', transport: 'tcp', tls: true }),
+    row('pwrite', 256 * KIB, 16, { libnbd: 1 }, { name: 'tls', transport: 'tcp', tls: true }),
     row('blockStatus', EXTENT, 1, { libnbd: 0, python: 0 }, { name: '100k', extents: 100_000, longer: 3 }),
     row('blockStatus', EXTENT, 1, { libnbd: 0 }, { name: '100k-burst', extents: 100_000, server: 'burst' }),
     row('pread', 4 * KIB, 64, { libnbd: 0 }, { name: 'million', ops: 1_000_000 }),
