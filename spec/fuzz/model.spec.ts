@@ -8,7 +8,7 @@ import { Model } from './model.js';
 import { Random, seedOf } from './random.js';
 import { SEED, withSeed } from './seed.js';
 
-const LIVES = Number(process.env['LIVES'] ?? (IS_LONG ? 120 : 60));
+const LIVES = Number(process.env['LIVES'] ?? (IS_LONG ? 600 : 120));
 const STEPS = 120;
 
 describe(withSeed('the life of a connection'), () => {
