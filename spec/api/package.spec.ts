@@ -9,7 +9,6 @@ import { dirname, join, posix, relative, sep } from 'node:path';
 import { checkPackage, createPackageFromTarballData } from '@arethetypeswrong/core';
 import { publint } from 'publint';
 
-import { IS_LONG } from '../support/long.js';
 import { ROOT } from '../support/root.js';
 import { runTool } from '../support/tools.js';
 
@@ -181,18 +180,11 @@ const OTHER_RESOLUTIONS: readonly unknown[] = ['node10', 'node16-cjs'];
 /** What the build reads, and the package does not contain. */
 const CONFIGURATIONS = ['tsconfig.json', 'tsconfig.build.json'];
 
-/**
- * The oldest compiler that the declarations support and the newest one; with `npm run test:long` also the newest of the
- * major versions between. TypeScript 6 checks the sources (`npm run types`).
- */
+/** The oldest compiler that the declarations support, and the newest one of each major version since. */
 const CONSUMERS: [compiler: string, resolution: 'nodenext' | 'bundler', names: string[]][] = [
   ['typescript-5.2', 'nodenext', entryPoints],
-  ...(IS_LONG
-    ? ([
-        ['typescript-5.9', 'nodenext', entryPoints],
-        ['typescript', 'bundler', entryPoints.slice(0, 1)],
-      ] as [string, 'nodenext' | 'bundler', string[]][])
-    : []),
+  ['typescript-5.9', 'nodenext', entryPoints],
+  ['typescript', 'bundler', entryPoints.slice(0, 1)],
   ['typescript-7', 'bundler', entryPoints.slice(0, 1)],
   ...entryPoints.map((name): [string, 'nodenext', string[]] => ['typescript-7', 'nodenext', [name]]),
 ];
