@@ -162,8 +162,10 @@ export default defineConfig(
   {
     // jest and eslint read the default export of their configuration.
     files: [
-      ...['jest.config.ts', 'eslint.config.js'],
-      ...['result-reporter', 'longest-first'].map((name) => `spec/support/${name}.mjs`),
+      ...['jest.config.js', 'eslint.config.js'],
+      ...['result-reporter', 'longest-first', 'transform', 'plain-environment'].map(
+        (name) => `spec/support/${name}.mjs`,
+      ),
     ],
     rules: { 'no-restricted-syntax': 'off' },
   },

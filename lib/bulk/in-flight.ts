@@ -36,6 +36,13 @@ const COLD = 4;
 const OPENING_FACTOR = 4;
 /** The opening ends here: what more would bring has to be measured, since it costs memory. */
 const OPENING_MOST = 128 * 1024 * 1024;
+/**
+ * Bytes per millisecond: no process here moves more, so that what is in flight need not be more than this in the time of
+ * the quickest request. Memory that is new to the process costs as much as reading into it.
+ */
+const FASTEST = 4 * 1024 * 1024;
+/** Milliseconds from its start in which a process becomes faster by itself, while V8 compiles: nothing is measured. */
+const WARM_AT = 1500;
 /** Milliseconds until more is tried again, the first time and at most: links and servers change. */
 const FIRST_PAUSE = 10_000;
 const LONGEST_PAUSE = 300_000;
@@ -74,6 +81,7 @@ export class InFlight {
   readonly #mostOpening: number;
   readonly #isFixed: boolean;
   readonly #clock: () => number;
+  readonly #warmAt: number;
   /** Bytes that are wanted in flight. */
   #wanted: number;
   #before: number;
@@ -107,6 +115,7 @@ export class InFlight {
     this.#before = this.#wanted;
     this.#stale = this.#wanted;
     this.#clock = options.clock ?? ((): number => performance.now());
+    this.#warmAt = options.clock === undefined ? WARM_AT : 0;
   }
 
   /** Requests in flight. */
@@ -150,7 +159,7 @@ export class InFlight {
   #open(bytes: number, begun: Begun, now: number): void {
     const took = begun.took ?? now - begun.at;
     this.#quickest = Math.min(this.#quickest, took);
-    const most = this.#mostOpening;
+    const most = Math.min(this.#mostOpening, Math.max(this.#quickest * FASTEST, this.#first));
     if (this.#quickest < NEAR || this.#first >= most) {
       // However much more went out while the process itself was slow.
       this.#endOpening(this.#first);
@@ -183,7 +192,7 @@ export class InFlight {
 
   #measure(bytes: number, now: number): void {
     if (now < this.#restsUntil) return;
-    if (this.#stale > 0) {
+    if (this.#stale > 0 || now < this.#warmAt) {
       this.#stale -= bytes;
       this.#begun = now;
       this.#measured = 0;

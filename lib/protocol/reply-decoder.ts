@@ -5,7 +5,7 @@
 import { asBuffer, Buffer } from '../util/buffer.js';
 import { NbdProtocolError } from '../errors.js';
 import { get16, get32 } from '../util/bytes.js';
-import { allocate } from '../util/memory.js';
+import { allocate, allocateForInput } from '../util/memory.js';
 import { fromHalves, TWO_32 } from '../util/u64.js';
 import { ReplyRules, MAX_IDLE_CHUNKS, type ReplyContext, TOO_MANY_IDLE } from './reply-rules.js';
 import type { ReplyTarget } from './reply-target.js';
@@ -113,7 +113,7 @@ export class ReplyDecoder<Target extends ReplyTarget = ReplyTarget> {
     const command = this.#command;
     const large = this.#sink.expectsLarge;
     this.#isDirect = false;
-    this.#scratch ??= Buffer.allocUnsafeSlow(SCRATCH_LENGTH);
+    this.#scratch ??= allocateForInput(SCRATCH_LENGTH);
     if (this.#state === DATA) {
       const buffer = command?.buffer ?? null;
       if (buffer !== null && command?.ownsBuffer === true && (large || this.#remaining >= DIRECT_LENGTH)) {

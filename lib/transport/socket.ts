@@ -1,5 +1,5 @@
-// Sockets whose reads go into a buffer that the receiver chooses, which costs half as much as 'data' events. Node accepts
-// such a buffer (`onread`) when it makes a socket that connects, not for TLS over a socket that is connected already.
+// A socket that this package opened: reads go into a buffer that the receiver chooses, which costs half as much as
+// 'data' events. Node accepts such a buffer only at connect() (`onread`).
 
 import { type NetConnectOpts, Socket } from 'node:net';
 import { runtimeName } from '../util/platform.js';
@@ -20,67 +20,6 @@ interface OnRead {
   buffer: () => Uint8Array;
   callback: (length: number, buffer: Uint8Array) => boolean;
 }
-
-/** Where a socket keeps the members of `onread`. */
-interface Slots {
-  readonly buffer: symbol;
-  readonly generator: symbol;
-  readonly callback: symbol;
-}
-
-/** `_handle` of a socket: the part of Node that reads. */
-interface Handle {
-  useUserBuffer?: (buffer: Uint8Array) => void;
-}
-
-let slots: Slots | null | undefined;
-
-/**
- * Finds them by comparing a socket that has `onread` with one that has not, so that no name of Node's is relied on. Null
- * if they are not to be found.
- */
-function findSlots(): Slots | null {
-  if (runtimeName() !== 'Node.js') return null;
-  const onread: OnRead = { buffer: () => new Uint8Array(1), callback: () => true };
-  const having = new Socket({ onread } as object) as unknown as Record<symbol, unknown>;
-  const without = new Socket() as unknown as Record<symbol, unknown>;
-  const find = (value: unknown): symbol | null => {
-    const found = Object.getOwnPropertySymbols(having).filter((key) => having[key] === value && without[key] === null);
-    return found.length === 1 ? (found[0] ?? null) : null;
-  };
-  // Where the buffer comes from a function, Node marks its place with `true` until the handle is there.
-  const [buffer, generator, callback] = [find(true), find(onread.buffer), find(onread.callback)];
-  return buffer === null || generator === null || callback === null ? null : { buffer, generator, callback };
-}
-
-/**
- * Does for a connected socket without `onread` what the option does: from now on it reads into the buffers of the
- * receiver. What it has read before is passed on first. Returns false, with nothing changed, if this is not possible; the
- * socket has 'data' events then.
- */
-export function readInto(socket: Socket, receiver: Pick<Receiver, 'target' | 'advance' | 'push'>): boolean {
-  if (slots === undefined) slots = findSlots();
-  const parts = socket as unknown as Record<symbol, unknown> & { readonly _handle?: Handle | null };
-  const handle = parts._handle;
-  if (slots === null || typeof handle?.useUserBuffer !== 'function') return false;
-  const { buffer, generator, callback } = slots;
-  if ([buffer, generator, callback].some((key) => parts[key] !== null)) return false;
-  for (let early = readEarly(socket); early !== null; early = readEarly(socket)) receiver.push(early);
-  if (socket.destroyed) return true;
-  const first = receiver.target();
-  parts[callback] = (length: number): boolean => {
-    receiver.advance(length);
-    return true;
-  };
-  parts[generator] = (): Uint8Array => receiver.target();
-  parts[buffer] = first;
-  handle.useUserBuffer(first);
-  socket.read(0);
-  return true;
-}
-
-const readEarly = (socket: Socket): Uint8Array | null =>
-  socket.destroyed ? null : (socket.read() as Uint8Array | null);
 
 export class SocketTransport extends StreamTransport {
   readonly socket: Socket;

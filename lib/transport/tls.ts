@@ -3,9 +3,7 @@
 
 import type { Duplex } from 'node:stream';
 import { connect, type PeerCertificate, type SecureContext, type TLSSocket } from 'node:tls';
-import { readInto } from './socket.js';
 import { type EndExplainer, StreamTransport } from './stream.js';
-import type { Receiver } from './transport.js';
 
 /** When a failure happened: during the handshake, before the first data after it, or later. */
 export type TlsMoment = 'handshake' | 'beginning' | 'later';
@@ -81,45 +79,20 @@ function open(stream: Duplex, options: TlsOptions): TLSSocket {
 }
 
 export class TlsTransport extends StreamTransport {
-  readonly #socket: TLSSocket;
   #moment: TlsMoment = 'beginning';
-  #receiver: Receiver | null = null;
 
   constructor(socket: TLSSocket, description: string, options: TlsOptions, below: EndExplainer | null) {
     super(socket, description);
-    this.#socket = socket;
     // With TLS 1.3 a client finishes its handshake before the server has checked the client's certificate: a refusal
     // arrives right after it, as an alert or, from servers that use GnuTLS, as the end of the stream.
     this.explainEnd = async (error) => options.explain(await explainLoss(below, error), this.#moment);
   }
 
-  override start(receiver: Receiver): void {
-    this.#receiver = receiver;
-    super.start(receiver);
-  }
-
   protected override listen(): void {
-    const receiver = this.#receiver;
-    if (receiver !== null && readInto(this.#socket, this.#noting(receiver))) return;
     this.stream.once('data', () => {
       this.#moment = 'later';
     });
     super.listen();
-  }
-
-  /** The receiver, with the first data being noted. */
-  #noting(receiver: Receiver): Pick<Receiver, 'target' | 'advance' | 'push'> {
-    return {
-      target: () => receiver.target(),
-      advance: (length) => {
-        this.#moment = 'later';
-        receiver.advance(length);
-      },
-      push: (chunk) => {
-        this.#moment = 'later';
-        receiver.push(chunk);
-      },
-    };
   }
 }
 

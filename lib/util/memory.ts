@@ -16,6 +16,19 @@ const WARM_UP_AFTER = 16 * 1024 * 1024;
 /** Bytes allocated so far; not counted any further once the block has been freed. */
 let allocated = 0;
 
+/**
+ * Large blocks of glibc begin 16 bytes into a page, and the data of a file or a pipe at the beginning of one. Where the
+ * destination is 1 to 31 bytes ahead of the source, modulo 4096, AMD's processors take four to five times as long for the
+ * instruction that the kernel copies with (`rep movsb`): 0.5 ms in place of 0.1 ms for 1 MiB. This many bytes lie before
+ * what the kernel writes to.
+ */
+const APART = 48;
+
+/** Uninitialised memory for what is read from a file, a pipe or a socket. */
+export function allocateForInput(length: number): OwnBuffer {
+  return Buffer.from(allocate(length + APART).buffer, APART, length);
+}
+
 /** Uninitialised memory that is not shared with other buffers. */
 export function allocate(length: number): OwnBuffer {
   if (allocated < WARM_UP_AFTER) {
@@ -58,7 +71,7 @@ const FOR_READS = new WeakSet<object>();
  * and gives it up with the first read that is aborted: so it need not be cleared, and a socket may read straight into it.
  */
 export function allocateForReads(length: number): OwnBuffer {
-  const bytes = allocate(length);
+  const bytes = allocateForInput(length);
   if (markUntransferable(bytes.buffer, 'this memory is used again for other reads: copy it first'))
     FOR_READS.add(bytes.buffer);
   return bytes;

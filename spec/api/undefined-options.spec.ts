@@ -11,10 +11,10 @@ import * as sdk from '../../lib/index.js';
 import * as serving from '../../lib/server/index.js';
 import * as testing from '../../lib/testing/index.js';
 import { ROOT } from '../support/root.js';
-import { typeCheck } from '../support/type-check.js';
+import { programOf } from '../support/type-check.js';
 
 const ENTRIES = ['lib/index.ts', 'lib/server/index.ts', 'lib/testing/index.ts'];
-const { program } = typeCheck(new Map(ENTRIES.map((path) => [path, null])));
+const program = programOf(ENTRIES);
 const checker = program.getTypeChecker();
 
 /** What the entries export, by name. */

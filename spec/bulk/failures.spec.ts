@@ -26,6 +26,7 @@ import {
 import { type Fault, MemoryBackend, NbdServer } from '../../lib/server/index.js';
 import { located } from '../../lib/bulk/failures.js';
 import { rejection } from '../support/caught.js';
+import { settled, until } from '../support/waiting.js';
 
 const SIZE = 1 << 20;
 const sink = (): Writable => new Writable({ write: (_chunk, _encoding, done) => done() });
@@ -243,13 +244,14 @@ it('a write stream that is destroyed sends nothing more', async () => {
   const stream = createWriteStream(connection, { requestSize: 4096, requests: 4 });
   stream.on('error', () => undefined);
   stream.write(Buffer.alloc(4096 * 3));
-  await new Promise((done) => setTimeout(done, 20));
+  await until(() => server.statistics.requests.pwrite === 1);
   stream.destroy();
   await once(stream, 'close');
   await expect(pipeline(Readable.from([Buffer.alloc(1)]), stream)).rejects.toMatchObject({
     // The second is what Node 24 reports.
     code: expect.stringMatching(/^ERR_STREAM_(PREMATURE_CLOSE|UNABLE_TO_PIPE)$/) as unknown,
   });
+  await settled();
   expect(server.statistics.requests.pwrite).toBe(1);
 });
 

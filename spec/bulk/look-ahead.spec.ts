@@ -16,6 +16,7 @@ import { askAhead } from '../../lib/bulk/maps/look-ahead.js';
 import { Random, seedOf } from '../fuzz/random.js';
 import { SEED, withSeed } from '../fuzz/seed.js';
 import { rejection } from '../support/caught.js';
+import { IS_LONG } from '../support/long.js';
 import { all, type Asked, FakeExport, type FakeOptions, type Runs, size, sizeOf } from './fake-export.js';
 
 const A = 'base:allocation';
@@ -245,7 +246,7 @@ describe('failures', () => {
 
 describe(withSeed('maps of every shape'), () => {
   it('are exact', async () => {
-    for (let number = 0; number < 400; number++) {
+    for (let number = 0; number < (IS_LONG ? 400 : 100); number++) {
       const random = new Random(seedOf(SEED, number));
       await exact(random, number);
     }

@@ -6,13 +6,14 @@ import { openSync, readSync } from 'node:fs';
 import { describe, expect, it } from '@jest/globals';
 
 import { changes, type ExportLike, extents, mergedExtents, totals } from '../../lib/index.js';
+import { IS_LONG } from '../support/long.js';
 import { FakeExport, type Runs, size } from './fake-export.js';
 
 const A = 'base:allocation';
 const B = 'qemu:dirty-bitmap:b0';
 const GRAIN = 4096;
 /** `EXTENTS=10000000` for the map of a long run. */
-const COUNT = Number(process.env['EXTENTS'] ?? 240_000);
+const COUNT = Number(process.env['EXTENTS'] ?? (IS_LONG ? 1_000_000 : 120_000));
 /** Extents of one reply, at the most: as many as nbdkit sends. */
 const A_REPLY = Math.min(Math.ceil(COUNT * 0.85), 2 ** 20);
 

@@ -19,8 +19,9 @@ import { type BackendExtent, ExtentMap, type NbdBackend } from '../../lib/server
 import { Random, seedOf } from '../fuzz/random.js';
 import { SEED, withSeed } from '../fuzz/seed.js';
 import { Place } from '../pool/place.js';
+import { IS_LONG } from '../support/long.js';
 
-const CASES = Math.ceil(Number(process.env['LIVES'] ?? 600) / 40);
+const CASES = Math.ceil(Number(process.env['LIVES'] ?? (IS_LONG ? 1600 : 240)) / 40);
 const ENOUGH = 40;
 const BITMAP = 'qemu:dirty-bitmap:b0';
 const UNIT = 512;

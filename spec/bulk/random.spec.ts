@@ -18,8 +18,9 @@ import {
 import { MemoryBackend, NbdServer } from '../../lib/server/index.js';
 import { Random, segments, seedOf } from '../fuzz/random.js';
 import { SEED, withSeed } from '../fuzz/seed.js';
+import { IS_LONG } from '../support/long.js';
 
-const CASES = Number(process.env['LIVES'] ?? 600);
+const CASES = Number(process.env['LIVES'] ?? (IS_LONG ? 600 : 150));
 const OLD = 0xaa;
 const BROKEN = Object.assign(new Error('a bad sector'), { code: 'EIO' });
 const ENOUGH = new Error('enough');

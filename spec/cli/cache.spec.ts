@@ -1,6 +1,5 @@
 import { describeWith, startNbdkit } from '../support/real-servers.js';
-import { until } from '../support/waiting.js';
-import { exitOf, nbd, out, start } from './support.js';
+import { exitOf, HALF_WAY, nbd, out, printed, start } from './support.js';
 
 const DATA = 'data=@32768 "hello" @0x100000 (0x55*70000)';
 
@@ -57,7 +56,7 @@ describeWith(['nbdkit'], 'nbd cache', () => {
     await using server = await startNbdkit({ filters: ['delay'], args: ['64M', 'delay-cache=50ms'] });
     const child = await start(['cache', '--all', '-R1', '--request-size=256k', '--progress=1', server.uri()]);
     const exit = exitOf(child);
-    await until(() => child.said().includes('1/100'));
+    await printed(child, HALF_WAY);
     child.kill('SIGINT');
     expect(await exit).toBe(130);
     expect(child.err()).toMatch(/incomplete: \S+ \w+ of 64\.0 MiB were prefetched\nnbd cache: interrupted\n/);

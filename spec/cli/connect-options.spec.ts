@@ -4,10 +4,12 @@ import { createServer, type Socket } from 'node:net';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { CLI_COMMANDS } from '../../lib/cli/registry.js';
 import { MemoryBackend, type NbdBackend, NbdServer } from '../../lib/server/index.js';
 import { describeWith, freePort, startNbdkit, startNbdServer, startQemuNbd } from '../support/real-servers.js';
-import { exitOf, nbd, out, start } from './support.js';
+import { until } from '../support/waiting.js';
+import { catchesSignals, exitOf, nbd, out, start } from './support.js';
 
 const LOCAL = ['serve', 'completion'];
 /** Those of a fleet try again anyway when a server is not there yet. */
@@ -114,7 +116,8 @@ describe('--wait', () => {
     const uri = transport === 'unix' ? `nbd+unix:///?socket=${at('later')}` : `nbd://127.0.0.1:${port}`;
     const child = await start(['info', '--size', '--wait=30', uri]);
     const ended = exitOf(child);
-    await new Promise((done) => setTimeout(done, 500));
+    // Long enough for it to have tried; one that is slow to start finds the server at once.
+    await sleep(500);
     const server = new NbdServer({});
     server.addExport('', { backend: new MemoryBackend(1 << 20) });
     await (transport === 'unix' ? server.listenUnix(at('later')) : server.listenTcp(port, '127.0.0.1'));
@@ -134,7 +137,9 @@ describe('--wait', () => {
     });
     const child = await start(['info', '--wait=1000', uri]);
     const ended = exitOf(child);
-    await new Promise((done) => setTimeout(done, 700));
+    await until(() => catchesSignals(child));
+    // It tries again meanwhile; whether it has begun to makes no difference to what is expected.
+    await sleep(300);
     child.kill('SIGINT');
     expect(await ended).toBe(130);
   });

@@ -4,8 +4,7 @@ import { mkdtemp, readFile, rm, stat, truncate, writeFile, open } from 'node:fs/
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describeWith, runTool, startNbdkit } from '../support/real-servers.js';
-import { until } from '../support/waiting.js';
-import { cliPath, exitOf, nbd, out, start } from './support.js';
+import { cliPath, exitOf, HALF_WAY, nbd, out, printed, start } from './support.js';
 
 const DATA = 'data=@32768 "hello" @0x100000 (0x55*70000) @0x2ffff0 "the end"';
 const SIZE = 4 << 20;
@@ -179,7 +178,7 @@ describeWith(['nbdkit', 'nbdcopy', 'nbdinfo'], 'nbd copy against nbdcopy', () =>
     await using server = await startNbdkit({ filters: ['delay'], args: ['64M', 'delay-read=100ms'] });
     const child = await start(['copy', '--no-extents', '-R4', '-C1', '--progress=1', server.uri(), at('file')]);
     const exit = exitOf(child);
-    await until(() => /[1-9]\d?\/100/.test(child.said()));
+    await printed(child, HALF_WAY);
     server.kill();
     expect(await exit).toBe(1);
     expect(child.err()).toMatch(/the copy is incomplete: \S+ MiB of 64\.0 MiB were copied/);
@@ -197,7 +196,7 @@ describeWith(['nbdkit', 'nbdcopy', 'nbdinfo'], 'nbd copy against nbdcopy', () =>
     const exit = exitOf(child);
     // The pipe is soon full: it is not read.
     child.stdout?.pause();
-    await until(() => /[1-9]\d?\/100/.test(child.err()));
+    await printed(child, HALF_WAY);
     await truncate(at('shrinking'), 1 << 20);
     child.stdout?.resume();
     expect(await exit).toBe(1);
@@ -222,7 +221,7 @@ describeWith(['nbdkit', 'nbdcopy', 'nbdinfo'], 'nbd copy against nbdcopy', () =>
     await using server = await startNbdkit({ filters: ['delay'], args: ['64M', 'delay-read=100ms'] });
     const child = await start(['copy', '--no-extents', '-R4', '-C1', '--progress=1', server.uri(), 'null:']);
     const exit = exitOf(child);
-    await until(() => /[1-9]\d?\/100/.test(child.said()));
+    await printed(child, HALF_WAY);
     child.kill('SIGINT');
     expect(await exit).toBe(130);
     expect(child.err()).toMatch(/the copy is incomplete: \S+ MiB of 64\.0 MiB/);

@@ -13,8 +13,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { deviceSize, numbersOf, sizeByReading } from '../../lib/bulk/ends/device-size.js';
 import { describeWith, startNbdkit } from '../support/real-servers.js';
 import { findTool, runTool } from '../support/tools.js';
-import { until } from '../support/waiting.js';
-import { cliPath, nbd, out, start } from './support.js';
+import { A_URI, cliPath, nbd, out, printed, start } from './support.js';
 
 describe('the size of a device', () => {
   // What os.makedev() of Python makes of them.
@@ -127,7 +126,7 @@ withLoop(`a block device${typeof loop === 'string' ? ` (skipped: ${loop})` : ''}
 
     it('is served whole', async () => {
       const server = await start(['serve', `--unix=${join(folder, 'socket')}`, device]);
-      await until(() => server.said().includes('\n'));
+      await printed(server, A_URI);
       expect(await out(['info', '--size', server.said().trim()])).toBe(`${SIZE}\n`);
       expect((await nbd(['compare', device, server.said().trim()])).code).toBe(0);
       server.kill();

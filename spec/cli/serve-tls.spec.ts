@@ -7,8 +7,7 @@ import { afterAll, afterEach, beforeAll, expect, it } from '@jest/globals';
 
 import { type Certificates, makeCertificates } from '../support/certificates.js';
 import { describeWith, runTool, startNbdkit } from '../support/real-servers.js';
-import { until } from '../support/waiting.js';
-import { exitOf, nbd, start } from './support.js';
+import { A_URI, exitOf, nbd, printed, start } from './support.js';
 
 let certificates: Certificates;
 let folder: string;
@@ -34,7 +33,7 @@ afterEach(async () => {
 async function serve(...words: string[]): Promise<string> {
   const child = await start(['serve', '--memory', '1M', ...words]);
   running = child;
-  await until(() => child.said().includes('\n'));
+  await printed(child, A_URI);
   return child.said().trim().replace('127.0.0.1', 'localhost');
 }
 

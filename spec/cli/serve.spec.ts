@@ -11,7 +11,7 @@ import { NbdConnection } from '../../lib/index.js';
 import { makeCertificates, revocationList } from '../support/certificates.js';
 import { describeWith, runLibnbd, runTool } from '../support/real-servers.js';
 import { until } from '../support/waiting.js';
-import { cliPath, exitOf, nbd, start } from './support.js';
+import { A_URI, cliPath, exitOf, nbd, printed, start, type Started } from './support.js';
 
 let folder: string;
 const running: ChildProcess[] = [];
@@ -31,10 +31,10 @@ afterEach(async () => {
 });
 
 /** Starts it and waits for its URIs. */
-async function serve(...words: string[]): Promise<ChildProcess & { said: () => string; err: () => string }> {
+async function serve(...words: string[]): Promise<Started> {
   const child = await start(['serve', ...words]);
   running.push(child);
-  await until(() => child.said().includes('\n') || child.exitCode !== null);
+  await printed(child, A_URI);
   return child;
 }
 

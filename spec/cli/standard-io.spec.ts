@@ -69,6 +69,12 @@ describeWith(['nbdkit'], 'standard output that takes no more', () => {
   });
 });
 
+it('is closed in the end, and code that runs later still has the descriptors that it expects', async () => {
+  await writeFile(join(folder, 'later.cjs'), "process.on('exit', () => process.memoryUsage());");
+  const { code, stderr } = await shell('NODE_OPTIONS="--require ./later.cjs" $NBD copy source - > whole');
+  expect([code, stderr, (await at('whole')).equals(contents)]).toEqual([0, '', true]);
+});
+
 describe('standard input', () => {
   it('that is a folder is refused', async () => {
     const { code, stderr } = await shell('$NBD copy - copied < .');

@@ -4,8 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { descriptions } from '../../lib/cli/registry.js';
 import { describeWith, runTool, startNbdkit } from '../support/real-servers.js';
-import { until } from '../support/waiting.js';
-import { exitOf, nbd, out, start } from './support.js';
+import { A_URI, exitOf, nbd, out, printed, start } from './support.js';
 
 const DATA = 'data=@32768 "hello" @0x100000 (0x55*70000)';
 
@@ -141,7 +140,7 @@ describeWith(['nbdinfo', 'nbdcopy'], 'nbd serve', () => {
     const socket = join(folder, 'socket');
     const child = await start(['serve', '--unix', socket, '-r', `disk=${file}`, '-m', 'scratch=2M']);
     const exit = exitOf(child);
-    await until(() => child.said().split('\n').length > 2);
+    await printed(child, /^nbd.*\nnbd.*\n/);
     const uris = child.said().trim().split('\n').sort();
     expect((await runTool('nbdinfo', ['--size', uris[0] ?? ''])).stdout).toBe('1048576\n');
     expect((await runTool('nbdinfo', ['--is', 'read-only', uris[1] ?? ''])).code).toBe(0);
@@ -155,7 +154,7 @@ describeWith(['nbdinfo', 'nbdcopy'], 'nbd serve', () => {
   it('listens on TCP, and on a socket that a client hands over', async () => {
     const child = await start(['serve', '--port=0', '--memory', '1M', '--name', 'x', '--description', 'a test']);
     const exit = exitOf(child);
-    await until(() => child.said().includes('\n'));
+    await printed(child, A_URI);
     expect((await runTool('nbdinfo', [child.said().trim()])).stdout).toContain('\tdescription: a test\n');
     child.kill('SIGINT');
     expect(await exit).toBe(0);

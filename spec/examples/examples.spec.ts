@@ -18,7 +18,7 @@ import {
 } from '../support/real-servers.js';
 import { startRedis } from '../support/redis-server.js';
 import { ROOT } from '../support/root.js';
-import { typeCheck } from '../support/type-check.js';
+import { typeErrors } from '../support/type-check.js';
 
 const MAX_LINES = 60;
 
@@ -203,8 +203,8 @@ const OUTPUT: Readonly<Record<string, readonly (string | RegExp)[]>> = {
 };
 
 describe('examples/', () => {
-  it('is correct to the type checker', () => {
-    expect(typeCheck(new Map(files.map(({ path }) => [path, null]))).errors).toEqual([]);
+  it('is correct to the type checker', async () => {
+    expect(await typeErrors(new Map(files.map(({ path, text }) => [path, text])))).toEqual([]);
   });
 
   it.each(files)('$path is short and imports the package by name', (file) => {

@@ -311,6 +311,7 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('a fleet'), () => 
 
   it('can be aborted at any moment of connecting to Redis, and nothing else fails', async () => {
     const job = { kind: 'hash', source: 'nbd://127.0.0.1:1' } as const;
+    let given = 0;
     for (let moment = 0; moment < 60; moment++) {
       const abort = new AbortController();
       const planned = Promise.allSettled([plan(redis.url, [job], { fleet: `abort-${moment}`, signal: abort.signal })]);
@@ -318,8 +319,13 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('a fleet'), () => 
       await sleep(moment % 2 === 1 ? moment / 8 : 0);
       for (let at = 0; at < moment; at++) await Promise.resolve();
       abort.abort();
-      expect(await planned).toMatchObject([{ status: 'rejected' }]);
+      const [outcome] = await planned;
+      // A plan may be ready before.
+      if (outcome.status !== 'rejected') continue;
+      expect(outcome.reason).toBe(abort.signal.reason);
+      given++;
     }
+    expect(given).toBeGreaterThan(0);
   });
 
   it('refuses a Redis that does not answer', async () => {

@@ -72,7 +72,7 @@ describeWith(['redis-server', 'nbdkit', 'qemu-nbd'], withSeed('harm to a fleet')
     const frozen = await WorkerProcess.start(url, { ...FAST, fleet, concurrency: 2 });
     await frozen.reported('begin');
     await sleep(300);
-    frozen.kill('SIGSTOP');
+    await frozen.freeze();
     await (
       await start(fleet)
     ).done;

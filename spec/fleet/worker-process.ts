@@ -1,6 +1,8 @@
 // Workers in processes of their own, which specs kill, stop and continue.
 
 import { type ChildProcess, spawn } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 import type { WorkOptions } from '../../lib/fleet/index.js';
 import { bundled } from '../support/bundled.js';
@@ -53,7 +55,8 @@ export class WorkerProcess {
       for (const line of parts) this.lines.push(JSON.parse(line) as WorkerLine);
     });
     child.stderr.setEncoding('utf8').on('data', (text: string) => (this.log += text));
-    this.ended = new Promise((resolve) => child.once('exit', (code) => resolve(code)));
+    // When all that it printed has been read, too, which 'exit' does not wait for.
+    this.ended = new Promise((resolve) => child.once('close', (code) => resolve(code)));
     void this.ended.then(() => running.delete(this));
     this.#child = child;
     running.add(this);
@@ -81,8 +84,35 @@ export class WorkerProcess {
     this.#child.kill(signal);
   }
 
+  /**
+   * Stops it (SIGSTOP) at a moment at which nothing is half sent: the system and the event loop would send the rest as soon
+   * as it continues, which the README of fleets says, and no code of the worker could prevent.
+   */
+  async freeze(): Promise<void> {
+    const { pid = 0 } = this.#child;
+    for (;;) {
+      this.kill('SIGSTOP');
+      await until(() => /\) [TZ] /.test(readFileSync(`/proc/${pid}/stat`, 'utf8')), 'the worker stands');
+      if (!isSending(pid)) return;
+      this.kill('SIGCONT');
+      await sleep(10);
+    }
+  }
+
   async stop(): Promise<void> {
     if (this.isAlive) this.#child.kill('SIGKILL');
     await this.ended;
   }
+}
+
+/** Whether a process that is stopped was at work, or waits until a socket takes the rest of what is to be sent. */
+function isSending(pid: number): boolean {
+  // It was not in a system call.
+  if (readFileSync(`/proc/${pid}/syscall`, 'latin1').startsWith('-1 ')) return true;
+  const EPOLLOUT = 4;
+  return readdirSync(`/proc/${pid}/fdinfo`)
+    .flatMap((fd) => [
+      ...readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'latin1').matchAll(/^tfd:.* events: +([0-9a-f]+)/gm),
+    ])
+    .some(([, events]) => (Number.parseInt(events ?? '0', 16) & EPOLLOUT) !== 0);
 }

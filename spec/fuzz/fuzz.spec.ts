@@ -1,14 +1,15 @@
-// The short run of what `npm run fuzz` does at length: more than 20,000 inputs.
+// The short run of what `npm run fuzz` does at length: more than 5000 inputs, and 20,000 with `npm run test:long`.
 
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 
+import { IS_LONG } from '../support/long.js';
 import { FAMILIES } from './families.js';
 import { describeFailure, type Family, fuzz } from './family.js';
 import { countBuffers } from './memory.js';
 import { Random } from './random.js';
 import { SEED, withSeed } from './seed.js';
 
-const INPUTS = 4000;
+const INPUTS = IS_LONG ? 4000 : 1000;
 
 let uncount: () => void;
 beforeAll(() => {

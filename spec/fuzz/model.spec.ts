@@ -2,12 +2,13 @@
 
 import { afterAll, describe, expect, it } from '@jest/globals';
 
+import { IS_LONG } from '../support/long.js';
 import { openRaw } from '../support/raw-server.js';
 import { Model } from './model.js';
 import { Random, seedOf } from './random.js';
 import { SEED, withSeed } from './seed.js';
 
-const LIVES = Number(process.env['LIVES'] ?? 120);
+const LIVES = Number(process.env['LIVES'] ?? (IS_LONG ? 600 : 120));
 const STEPS = 120;
 
 describe(withSeed('the life of a connection'), () => {

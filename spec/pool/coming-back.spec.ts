@@ -106,7 +106,6 @@ describe('an outage', () => {
     expect(await rejection(pool.pread(512, SIZE))).toMatchObject({ code: 'EINVAL', name: 'NbdStrictError' });
     expect(await rejection(pool.pread(-1, 0))).toMatchObject({ name: 'NbdStrictError' });
     expect(await rejection(pool.trim(512, 0, 0, AbortSignal.abort('no')))).toBe('no');
-    const started = performance.now();
     await sleep(20);
     await place.start();
     await Promise.all(waiting);
@@ -117,7 +116,6 @@ describe('an outage', () => {
       expect.objectContaining({ pool, connections: 0, inFlight: 0 }),
       expect.objectContaining({ pool, connections: 1 }),
     ]);
-    expect(performance.now() - started).toBeLessThan(5000);
   });
 
   it('that lasts too long rejects what waits; the next command looks once more', async () => {
@@ -127,9 +125,9 @@ describe('an outage', () => {
     const error = await rejection(pool.pread(512, 0));
     expect(error).toMatchObject({ code: 'ENOTCONN', syscall: 'pread', cause: expect.anything() });
     expect((error as Error).message).toMatch(/\d+ attempts.*after \d+ tr(y|ies): (connect to|the server closed)/);
-    const begun = performance.now();
-    expect(await rejection(pool.pread(512, 0))).toMatchObject({ code: 'ENOTCONN' });
-    expect(performance.now() - begun).toBeLessThan(1000);
+    expect(await rejection(pool.pread(512, 0))).toMatchObject({
+      ...{ code: 'ENOTCONN', message: expect.stringContaining('no connection came back (1 attempts') as unknown },
+    });
     await place.start();
     expect((await pool.pread(512, 0)).length).toBe(512);
     expect(pool.statistics.reconnects).toBe(1);

@@ -11,11 +11,12 @@ import { NbdPool, NbdUnflushedError } from '../../lib/index.js';
 import type { NbdBackend } from '../../lib/server/index.js';
 import { SEED, withSeed } from '../fuzz/seed.js';
 import { Block } from '../soak/shadow.js';
+import { IS_LONG } from '../support/long.js';
 import { Place } from './place.js';
 
 const SLOT = 512;
 const SLOTS = 6;
-const RUNS = Number(process.env['LIVES'] ?? 25);
+const RUNS = Number(process.env['LIVES'] ?? (IS_LONG ? 25 : 8));
 
 /** Forgets what was not flushed. */
 class ForgetfulBackend implements NbdBackend {

@@ -11,6 +11,7 @@ import { ReplyRun, type Way } from '../fuzz/reply-run.js';
 import { type Planned, replyStreams } from '../fuzz/reply-streams.js';
 import { SEED, withSeed } from '../fuzz/seed.js';
 import * as g from '../support/golden.js';
+import { IS_LONG } from '../support/long.js';
 
 const MODES = ['simple', 'structured', 'extended'] as const;
 const ways = fc.constantFrom<Way>('push', 'targets', 'large targets');
@@ -48,7 +49,7 @@ describe(withSeed('reply streams'), () => {
         if (expected.violation || !expected.atBoundary) throw new Error('the reference does not understand it');
         run.check(expected);
       }),
-      { seed: SEED, numRuns: 400 },
+      { seed: SEED, numRuns: IS_LONG ? 400 : 100 },
     );
   });
 
@@ -60,7 +61,7 @@ describe(withSeed('reply streams'), () => {
         for (const segment of cutAt(bytes, places)) run.feed(segment, way);
         run.check(expectReplies(stream, stream.asked, bytes));
       }),
-      { seed: SEED, numRuns: 400 },
+      { seed: SEED, numRuns: IS_LONG ? 400 : 100 },
     );
   });
 });
@@ -179,7 +180,7 @@ describe(withSeed('the reply encoder and the reply decoder'), () => {
           messages: replies.reduce((sum, reply) => sum + reply.write(encoder, 1).length, 0),
         });
       }),
-      { seed: SEED, numRuns: 400 },
+      { seed: SEED, numRuns: IS_LONG ? 400 : 100 },
     );
   });
 });

@@ -12,6 +12,7 @@ import type { NbdUriParts } from '../../lib/protocol/uri-parts.js';
 import { isUri, parseUri } from '../../lib/protocol/uri.js';
 import type { NbdUri } from '../../lib/protocol/uri.js';
 import { SEED, withSeed } from '../fuzz/seed.js';
+import { IS_LONG } from '../support/long.js';
 
 describe(withSeed('properties'), () => {
   const text = fc.string({ unit: 'binary', maxLength: 30 }).filter((value) => !value.includes('\0'));
@@ -89,7 +90,7 @@ describe(withSeed('properties'), () => {
         expect(isUri(uri)).toBe(true);
         expect(uri).toMatch(/^[\x21-\x7e]+$/);
       }),
-      { seed: SEED, numRuns: 2000 },
+      { seed: SEED, numRuns: IS_LONG ? 2000 : 500 },
     );
   });
 
@@ -161,7 +162,7 @@ describe(withSeed('properties'), () => {
         expect(isUri(head + tail)).toBe(true);
         expect(parseUri(formatUri(read))).toStrictEqual({ ...read, unknownParameters: [] });
       }),
-      { seed: SEED, numRuns: 5000 },
+      { seed: SEED, numRuns: IS_LONG ? 5000 : 1000 },
     );
   });
 
@@ -178,7 +179,7 @@ describe(withSeed('properties'), () => {
           expect(isIpv6(address)).toBe(isIPv6(address));
         },
       ),
-      { seed: SEED, numRuns: 5000 },
+      { seed: SEED, numRuns: IS_LONG ? 5000 : 1000 },
     );
   });
 });

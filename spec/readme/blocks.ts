@@ -13,7 +13,7 @@ import { join } from 'node:path';
 import { MemoryBackend, NbdServer } from '../../lib/server/index.js';
 import { runTool } from '../support/tools.js';
 import { ROOT } from '../support/root.js';
-import { typeCheck } from '../support/type-check.js';
+import { typeErrors } from '../support/type-check.js';
 
 export interface Block {
   /** The line of the fence, from 1. */
@@ -84,11 +84,12 @@ function moduleOf({ code, marker }: Block, port: number): string {
  * The errors of the compiler, with the lines of the README. A snippet may leave a variable unused; nothing else
  * differs.
  */
-export function checkTypes(blocks: readonly Block[]): string[] {
-  const paths = new Map(blocks.map((block) => [`spec/readme/line-${block.line}.mts`, block]));
+export async function checkTypes(blocks: readonly Block[]): Promise<string[]> {
+  const paths = new Map(blocks.map((block) => [`line-${block.line}.mts`, block]));
   const files = new Map([...paths].map(([path, block]) => [path, moduleOf(block, 10809)]));
-  return typeCheck(files, { noUnusedLocals: false }).errors.map((error) =>
-    error.replace(/^spec\/readme\/line-(\d+)\.mts:(\d+)/, (_, start: string, line: string) => {
+  const errors = await typeErrors(files);
+  return errors.map((error) =>
+    error.replace(/^line-(\d+)\.mts:(\d+)/, (_, start: string, line: string) => {
       return `line ${Number(start) + Number(line) - 1}`;
     }),
   );

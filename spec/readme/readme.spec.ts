@@ -36,8 +36,8 @@ describe.each([
     expect(blocks.length).toBeGreaterThan(least);
   });
 
-  it('are correct to the type checker', () => {
-    expect(checkTypes(blocks)).toEqual([]);
+  it('are correct to the type checker', async () => {
+    expect(await checkTypes(blocks)).toEqual([]);
   });
 
   it('run, and print what their comments promise', async () => {
@@ -57,11 +57,11 @@ describe('the checks of programs', () => {
     ]);
   });
 
-  it('see a wrong name, a wrong type and a wrong number of arguments, and where', () => {
+  it('see a wrong name, a wrong type and a wrong number of arguments, and where', async () => {
     const { blocks } = findBlocks(
       block("await connection.cash(1, 2);\nawait connection.cache('1', 2);\nconnection.flush(1, 2);"),
     );
-    expect(checkTypes(blocks)).toEqual([
+    expect(await checkTypes(blocks)).toEqual([
       expect.stringMatching(/^line 6: Property 'cash' does not exist/),
       expect.stringMatching(/^line 7: Argument of type 'string' is not assignable/),
       expect.stringMatching(/^line 8: Argument of type/),

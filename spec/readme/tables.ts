@@ -13,7 +13,7 @@ import { makePoolSettings } from '../../lib/pool/options.js';
 import { COMMANDS, DISCONNECT, FLAG_NEEDS } from '../../lib/protocol/commands.js';
 import * as serverApi from '../../lib/server/index.js';
 import { ROOT } from '../support/root.js';
-import { typeCheck } from '../support/type-check.js';
+import { programOf } from '../support/type-check.js';
 
 export type Row = Readonly<Record<string, string>>;
 
@@ -26,12 +26,7 @@ const TRACING = 'lib/client/tracing.ts';
 const POOL_OPTIONS = 'lib/pool/options.ts';
 const POOL_EVENTS = 'lib/pool/events.ts';
 
-const { program } = typeCheck(
-  new Map([INDEX, SERVER, CONNECTION, OPTIONS, HANDLE, TRACING, POOL_OPTIONS, POOL_EVENTS].map((path) => [path, null])),
-  {
-    noUnusedLocals: false,
-  },
-);
+const program = programOf([INDEX, SERVER, CONNECTION, OPTIONS, HANDLE, TRACING, POOL_OPTIONS, POOL_EVENTS]);
 export const checker = program.getTypeChecker();
 
 /** The rows of all tables whose first columns have these heads, or null. */

@@ -2,7 +2,7 @@
 
 import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import { readFile, rm } from 'node:fs/promises';
-import { createServer, type AddressInfo } from 'node:net';
+import { type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 
 import { type WebSocket, WebSocketServer } from 'ws';
@@ -11,6 +11,7 @@ import { NbdConnection } from '../../lib/index.js';
 import { MemoryBackend, NbdServer } from '../../lib/server/index.js';
 import { projectWithPackage } from '../support/built-package.js';
 import { type Certificates, makeCertificates } from '../support/certificates.js';
+import { freePort } from '../support/server-process.js';
 import { otherRuntimes } from '../support/runtimes.mjs';
 import { runTool } from '../support/tools.js';
 
@@ -50,7 +51,13 @@ beforeAll(async () => {
   });
   const media = await listenForWebSockets((socket) => void copyWithin(socket));
   places = {
-    ...{ tcp: tcp.uri(), unix: unix.uri(), tls: tls.uri(), psk: psk.uri(), refusing: await refusingUri() },
+    ...{
+      tcp: tcp.uri(),
+      unix: unix.uri(),
+      tls: tls.uri(),
+      psk: psk.uri(),
+      refusing: `nbd://127.0.0.1:${await freePort()}`,
+    },
     ...{ webSocket, media },
     ...{ ca: certificates.ca, cert, key },
     wrongCa: await readFile(join(certificates.strangerFolder, 'ca-cert.pem'), 'utf8'),
@@ -84,15 +91,6 @@ async function listenForWebSockets(onSocket: (socket: WebSocket) => void): Promi
 async function copyWithin(socket: WebSocket): Promise<void> {
   await using connection = await NbdConnection.connect(socket);
   await connection.pwrite(await connection.pread(65_536, 0), 65_536);
-}
-
-/** Of a port on which nothing listens any more. */
-async function refusingUri(): Promise<string> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return `nbd://127.0.0.1:${String(port)}`;
 }
 
 describe.each(RUNTIMES)('%s', (name, program, args) => {

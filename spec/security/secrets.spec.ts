@@ -64,7 +64,7 @@ afterEach(() => {
 
 /** A connection that logs everything, and runs every command until something fails. */
 async function live(options: NbdConnectionOptions, dial: (connection: NbdConnection) => Promise<void>): Promise<void> {
-  const connection = new NbdConnection({ debug: true, connectTimeout: 3000, requestTimeout: 3000, ...options });
+  const connection = new NbdConnection({ debug: true, connectTimeout: 60_000, requestTimeout: 60_000, ...options });
   connection.setDebugCallback((context, message) => log.push(context, message));
   connection.on('close', note);
   connection.on('stateChange', (state, previous) => log.push(state, previous));

@@ -56,20 +56,21 @@ const WAYS: readonly (readonly [string, (peer: ScriptedPeer) => Promise<NbdConne
     (peer) =>
       NbdConnection.connect(
         { path: peer.socketPath as string },
-        { tls: TLS_REQUIRE, exportName: NAME, connectTimeout: 3000 },
+        { tls: TLS_REQUIRE, exportName: NAME, connectTimeout: 60_000 },
       ),
   ],
-  ['an nbds URI', (peer) => NbdConnection.connect(peer.uri(NAME).replace('nbd', 'nbds'), { connectTimeout: 3000 })],
+  ['an nbds URI', (peer) => NbdConnection.connect(peer.uri(NAME).replace('nbd', 'nbds'), { connectTimeout: 60_000 })],
   [
     'an nbds URI, although the setting was TLS_DISABLE',
-    (peer) => NbdConnection.connect(peer.uri(NAME).replace('nbd', 'nbds'), { tls: TLS_DISABLE, connectTimeout: 3000 }),
+    (peer) =>
+      NbdConnection.connect(peer.uri(NAME).replace('nbd', 'nbds'), { tls: TLS_DISABLE, connectTimeout: 60_000 }),
   ],
   [
     'a client that would not use the fixed newstyle',
     (peer) =>
       NbdConnection.connect(
         { path: peer.socketPath as string },
-        { tls: TLS_REQUIRE, exportName: NAME, handshakeFlags: 0, connectTimeout: 3000 },
+        { tls: TLS_REQUIRE, exportName: NAME, handshakeFlags: 0, connectTimeout: 60_000 },
       ),
   ],
 ];

@@ -3,6 +3,7 @@
 import { describe, expect, it } from '@jest/globals';
 import { NbdConnection } from '../../lib/index.js';
 import { MemoryBackend, NbdServer, type NbdServerOptions, type OpenExport } from '../../lib/server/index.js';
+import { atAnyPace } from '../support/pace.js';
 import { until } from '../support/waiting.js';
 
 const coded = (code: string, message: string): Error => Object.assign(new Error(message), { code });
@@ -112,17 +113,19 @@ describe('openExport', () => {
   });
 
   it('ends a connection whose export does not come in time, and reports a bad one', async () => {
-    const errors: string[] = [];
-    await using server = new NbdServer({
-      handshakeTimeout: 100,
-      openExport: (name) => (name === 'never' ? new Promise(() => undefined) : ({ backend: 5 } as never)),
-      onConnectionError: (error) => errors.push(error.message),
-    });
-    await expect(connect(server, 'never')).rejects.toMatchObject({ code: 'ENOTCONN' });
-    expect(errors).toEqual(['the handshake took too long']);
-    await expect(connect(server, 'bad')).rejects.toMatchObject({
-      code: 'ENOENT',
-      serverMessage: expect.stringMatching(/backend/) as unknown,
+    await atAnyPace(async (pace) => {
+      const errors: string[] = [];
+      await using server = new NbdServer({
+        handshakeTimeout: 100 * pace,
+        openExport: (name) => (name === 'never' ? new Promise(() => undefined) : ({ backend: 5 } as never)),
+        onConnectionError: (error) => errors.push(error.message),
+      });
+      await expect(connect(server, 'never')).rejects.toMatchObject({ code: 'ENOTCONN' });
+      expect(errors).toEqual(['the handshake took too long']);
+      await expect(connect(server, 'bad')).rejects.toMatchObject({
+        code: 'ENOENT',
+        serverMessage: expect.stringMatching(/backend/) as unknown,
+      });
     });
   });
 });

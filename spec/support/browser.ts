@@ -21,7 +21,8 @@ type Result = Record<string, unknown>;
 /** A page of a browser that speaks the DevTools protocol on descriptors 3 and 4, messages ended by NUL. */
 export class Browser {
   readonly #child: ChildProcess;
-  readonly #waiting = new Map<number, (result: Result) => void>();
+  #hasEnded = false;
+  readonly #waiting = new Map<number, { resolve: (result: Result) => void; reject: (error: Error) => void }>();
   #id = 0;
   #session: string | undefined;
 
@@ -29,13 +30,23 @@ export class Browser {
     this.#child = spawn(findTool('chromium') ?? 'chromium', [...FLAGS, ...MORE, `--user-data-dir=${profile}`], {
       stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'],
     });
+    const fail = (): void => {
+      this.#hasEnded = true;
+      for (const { reject } of this.#waiting.values()) reject(new Error('the browser has ended'));
+      this.#waiting.clear();
+    };
+    this.#child.once('error', fail).once('close', fail);
+    // What is written to a browser that has ended; its own end is reported above.
+    (this.#child.stdio[3] as Writable).on('error', () => undefined);
     let rest = '';
     (this.#child.stdio[4] as Readable).setEncoding('utf8').on('data', (chunk: string) => {
       const messages = (rest + chunk).split('\0');
       rest = messages.pop() ?? '';
       for (const text of messages) {
         const message = JSON.parse(text) as { id?: number; result?: Result };
-        if (message.id !== undefined) this.#waiting.get(message.id)?.(message.result ?? {});
+        if (message.id === undefined) continue;
+        this.#waiting.get(message.id)?.resolve(message.result ?? {});
+        this.#waiting.delete(message.id);
       }
     });
   }
@@ -44,7 +55,7 @@ export class Browser {
     const id = ++this.#id;
     const sessionId = this.#session;
     (this.#child.stdio[3] as Writable).write(`${JSON.stringify({ id, method, params, sessionId })}\0`);
-    return new Promise((done) => this.#waiting.set(id, done));
+    return new Promise((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
   }
 
   /** Shows a page, and resolves when it has loaded. */
@@ -73,9 +84,11 @@ export class Browser {
   }
 
   async close(): Promise<void> {
+    if (this.#hasEnded) return;
     const ended = new Promise((done) => this.#child.once('close', done));
     this.#session = undefined;
-    void this.send('Browser.close');
+    // It may end before it answers.
+    this.send('Browser.close').catch(() => undefined);
     const timer = setTimeout(() => this.#child.kill('SIGKILL'), 3000);
     await ended;
     clearTimeout(timer);

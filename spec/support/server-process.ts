@@ -2,6 +2,7 @@
 // its own pid, at the latest when the test file that started it is done.
 
 import { spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
@@ -55,6 +56,8 @@ export interface Launch {
 }
 
 const HOST = '127.0.0.1';
+/** Linux gives out those from 32768 on, other systems higher ones. */
+const OWN_PORTS = [15_000, 32_000] as const;
 /** Milliseconds, for the slowest machine. */
 const READY_DEADLINE = 120_000;
 const STOP_DEADLINE = 30_000;
@@ -95,6 +98,8 @@ async function launchOnce(options: Launch): Promise<RealServer> {
 
   let said = '';
   let gone = false;
+  let isReady = false;
+  const sent = new Set<NodeJS.Signals | null>();
   const isGone = (): boolean => gone;
   const child = spawn(findTool(options.name) ?? options.name, args, {
     stdio: ['ignore', 'ignore', 'pipe'],
@@ -107,8 +112,13 @@ async function launchOnce(options: Launch): Promise<RealServer> {
       gone = true;
       resolve();
     });
-    child.once('exit', () => {
+    child.once('exit', (code, name) => {
       gone = true;
+      // What a test sees of a server that crashed, or that something else has ended, is a connection refused.
+      const isOurs = code === 0 || name === 'SIGKILL' || sent.has(name);
+      if (isReady && !isOurs) {
+        process.stderr.write(`${options.name} (process ${child.pid}) ended by itself: ${name ?? code}: ${said}\n`);
+      }
       resolve();
     });
   });
@@ -129,7 +139,14 @@ async function launchOnce(options: Launch): Promise<RealServer> {
     await sleep(5);
   }
 
+  isReady = true;
   const serverPid = pid;
+  const send = (which: NodeJS.Signals): void => {
+    // The number of a process that has ended may be that of another one, such as another test's server.
+    if (gone && !forks) return;
+    sent.add(which);
+    signal(serverPid, which);
+  };
   const ended = forks ? untilDead(serverPid) : childEnded;
   let stopping: Promise<void> | undefined;
   const server: RealServer = {
@@ -142,7 +159,7 @@ async function launchOnce(options: Launch): Promise<RealServer> {
     uri: (exportName = '') => formatUri(address, options.tls, exportName),
     log: () => said,
     kill: (which = 'SIGKILL') => {
-      signal(serverPid, which);
+      send(which);
     },
     ended,
     endedBy: async (ms) => {
@@ -154,8 +171,8 @@ async function launchOnce(options: Launch): Promise<RealServer> {
   };
   async function stop(): Promise<void> {
     running.delete(server);
-    signal(serverPid, 'SIGTERM');
-    signal(serverPid, 'SIGCONT'); // a stopped process would never see the first
+    send('SIGTERM');
+    send('SIGCONT'); // a stopped process would never see the first
     const timer = setTimeout(() => {
       // A forking server leaves one process per client behind, in its own process group.
       signal(forks ? -serverPid : serverPid, 'SIGKILL');
@@ -168,16 +185,26 @@ async function launchOnce(options: Launch): Promise<RealServer> {
   return server;
 }
 
-/** A TCP port of the loopback interface that was free a moment ago. */
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
+/**
+ * A TCP port of the loopback interface that was free a moment ago. It is none of those that the system gives to outgoing
+ * connections, which would take it while a server that is to come back at it is away.
+ */
+export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = randomInt(...OWN_PORTS);
+    if (await isFree(port)) return port;
+  }
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
     const probe = createServer();
-    probe.once('error', reject);
-    probe.listen(0, HOST, () => {
-      const address = probe.address();
-      const port = typeof address === 'object' && address !== null ? address.port : 0;
+    probe.once('error', () => {
+      resolve(false);
+    });
+    probe.listen(port, HOST, () => {
       probe.close(() => {
-        resolve(port);
+        resolve(true);
       });
     });
   });

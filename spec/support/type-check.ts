@@ -1,63 +1,62 @@
-// The type checker as a function: the repository's own settings over files that may exist in memory only.
+// TypeScript with the repository's own settings: a program of which a spec asks what is declared where, and the errors
+// of files that need not exist.
 
-import { join, relative } from 'node:path';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import ts from 'typescript';
 
 import { ROOT } from './root.js';
+import { runTool } from './tools.js';
 
-/** A program over some files, and the errors of the compiler in exactly those files. */
-export interface CheckedProgram {
-  readonly program: ts.Program;
-  /** `path:line: message` per error in the given files; other files are not checked. */
-  readonly errors: readonly string[];
-}
-
-/** Files as they are on disk: half of a compiler's time is parsing, of which many programs of one test file share most. */
-const parsed = new Map<string, ts.SourceFile | undefined>();
-
-/**
- * Checks files by path from the repository's root. Those with a text need not exist; null reads the file. `relaxed`
- * settings override tsconfig.json's.
- */
-export function typeCheck(
-  files: ReadonlyMap<string, string | null>,
-  relaxed: Readonly<ts.CompilerOptions> = {},
-): CheckedProgram {
-  const { options, errors: configErrors } = ts.parseJsonConfigFileContent(
+/** A program over files by path from the repository's root. `relaxed` settings override tsconfig.json's. */
+export function programOf(files: readonly string[], relaxed: Readonly<ts.CompilerOptions> = {}): ts.Program {
+  const { options, errors } = ts.parseJsonConfigFileContent(
     { ...(ts.readConfigFile(join(ROOT, 'tsconfig.json'), ts.sys.readFile).config as object), include: [], files: [] },
     ts.sys,
     ROOT,
   );
-  const broken = configErrors.filter(({ code }) => code !== NO_FILES);
-  if (broken.length > 0) throw new Error(broken.map((each) => textOf(each)).join('\n'));
-  const texts = new Map([...files].map(([path, text]) => [join(ROOT, path), text]));
-  const host = ts.createCompilerHost(options);
-  const real = {
-    fileExists: host.fileExists.bind(host),
-    readFile: host.readFile.bind(host),
-    getSourceFile: host.getSourceFile.bind(host),
-  };
-  host.fileExists = (path) => texts.get(path) != null || real.fileExists(path);
-  host.readFile = (path) => texts.get(path) ?? real.readFile(path);
-  host.getSourceFile = (path, ...how) => {
-    if (texts.get(path) != null) return real.getSourceFile(path, ...how);
-    if (!parsed.has(path)) parsed.set(path, real.getSourceFile(path, ...how));
-    return parsed.get(path);
-  };
-  const program = ts.createProgram([...texts.keys()], { ...options, ...relaxed }, host);
-  const errors = [...texts.keys()].flatMap((path) => {
-    const source = program.getSourceFile(path);
-    return [...program.getSyntacticDiagnostics(source), ...program.getSemanticDiagnostics(source)].map(textOf);
-  });
-  return { program, errors };
+  const broken = errors.filter(({ code }) => code !== NO_FILES);
+  if (broken.length > 0) {
+    throw new Error(broken.map(({ messageText }) => ts.flattenDiagnosticMessageText(messageText, ' ')).join('\n'));
+  }
+  return ts.createProgram(
+    files.map((path) => join(ROOT, path)),
+    { ...options, ...relaxed },
+  );
 }
 
 /** "The 'files' list in config file is empty": the files are given to the program instead. */
 const NO_FILES = 18002;
 
-function textOf({ file, start, messageText }: ts.Diagnostic): string {
-  const message = ts.flattenDiagnosticMessageText(messageText, ' ');
-  if (file === undefined || start === undefined) return message;
-  const { line } = file.getLineAndCharacterOfPosition(start);
-  return `${relative(ROOT, file.fileName)}:${line + 1}: ${message}`;
+const ERROR = /^(\S+)\((\d+),\d+\): error TS\d+: (.*)$/gm;
+
+/**
+ * `path:line: message` per error in files that are given by path and text. The native compiler checks them in a process
+ * of its own, in a quarter of the time that the other one takes.
+ */
+export async function typeErrors(files: ReadonlyMap<string, string>): Promise<string[]> {
+  const cache = join(ROOT, 'node_modules/.cache');
+  await mkdir(cache, { recursive: true });
+  // Below the repository, so that the imports of packages are found.
+  const folder = await mkdtemp(join(cache, 'nbd-types-'));
+  try {
+    for (const [path, text] of files) {
+      await mkdir(dirname(join(folder, path)), { recursive: true });
+      await writeFile(join(folder, path), text);
+    }
+    const settings = {
+      extends: join(ROOT, 'tsconfig.json'),
+      compilerOptions: { noUnusedLocals: false },
+      ...{ include: [], files: [...files.keys()] },
+    };
+    await writeFile(join(folder, 'tsconfig.json'), JSON.stringify(settings));
+    const tsc = join(ROOT, 'node_modules/typescript-7/bin/tsc');
+    const args = [tsc, '-p', folder, '--pretty', 'false', '--singleThreaded'];
+    const { code, stdout, stderr } = await runTool(process.execPath, args, { cwd: folder });
+    const errors = [...stdout.matchAll(ERROR)].map(([, path, line, message]) => `${path}:${line}: ${message}`);
+    if ((code === 0) !== (errors.length === 0)) throw new Error(`the compiler failed: ${stdout}${stderr}`);
+    return errors;
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 }

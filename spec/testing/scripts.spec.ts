@@ -32,7 +32,9 @@ import {
   u8,
 } from '../../lib/testing/index.js';
 import { makeCertificates } from '../support/certificates.js';
+import { atAnyPace } from '../support/pace.js';
 import { describeWith } from '../support/tools.js';
+import { until } from '../support/waiting.js';
 import { DISC, enter, FLUSH, GO, INFO_AND_ACK, LIST, READ, SR, start, STARTTLS, WRITE } from './scripted.js';
 
 describe('a script', () => {
@@ -163,13 +165,16 @@ describe('a script', () => {
   });
 
   it('records that a client did not wait', async () => {
-    const { client, peer } = await start({ on: [on(SR, [quiet(50), optionReply(SR, 1)])] });
-    await client.upTo(18);
-    client.write(u32(3));
-    client.sendOption(SR);
-    setTimeout(() => client.sendOption(LIST), 20);
-    await client.upTo(20 + 69);
-    expect(peer.connection.violations).toEqual(['16 bytes while the client had to wait']);
+    await atAnyPace(async (pace) => {
+      const { client, peer } = await start({ on: [on(SR, [quiet(50 * pace), optionReply(SR, 1)])] });
+      await client.upTo(18);
+      client.write(u32(3));
+      client.sendOption(SR);
+      await until(() => peer.connection.options.length === 1);
+      client.sendOption(LIST);
+      await client.upTo(20 + 69);
+      expect(peer.connection.violations).toEqual(['16 bytes while the client had to wait']);
+    });
   });
 });
 

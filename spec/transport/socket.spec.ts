@@ -1,15 +1,15 @@
-import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { connect, createServer, type Server, Socket } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 
 import { dialTcp, dialUnix } from '../../lib/transport/dial.js';
-import { readInto, SocketTransport } from '../../lib/transport/socket.js';
+import { SocketTransport } from '../../lib/transport/socket.js';
 import { rejection } from '../support/caught.js';
 import { freePort } from '../support/server-process.js';
+import { until } from '../support/waiting.js';
 import { Recording } from './recording.js';
 
 let folder: string;
@@ -49,39 +49,14 @@ const turns = async (): Promise<void> => {
   await new Promise((resolve) => setTimeout(resolve, 10));
 };
 
-describe('readInto', () => {
-  it('refuses a socket that is not connected, and one that has buffers of its own', async () => {
-    const receiver = new Recording();
-    expect(readInto(new Socket(), receiver)).toBe(false);
-    const transport = await dialUnix(path);
-    expect(readInto(transport.socket, receiver)).toBe(false);
-    expect([receiver.calls, receiver.targets]).toEqual([[], 0]);
-    transport.destroy();
-  });
-
-  it('stops at once when the receiver destroys the socket on its first bytes', async () => {
-    const socket = connect(path);
-    const peer = await accepted;
-    peer.write('early');
-    await once(socket, 'readable');
-    const receiver = new Recording();
-    receiver.push = () => {
-      receiver.calls.push('push');
-      socket.destroy();
-    };
-    expect(readInto(socket, receiver)).toBe(true);
-    expect([receiver.calls, receiver.targets]).toEqual([['push'], 0]);
-  });
-});
-
 describe('SocketTransport', () => {
   it('keeps what the peer sends before there is a receiver', async () => {
     const transport = await dialUnix(path);
     const peer = await accepted;
     peer.write('x'.repeat(6000));
-    await turns();
+    await until(() => transport.socket.bytesRead === 6000);
     peer.write('early');
-    await turns();
+    await until(() => transport.socket.bytesRead === 6005);
     const receiver = new Recording();
     transport.start(receiver);
     expect([receiver.bytes.length, receiver.bytes.replaceAll('x', '')]).toEqual([6005, 'early']);

@@ -17,7 +17,6 @@ import { rejection } from '../support/caught.js';
 import { type Certificates, makeCertificates } from '../support/certificates.js';
 import { describeWith } from '../support/tools.js';
 import { held, Probe, stillHeld } from '../support/transport-probe.js';
-import { Recording } from './recording.js';
 
 let certificates: Certificates;
 let folder: string;
@@ -179,28 +178,6 @@ describeWith(['openssl'], 'TLS over a transport', () => {
     secure.start(probe);
     await probe.until(() => probe.text === 'early');
     secure.destroy();
-  });
-
-  it.each(Object.keys(KINDS))('reads into the buffers that its receiver chooses, over %s', async (kind) => {
-    const { secure, peer } = await openSecure(kind);
-    peer.write('early ');
-    while (secure.undelivered < 6) await sleep(1);
-    const recording = new Recording();
-    // Shorter than a record, and another one for every read.
-    const sizes = [1, 7, 100, 5000, 40_000];
-    recording.target = () => (recording.buffer = Buffer.alloc(sizes[recording.targets++ % sizes.length]!));
-    secure.start(recording);
-    const block = Buffer.from(Array.from({ length: 300_000 }, (_, i) => i % 251));
-    peer.write(block);
-    await recording.until(() => Buffer.concat(recording.chunks).length === 6 + block.length);
-    expect(recording.chunks[0]).toEqual(Buffer.from('early '));
-    expect(Buffer.concat(recording.chunks.slice(1)).equals(block)).toBe(true);
-    // The bytes that came too early were in a buffer of Node's, all later ones in the receiver's.
-    expect([recording.calls[0], ...new Set(recording.calls.slice(1))]).toEqual(['push', 'advance']);
-    peer.end();
-    await recording.until(() => recording.calls.includes('end'));
-    secure.destroy();
-    await recording.closed();
   });
 
   it.each(Object.keys(KINDS))('gives up at once when %s is destroyed in the middle', async (kind) => {

@@ -1,6 +1,6 @@
 import { expect, it, describe } from '@jest/globals';
 
-import { allocateForReads, isForReads } from '../../lib/util/memory.js';
+import { allocateForInput, allocateForReads, isForReads } from '../../lib/util/memory.js';
 
 const MIB = 1 << 20;
 
@@ -40,3 +40,8 @@ function postAway(buffer: ArrayBuffer): void {
     port2.close();
   }
 }
+
+it('memory for input has the length that was asked for, and does not begin where glibc lets large blocks begin', () => {
+  const bytes = allocateForInput(MIB);
+  expect([bytes.length, bytes.byteOffset % 16, bytes.buffer.byteLength - bytes.length]).toEqual([MIB, 0, 48]);
+});

@@ -141,7 +141,7 @@ describeWith(['chromium', 'websockify', 'nbdkit', 'nbdcopy'], 'nbd-sdk/web in Ch
   it(
     'aborts a command, and reports a lost connection',
     async () => {
-      const server = await serveNbd({ plugin: 'pattern', filters: ['delay'], args: ['1M', 'rdelay=400ms'] });
+      const server = await serveNbd({ plugin: 'pattern', filters: ['delay'], args: ['1M', 'rdelay=1'] });
       expect(await run('abort', server.url)).toEqual({
         error: expect.objectContaining({ name: 'AbortError' }) as unknown,
         inFlight: 1,
@@ -241,7 +241,8 @@ describeWith(['chromium', 'websockify', 'nbdkit', 'nbdcopy'], 'nbd-sdk/web in Ch
           now = await run('served');
         }
         expect(now.bytesSent).toBeLessThan(size - 4 * MIB);
-        expect(now.held).toBeLessThan(8 * MIB);
+        // What is held doubles while Chromium takes it: 8 MiB after it has taken 7, and 9 at the most after 15.
+        expect(now.held).toBeLessThan(12 * MIB);
         socket.resume();
         const expected = pattern(size);
         for (const [at, bytes] of (await Promise.all(reads)).entries()) {

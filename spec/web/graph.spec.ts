@@ -11,11 +11,18 @@ import { bundle } from './bundle.js';
 
 const LIMIT = 60_000;
 
+/** By path: most files are below both entries. */
+const loaded = new Map<string, readonly string[]>();
+
 /** The modules that a file loads when it runs: what TypeScript leaves of its imports, `import()` included. */
-function loadedBy(path: string): string[] {
+function loadedBy(path: string): readonly string[] {
+  const known = loaded.get(path);
+  if (known !== undefined) return known;
   const options = { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext, verbatimModuleSyntax: true };
   const { outputText } = ts.transpileModule(readFileSync(path, 'utf8'), { compilerOptions: options });
-  return ts.preProcessFile(outputText, true, true).importedFiles.map(({ fileName }) => fileName);
+  const names = ts.preProcessFile(outputText, true, true).importedFiles.map(({ fileName }) => fileName);
+  loaded.set(path, names);
+  return names;
 }
 
 /** Every file below an entry, and every package or module of Node with the file that imports it. */

@@ -1,19 +1,21 @@
-// Every good conversation cut at every byte, split at every byte, and with a bit of every byte changed.
-// WIRE_FULL=1 changes each bit of every byte instead of one at random.
+// Every good conversation cut, split, and with a bit changed: at every byte with `npm run test:long`, which also changes
+// each bit of it. `npm test` takes a part of the bytes, which the seed chooses, and those around the end of each answer.
 
 import { beforeAll, describe, expect, it } from '@jest/globals';
 
 import { cutAtRandom, randomNumbers } from '../support/deliver.js';
 import { SEED, withSeed } from '../fuzz/seed.js';
+import { IS_LONG } from '../support/long.js';
 import { atAnyPace } from '../support/pace.js';
 import { CONVERSATIONS, type Damage, record, type Recorded, replay, type ReplayResult } from './replay.js';
 
 const AT_ONCE = 100;
 /** Milliseconds that a call waits for an answer that does not come, at the shortest pace. */
 const PATIENCE = 60;
-const RANDOM_SPLITS = 100;
+const RANDOM_SPLITS = IS_LONG ? 100 : 15;
+/** One of how many bytes. */
+const STEP = IS_LONG ? 1 : 7;
 const BITS = [1, 2, 4, 8, 16, 32, 64, 128];
-const IS_FULL = process.env['WIRE_FULL'] === '1';
 
 describe.each(CONVERSATIONS)(withSeed('$name'), (conversation) => {
   let recorded: Recorded;
@@ -21,7 +23,12 @@ describe.each(CONVERSATIONS)(withSeed('$name'), (conversation) => {
     recorded = await record(conversation);
   });
 
-  const places = (): number[] => Array.from({ length: recorded.bytes.length }, (_, at) => at);
+  const all = (): number[] => Array.from({ length: recorded.bytes.length }, (_, at) => at);
+  const places = (): number[] => {
+    const first = Math.floor(randomNumbers(SEED)() * STEP);
+    const ends = new Set(recorded.answered.flatMap((end) => [end - 1, end, end + 1]));
+    return all().filter((at) => at % STEP === first || ends.has(at));
+  };
 
   /** Replays all damages, some at once, and gives the complaints. */
   const runAll = async (
@@ -70,7 +77,7 @@ describe.each(CONVERSATIONS)(withSeed('$name'), (conversation) => {
     expect(recorded.bytes.length).toBeGreaterThan(50);
   });
 
-  it.each(['fin', 'rst', 'stall'] as const)('cut at every byte, then %s', async (then) => {
+  it.each(['fin', 'rst', 'stall'] as const)('cut at a byte, then %s', async (then) => {
     expect(
       await runAll(
         places().map((at) => ({ cut: { at, then } })),
@@ -79,7 +86,7 @@ describe.each(CONVERSATIONS)(withSeed('$name'), (conversation) => {
     ).toEqual([]);
   });
 
-  it('split in two at every byte', async () => {
+  it('split in two at a byte', async () => {
     expect(
       await runAll(
         places().map((at) => ({ splits: [at] })),
@@ -94,10 +101,10 @@ describe.each(CONVERSATIONS)(withSeed('$name'), (conversation) => {
       let at = 0;
       return { splits: cutAtRandom(recorded.bytes, next).map((segment) => (at += segment.length)) };
     });
-    expect(await runAll([{ splits: places() }, ...random], answeredOnly)).toEqual([]);
+    expect(await runAll([{ splits: all() }, ...random], answeredOnly)).toEqual([]);
   });
 
-  it('with a bit of every byte changed', async () => {
+  it('with a bit of a byte changed', async () => {
     // Whatever comes of it: every call settles, and a rejection has a code.
     const judge = (results: readonly ReplayResult[]): string | undefined =>
       results
@@ -106,7 +113,7 @@ describe.each(CONVERSATIONS)(withSeed('$name'), (conversation) => {
         .find((complaint) => complaint !== undefined);
     const next = randomNumbers(SEED);
     const damages = places().flatMap((at) => {
-      const changed = IS_FULL ? BITS : [BITS[Math.floor(next() * BITS.length)] ?? 1];
+      const changed = IS_LONG ? BITS : [BITS[Math.floor(next() * BITS.length)] ?? 1];
       return changed.map((bits) => ({ flip: { at, bits } }));
     });
     expect(await runAll(damages, judge)).toEqual([]);

@@ -35,7 +35,7 @@ describeWith(['openssl'], 'STARTTLS', () => {
         on: [on(OPT.STARTTLS, [REP(OPT.STARTTLS, R.ACK), tls()])],
         ...script,
       });
-      const connection = new NbdConnection({ tls: TLS_REQUIRE, connectTimeout: 3000, ...client });
+      const connection = new NbdConnection({ tls: TLS_REQUIRE, connectTimeout: 60_000, ...client });
       try {
         await connection.connectUnix(peer.socketPath!);
         return { error: undefined, record: peer.connection };

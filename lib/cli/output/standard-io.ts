@@ -3,11 +3,13 @@
 // block device or a directory, Node substitutes streams that are empty or discard everything. Those descriptors are read
 // and written here by number, in loops that check every count.
 
-import { close, fstatSync, fsync, read, write, writeSync } from 'node:fs';
+import { close, fstatSync, fsync, openSync, read, write, writeSync } from 'node:fs';
 import { Socket } from 'node:net';
+import { devNull } from 'node:os';
 import { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CliError } from '../errors.js';
+import { allocateForInput } from '../../util/memory.js';
 import { systemReason } from '../../util/system-reason.js';
 
 const STDIN = 0;
@@ -50,12 +52,21 @@ export async function writeAll(fd: number, bytes: Uint8Array): Promise<void> {
   }
 }
 
+/** Opens the null device, which gets the lowest free descriptor. */
+function fillDescriptor(): void {
+  try {
+    openSync(devNull, 'w');
+  } catch {
+    // Nothing is to be written any more.
+  }
+}
+
 const noRoom = (): Error => Object.assign(new Error('write returned 0 bytes'), { code: 'ENOSPC' });
 
 /** Reads from the current position of the descriptor to its end. Rejects with the system's error. */
 async function* chunksOf(fd: number): AsyncGenerator<Buffer> {
   for (;;) {
-    const buffer = Buffer.allocUnsafe(READ_SIZE);
+    const buffer = allocateForInput(READ_SIZE);
     const count = await transfer((done) => read(fd, buffer, 0, READ_SIZE, null, done));
     if (count === 0) return;
     yield buffer.subarray(0, count);
@@ -141,6 +152,8 @@ export class StandardOutput {
       if (this.#failure === null && fstatSync(STDOUT).isBlockDevice()) await this.flush();
       await new Promise<void>((resolve, reject) => {
         close(STDOUT, (error) => {
+          // The next file to be opened would get this descriptor, and libuv ends the process when it closes one of 0 to 2.
+          fillDescriptor();
           if (error == null) resolve();
           else reject(this.#fail(error));
         });

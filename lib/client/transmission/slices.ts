@@ -23,12 +23,17 @@ export class Slices<Entry> {
   #isScheduled = false;
   #turnEnds = 0;
 
-  /** Visits lists after those added before, and clears them. Starts at once, unless a visit has called it. */
+  /**
+   * Visits lists after those added before, and clears them. Starts at once, unless a visit has called it: a part is
+   * visited before it returns, however long that takes, because callers promise it.
+   */
   add(lists: (Entry | undefined)[][], visit: (entry: Entry) => void, done: (() => void) | null = null): void {
     this.#works.push({ lists, next: 0, visit, done });
     if (this.#isRunning || this.#isScheduled) return;
-    this.#turnEnds = performance.now() + TURN;
+    const begun = performance.now();
+    this.#turnEnds = Infinity;
     this.#run();
+    this.#turnEnds = begun + TURN;
   }
 
   readonly #run = (): void => {

@@ -8,8 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { MIB, Site } from '../../fleet/site.js';
 import { describeWith } from '../../support/tools.js';
 import { startRedis } from '../../support/redis-server.js';
-import { until } from '../../support/waiting.js';
-import { exitOf, nbd, out, start } from '../support.js';
+import { exitOf, nbd, out, printed, start } from '../support.js';
 
 jest.setTimeout(600_000);
 
@@ -40,7 +39,7 @@ describeWith(['redis-server', 'nbdkit'], 'nbd fleet', () => {
     await out(['fleet', 'pause', ...words]);
     const worker = await start(['fleet', 'work', '--lease=2', '--until-settled', '--verbose', ...words]);
     const ended = exitOf(worker);
-    await until(() => worker.err().includes('is ready'));
+    await printed(worker, 'is ready');
     await out(['fleet', 'resume', ...words]);
 
     const watched = await nbd(['fleet', 'watch', '--every', '0.2', '--json', ...words]);
@@ -79,7 +78,7 @@ describeWith(['redis-server', 'nbdkit'], 'nbd fleet', () => {
     await out(['fleet', 'plan', ...words, manifest]);
     const worker = await start(['fleet', 'work', '--lease=2', '--json', '--within', '0', ...words]);
     const ended = exitOf(worker);
-    await until(() => worker.said().includes('"event":"begin"'));
+    await printed(worker, '"event":"begin"');
     worker.kill('SIGTERM');
     expect(await ended).toBe(0);
     expect(worker.err()).toMatch(/ended: \d ranges? done, .*, 1 given up\n$/);
@@ -123,7 +122,7 @@ describeWith(['redis-server', 'nbdkit'], 'nbd fleet', () => {
     await using redis = await startRedis();
     const watcher = await start(['fleet', 'watch', '--forever', '--every=0.1', '--metrics=0', '--redis', redis.url]);
     const ended = exitOf(watcher);
-    await until(() => /metrics on http:\/\/127\.0\.0\.1:\d+\/metrics\n/.test(watcher.err()));
+    await printed(watcher, /metrics on http:\/\/127\.0\.0\.1:\d+\/metrics\n/);
     const url = /http:\S+/.exec(watcher.err())?.[0] ?? '';
     await fetched(url, (status) => status === 200);
     const response = await fetch(url);

@@ -30,6 +30,21 @@ describe('a long list', () => {
     expect(seen).toEqual(Array.from({ length: 3000 }, (_, i) => i));
   });
 
+  it('is begun with a thousand entries, also where one of them takes long', () => {
+    const slices = new Slices<number>();
+    const seen: number[] = [];
+    let isDone = false;
+    slices.add(
+      [Array.from({ length: 1000 }, (_, i) => i)],
+      (entry) => {
+        seen.push(entry);
+        if (entry === 0) burn(30);
+      },
+      () => (isDone = true),
+    );
+    expect([seen.length, isDone]).toEqual([1000, true]);
+  });
+
   it('leaves turns to others when the continuations are what takes long', async () => {
     const slices = new Slices<number>();
     let visited = 0;

@@ -52,7 +52,7 @@ export const LISTS: readonly WireCase[] = [
         ]),
       ],
     },
-    client: { optMode: true, connectTimeout: 10_000 },
+    client: { optMode: true, connectTimeout: 120_000 },
     user: 'list, go, R',
     expected: [OK, E],
     memory: 96,

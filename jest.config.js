@@ -1,19 +1,31 @@
-import type { Config } from 'jest';
+// In JavaScript: jest takes five seconds to load a compiler for a configuration in TypeScript.
+
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 
 const RESULT_REPORTER = '<rootDir>/spec/support/result-reporter.mjs';
 /** `npm run test:long` runs the specs that take longest, and `npm test` all others. */
 const isLong = process.env['NBD_SDK_LONG'] === '1';
+
+/** The specs that `npm test` runs for a short time and `npm run test:long` for a long one. */
+const ofBothLengths = () =>
+  readdirSync(join(import.meta.dirname, 'spec'), { recursive: true })
+    .filter((path) => path.endsWith('.spec.ts'))
+    .filter((path) => readFileSync(join(import.meta.dirname, 'spec', path), 'utf8').includes("/support/long.js'"))
+    .map((path) => `**/spec/${path}`);
+
 const resultFile = process.env['JEST_RESULT_FILE'];
 
 // With it, every Node that a spec starts reads those certificates first, which takes longer than all else of its start.
 delete process.env['NODE_EXTRA_CA_CERTS'];
 
-const config: Config = {
+/** @type {import('jest').Config} */
+const config = {
   // lib/ is a root only so that coverage counts the files that no spec loads.
   roots: ['<rootDir>/spec', '<rootDir>/lib'],
-  testMatch: [isLong ? '**/*.long.spec.ts' : '**/*.spec.ts'],
+  testMatch: isLong ? ['**/*.long.spec.ts', ...ofBothLengths()] : ['**/*.spec.ts'],
   testPathIgnorePatterns: ['/node_modules/', '/spec/perf/', ...(isLong ? [] : ['\\.long\\.spec\\.ts$'])],
-  testEnvironment: 'node',
+  testEnvironment: '<rootDir>/spec/support/plain-environment.mjs',
   extensionsToTreatAsEsm: ['.ts'],
   moduleNameMapper: {
     '^nbd-sdk$': '<rootDir>/lib/index.ts',
@@ -25,11 +37,13 @@ const config: Config = {
     '^(\\.{1,2}/.*)\\.js$': '$1',
   },
   transform: {
-    '^.+\\.ts$': ['ts-jest', { useESM: true, diagnostics: false }],
+    '^.+\\.ts$': '<rootDir>/spec/support/transform.mjs',
   },
   // Much of a run is waiting for processes: three workers, whatever jest would take of the cores.
   maxWorkers: 3,
   testSequencer: '<rootDir>/spec/support/longest-first.mjs',
+  // A worker has nothing to wait for, and needs more than half a second to exit where a dozen other processes are busy.
+  workerGracefulExitTimeout: 30_000,
   // Only a test that hangs takes this long: no test may fail because the machine is busy.
   testTimeout: 300_000,
   collectCoverageFrom: ['lib/**/*.ts'],
