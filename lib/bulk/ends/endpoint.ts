@@ -40,7 +40,7 @@ export interface CopySource<Position extends ByteCount = number> {
   readonly preferredBlock?: number | undefined;
   /** The longest read that it takes. */
   readonly maximumRequest?: number | undefined;
-  /** Fills the buffer. */
+  /** Fills the buffer, which the copy uses again for other reads: it cannot be transferred to another thread. */
   read(buffer: Buffer, offset: Position, lane: number, signal?: AbortSignal): Promise<void>;
   /** What is known to be zero, in order; gaps are read. Missing: nothing is known. */
   zeroRuns?(
@@ -74,7 +74,10 @@ export interface CopyDestination<Position extends ByteCount = number> {
   readonly preferredBlock?: number | undefined;
   /** Longest write in bytes. Default: no limit. */
   readonly maximumRequest?: number | undefined;
-  /** Writes the whole buffer. */
+  /**
+   * Writes the whole buffer. The copy uses its memory again when the promise has settled: it cannot be transferred to
+   * another thread.
+   */
   write(buffer: Buffer, offset: Position, lane: number, signal?: AbortSignal): Promise<void>;
   /** Reads blocks back, of which only a part is written. Needed where there is a `minimumBlock`. */
   read?(buffer: Buffer, offset: Position, lane: number, signal?: AbortSignal): Promise<void>;
