@@ -44,7 +44,8 @@ export function requireCompiled(file: string, hash: string, folder: string): obj
  * flags are others.
  */
 export function optimizeLater(): void {
-  if (process.versions.v8.startsWith('11.')) setFlagsFromString('--interrupt-budget=400000');
+  const { bun, v8 } = process.versions;
+  if (bun === undefined && v8.startsWith('11.')) setFlagsFromString('--interrupt-budget=400000');
 }
 
 function read(path: string): Buffer | undefined {
