@@ -162,7 +162,7 @@ export default defineConfig(
   {
     // jest and eslint read the default export of their configuration.
     files: [
-      ...['jest.config.js', 'eslint.config.js'],
+      ...['jest.config.ts', 'eslint.config.js'],
       ...['result-reporter', 'longest-first', 'transform', 'plain-environment'].map(
         (name) => `spec/support/${name}.mjs`,
       ),

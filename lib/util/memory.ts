@@ -41,7 +41,7 @@ export function allocate(length: number): OwnBuffer {
 const DETACHING = ['transfer', 'transferToFixedLength', 'transferToImmutable'] as const;
 
 type Mark = (memory: object) => void;
-/** Null where there is none, as in browsers; undefined before it was looked up. */
+/** Null in a runtime without such a function, such as a browser; undefined until the first look-up. */
 let mark: Mark | null | undefined;
 
 /**

@@ -62,7 +62,7 @@ jest.setTimeout(TIMEOUT);
 describe('the top folder', () => {
   const MADE = new Set(['.git', 'node_modules', 'dist', 'coverage', 'docs']);
   const ALLOWED = [
-    ...['package.json', 'tsconfig.json', 'jest.config.js', 'lib', 'spec', 'examples', 'README.md'],
+    ...['package.json', 'tsconfig.json', 'jest.config.ts', 'lib', 'spec', 'examples', 'README.md'],
     // What tools insist on finding here.
     ...['.ci', '.gitignore', '.npmrc', 'package-lock.json', 'LICENSE', 'CHANGELOG.md', 'tsconfig.build.json'],
     ...['eslint.config.js', '.prettierrc.json', '.prettierignore', 'knip.json', 'typedoc.json'],
@@ -125,7 +125,7 @@ describe('package.json', () => {
     for (const name of entryPoints) {
       const source = `./lib/${posix.join(posix.relative(manifest.name, name), 'index.ts')}`;
       expect([name, paths[name]]).toEqual([name, [source]]);
-      expect(readFileSync(join(ROOT, 'jest.config.js'), 'utf8')).toContain(
+      expect(readFileSync(join(ROOT, 'jest.config.ts'), 'utf8')).toContain(
         `'^${name}$': '<rootDir>${source.slice(1)}'`,
       );
     }

@@ -186,8 +186,8 @@ async function launchOnce(options: Launch): Promise<RealServer> {
 }
 
 /**
- * A TCP port of the loopback interface that was free a moment ago. It is none of those that the system gives to outgoing
- * connections, which would take it while a server that is to come back at it is away.
+ * A TCP port of the loopback interface on which nothing listens. It is outside the range from which the system assigns
+ * ports to outgoing connections: one of these could take it while a server is being restarted.
  */
 export async function freePort(): Promise<number> {
   for (;;) {

@@ -1,6 +1,7 @@
 import { expect, it, describe } from '@jest/globals';
 
 import { allocateForInput, allocateForReads, isForReads } from '../../lib/util/memory.js';
+import { TRANSFERS } from '../support/transfers.js';
 
 const MIB = 1 << 20;
 
@@ -12,15 +13,7 @@ describe('memory for reads', () => {
     expect([Buffer.alloc(MIB), Buffer.from(bytes), new Uint8Array(0)].map(isForReads)).toEqual([false, false, false]);
   });
 
-  it.each<[string, (buffer: ArrayBuffer) => unknown]>([
-    ['structuredClone', (buffer) => structuredClone(buffer, { transfer: [buffer] })],
-    ['postMessage', (buffer) => postAway(buffer)],
-    ['transfer()', (buffer) => (buffer as unknown as { transfer?: () => unknown }).transfer?.()],
-    [
-      'transferToFixedLength()',
-      (buffer) => (buffer as unknown as { transferToFixedLength?: () => unknown }).transferToFixedLength?.(),
-    ],
-  ])('is not taken away by %s: a socket may be writing into it', (_title, take) => {
+  it.each(TRANSFERS)('is not taken away by %s: a socket may be writing into it', (_title, take) => {
     const bytes = allocateForReads(4096).fill(7);
     try {
       take(bytes.buffer);
@@ -30,16 +23,6 @@ describe('memory for reads', () => {
     expect(bytes.equals(Buffer.alloc(4096, 7))).toBe(true);
   });
 });
-
-function postAway(buffer: ArrayBuffer): void {
-  const { port1, port2 } = new MessageChannel();
-  try {
-    port1.postMessage(buffer, [buffer]);
-  } finally {
-    port1.close();
-    port2.close();
-  }
-}
 
 it('memory for input has the length that was asked for, and does not begin where glibc lets large blocks begin', () => {
   const bytes = allocateForInput(MIB);

@@ -1,6 +1,7 @@
 import { describe, expect, it } from '@jest/globals';
 
 import { ResultMemory } from '../../../lib/client/transmission/result-memory.js';
+import { TRANSFERS } from '../../support/transfers.js';
 
 describe('results of reads', () => {
   it('have bytes of their own, at multiples of 8, whatever their lengths', () => {
@@ -23,26 +24,7 @@ describe('results of reads', () => {
 });
 
 describe('the memory of small results', () => {
-  it.each<[string, (buffer: ArrayBuffer) => unknown]>([
-    ['structuredClone', (buffer) => structuredClone(buffer, { transfer: [buffer] })],
-    [
-      'postMessage',
-      (buffer) => {
-        const { port1, port2 } = new MessageChannel();
-        try {
-          port1.postMessage(buffer, [buffer]);
-        } finally {
-          port1.close();
-          port2.close();
-        }
-      },
-    ],
-    ['transfer()', (buffer) => (buffer as unknown as { transfer?: () => unknown }).transfer?.()],
-    [
-      'transferToFixedLength()',
-      (buffer) => (buffer as unknown as { transferToFixedLength?: () => unknown }).transferToFixedLength?.(),
-    ],
-  ])('is not taken from its neighbours by %s', (_title, take) => {
+  it.each(TRANSFERS)('is not taken from its neighbours by %s', (_title, take) => {
     const memory = new ResultMemory();
     const results = Array.from({ length: 40 }, (_, i) => memory.allocate(512).fill(i));
     for (const each of results) {

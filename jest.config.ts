@@ -1,17 +1,26 @@
-// In JavaScript: jest takes five seconds to load a compiler for a configuration in TypeScript.
+/**
+ * Without a check of types, which is most of what loading it would take.
+ *
+ * @jest-config-loader ts-node
+ * @jest-config-loader-options {"transpileOnly": true, "compilerOptions": {"module": "CommonJS", "moduleResolution": "bundler"}}
+ */
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
+import type { Config } from 'jest';
+
 const RESULT_REPORTER = '<rootDir>/spec/support/result-reporter.mjs';
+/** jest loads this file as CommonJS. */
+const SPECS = join(__dirname, 'spec');
 /** `npm run test:long` runs the specs that take longest, and `npm test` all others. */
 const isLong = process.env['NBD_SDK_LONG'] === '1';
 
 /** The specs that `npm test` runs for a short time and `npm run test:long` for a long one. */
-const ofBothLengths = () =>
-  readdirSync(join(import.meta.dirname, 'spec'), { recursive: true })
+const ofBothLengths = (): string[] =>
+  readdirSync(SPECS, { recursive: true, encoding: 'utf8' })
     .filter((path) => path.endsWith('.spec.ts'))
-    .filter((path) => readFileSync(join(import.meta.dirname, 'spec', path), 'utf8').includes("/support/long.js'"))
+    .filter((path) => readFileSync(join(SPECS, path), 'utf8').includes("/support/long.js'"))
     .map((path) => `**/spec/${path}`);
 
 const resultFile = process.env['JEST_RESULT_FILE'];
@@ -19,8 +28,7 @@ const resultFile = process.env['JEST_RESULT_FILE'];
 // With it, every Node that a spec starts reads those certificates first, which takes longer than all else of its start.
 delete process.env['NODE_EXTRA_CA_CERTS'];
 
-/** @type {import('jest').Config} */
-const config = {
+const config: Config = {
   // lib/ is a root only so that coverage counts the files that no spec loads.
   roots: ['<rootDir>/spec', '<rootDir>/lib'],
   testMatch: isLong ? ['**/*.long.spec.ts', ...ofBothLengths()] : ['**/*.spec.ts'],
